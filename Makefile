@@ -1,0 +1,47 @@
+PYTHON   ?= python3
+VENV     ?= .venv
+# Byte code is compiled at first import; compiling all of torch and Ray at installation takes longer.
+PIP_ARGS ?= --no-compile
+ARGS     ?=
+
+python  := $(VENV)/bin/python
+install := $(python) -m pip install --disable-pip-version-check $(PIP_ARGS) -e
+
+.DEFAULT_GOAL := help
+.PHONY: help search test test-all check clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+search: $(VENV)/.search  ## Search on the embedded data; ARGS="--trials 4" passes options on
+	$(python) -m tune.search --space quickstart $(ARGS)
+
+test: $(VENV)/.test  ## Run the quick tests; ARGS="-k data" passes options on
+	$(python) -m pytest $(ARGS)
+
+test-all: $(VENV)/.test-all  ## Run all tests, also the slow ones and those that start a cluster
+	$(python) -m pytest -m "" $(ARGS)
+
+check: $(VENV)/.check  ## Lint and check types
+	$(python) -m ruff check .
+	$(python) -m mypy
+
+clean:  ## Remove caches and build output; results and .venv stay
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find components tune tests search_spaces -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp per set of requirements: installed once, and again only when pyproject.toml changes.
+$(VENV)/.search:   extras :=
+$(VENV)/.test:     extras := [test]
+$(VENV)/.test-all: extras := [test,cluster,browser]
+$(VENV)/.check:    extras := [check]
+
+$(VENV)/.search $(VENV)/.test $(VENV)/.test-all $(VENV)/.check: pyproject.toml | $(VENV)/.created
+	$(install) '.$(extras)'
+	@touch $@
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; name one with make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@

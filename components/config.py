@@ -1,0 +1,82 @@
+"""The base of every configuration model, and the words in which a bad configuration is refused."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+_NOUNS = {
+    "integer": "an integer",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "null": "null",
+    "array": "a list",
+}
+_LIMITS = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+
+
+class Config(BaseModel):
+    """One component's settings: frozen, strict (neither 1.0 nor "1" for 1), no unknown field, NaN, infinity.
+
+    The comment behind a field is its documentation. A refused value raises `pydantic.ValidationError`, which
+    `explain` puts into words.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+def field_model(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel] | None:
+    """The model that declares the last name of `path`, seen from `model`; None if a section is unknown."""
+    *sections, _ = path
+    for name in sections:
+        field = model.model_fields.get(name)
+        section = field.annotation if field else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return None
+        model = section
+    return model
+
+
+def expectation(model: type[BaseModel], name: str) -> str:
+    """What field `name` of `model` accepts, in words: `an integer ≥ 1`, `one of 'l2', 'huber'`."""
+    schema = model.model_json_schema()["properties"][name]
+    return " or ".join(_words(option) for option in schema.get("anyOf", [schema]))
+
+
+def _words(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return "one of " + ", ".join(repr(value) for value in schema["enum"])
+    if "const" in schema:
+        return repr(schema["const"])
+    noun = _NOUNS.get(schema.get("type", "object"), "a section of settings")
+    limits = [f"{sign} {schema[key]:g}" for key, sign in _LIMITS if key in schema]
+    return " ".join([noun, " and ".join(limits)]).strip()
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A closing remark naming the known word most like `word`, or nothing when none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def explain(error: ValidationError, model: type[BaseModel], source: str = "") -> str:
+    """Every complaint of a validation error of `model`, one line each: where, expected, found (source)."""
+    where = f" ({source})" if source else ""
+    return "\n".join(_complaint(detail, model) + where for detail in error.errors())
+
+
+def _complaint(detail: Mapping[str, Any], model: type[BaseModel]) -> str:
+    path = [str(part) for part in detail["loc"]]
+    dotted = ".".join(path)
+    owner = field_model(model, path) if path else None
+    if detail["type"] == "extra_forbidden" and owner:
+        return f"{dotted}: expected a known field, found {path[-1]!r}" + nearest(path[-1], owner.model_fields)
+    if owner is None or path[-1] not in owner.model_fields or detail["type"] == "value_error":
+        message = detail["msg"].removeprefix("Value error, ")
+        return f"{dotted}: {message}" if dotted else message
+    found = "nothing" if detail["type"] == "missing" else repr(detail["input"])
+    return f"{dotted}: expected {expectation(owner, path[-1])}, found {found}"

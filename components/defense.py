@@ -1,0 +1,207 @@
+"""The whole defense: projector, then U-Net, in front of the classifier. Read this file first.
+
+    x_adv ── projector ──▶ x_g ── U-Net ──▶ U(x_g) ── classifier ──▶ label
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from components.classifier import Classifier
+from components.config import explain
+from components.files import read_json, sha256_file, write_atomic, write_json
+from components.gan import Discriminator, Generator
+from components.projector import Projector, ProjectorConfig
+from components.training import freeze
+from components.unet import UNet
+
+FORMAT = 1  # of the saved folder; raised when an older reader would misread it
+
+
+class DefenseError(ValueError):
+    """A saved defense that cannot be used: missing, damaged, or of another architecture."""
+
+
+@dataclass(frozen=True)
+class Purification:
+    """What became of each image.
+
+    Attributes:
+        generated: x_g, (N, C, H, W) in [0, 1].
+        images: U(x_g), likewise.
+        label_before: the classifier's label of x_g, int64 (N,).
+        label: its label of U(x_g).
+        realism: the discriminator's score of x_g, (N,); higher is more like a training image.
+        errors: distance between x_g and the image, (N,).
+    """
+
+    generated: Tensor
+    images: Tensor
+    label_before: Tensor
+    label: Tensor
+    realism: Tensor
+    errors: Tensor
+
+
+class Defense(nn.Module):
+    """Purifies images in front of a classifier.
+
+        defense = Defense.load("results/quickstart/best")
+        clean = defense.purify(images)      # (N, C, H, W) in [0, 1] → the same
+        labels = defense(images).argmax(1)  # logits of the purified images
+
+    Args:
+        projector: image → nearest generated image.
+        unet: generated image → denoised image.
+        classifier: the network to defend.
+        discriminator: scores how real a generated image looks.
+    """
+
+    def __init__(self, projector: Projector, unet: UNet, classifier: Classifier, discriminator: Discriminator) -> None:
+        super().__init__()
+        self.projector = projector
+        self.unet = freeze(unet).to(projector.device)
+        self.classifier = freeze(classifier).to(projector.device)
+        self.discriminator = freeze(discriminator).to(projector.device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of the purified images."""
+        return in_batches(self.classifier, self.purify(images), self.projector.device)
+
+    def purify(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1], attacked or not → purified images of the same shape and range.
+
+        Raises:
+            ValueError: the images have another shape than those the defense was trained on, or leave [0, 1].
+        """
+        self._check(images)
+        return self.denoise(self.projector.project(images).images)
+
+    def denoise(self, generated: Tensor) -> Tensor:
+        """U(x_g): the second half of `purify`."""
+        return in_batches(self.unet, generated, self.projector.device)
+
+    def inspect(self, images: Tensor) -> Purification:
+        """Purifies as the published method runs: classify x_g and score its realism, denoise, classify again."""
+        self._check(images)
+        projection = self.projector.project(images)
+        denoised = self.denoise(projection.images)
+        return Purification(
+            projection.images,
+            denoised,
+            self.classifier.predict(projection.images),
+            self.classifier.predict(denoised),
+            in_batches(self.discriminator, projection.images, self.projector.device),
+            projection.errors,
+        )
+
+    def _check(self, images: Tensor) -> None:
+        shape = tuple(self.classifier.image_shape)
+        if images.ndim != 4 or tuple(images.shape[1:]) != shape:
+            raise ValueError(f"images: expected shape (N, {', '.join(map(str, shape))}), found {tuple(images.shape)}")
+        if len(images) and not (0 <= float(images.min()) and float(images.max()) <= 1):
+            raise ValueError(f"images: expected values in [0, 1], found {images.min():g} … {images.max():g}")
+
+    def save(self, folder: Path | str) -> None:
+        """Writes weights as safetensors and the rest as JSON; the manifest, which makes it valid, last."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").unlink(missing_ok=True)  # until the new one stands, this is no defense
+        parts = {name: getattr(self.projector if name == "generator" else self, name) for name in _PARTS}
+        write_json(folder / "defense.json", self._description())
+        for name, part in parts.items():
+            tensors = {key: value.detach().cpu().contiguous() for key, value in part.state_dict().items()}
+            write_atomic(folder / f"{name}.safetensors", save(tensors))
+        files = ["defense.json", *(f"{name}.safetensors" for name in _PARTS)]
+        write_json(folder / "manifest.json", {"format": FORMAT, "sha256": {f: sha256_file(folder / f) for f in files}})
+
+    def _description(self) -> dict[str, Any]:
+        generator: Any = self.projector.generator
+        return {
+            "image_shape": list(self.classifier.image_shape),
+            "classifier": {"architecture": self.classifier.architecture, "classes": self.classifier.classes},
+            "generator": {"latent_dim": generator.latent_dim, "width": generator.width},
+            "discriminator": {"width": self.discriminator.width},
+            "unet": {"width": self.unet.width, "depth": self.unet.depth, "input_channels": self.unet.input_channels},
+            "projector": {**self.projector.config.model_dump(), "seed": self.projector.seed},
+        }
+
+    @classmethod
+    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Defense:
+        """Reads a saved defense; nothing is unpickled.
+
+        Raises:
+            DefenseError: a file is missing, damaged or of another architecture, and which.
+        """
+        folder = Path(folder)
+        _verify(folder)
+        try:
+            described = read_json(folder / "defense.json")
+            shape = tuple(described["image_shape"])
+            parts: dict[str, nn.Module] = {
+                "generator": Generator(**described["generator"], image_shape=shape),
+                "discriminator": Discriminator(**described["discriminator"], image_shape=shape),
+                "unet": UNet(shape[0], **described["unet"]),
+                "classifier": Classifier(**described["classifier"], image_shape=shape),
+            }
+            settings = dict(described["projector"])
+            seed = settings.pop("seed")
+            config = ProjectorConfig.model_validate(settings)
+        except ValidationError as error:
+            raise DefenseError(explain(error, ProjectorConfig, str(folder / "defense.json"))) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise DefenseError(f"{folder / 'defense.json'}: expected the description of a defense, {error!r}") from error
+        for name, part in parts.items():
+            load_weights(part, folder / f"{name}.safetensors")
+            freeze(part)
+        generator, discriminator = parts["generator"].to(device), parts["discriminator"].to(device)
+        projector = Projector(generator, config, discriminator=discriminator, seed=seed, device=device)  # type: ignore[arg-type]
+        return cls(projector, parts["unet"], parts["classifier"], discriminator)  # type: ignore[arg-type]
+
+
+_PARTS = ("generator", "discriminator", "unet", "classifier")
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Reads safetensors into `module`. Raises DefenseError where the file is damaged or fits another architecture."""
+    try:
+        module.load_state_dict(load(path.read_bytes()))
+    except SafetensorError as error:
+        raise DefenseError(f"{path}: expected safetensors, found {error}") from error
+    except RuntimeError as error:
+        problem = str(error).splitlines()[-1].strip()
+        raise DefenseError(f"{path}: expected the weights of {type(module).__name__} as described, {problem}") from error
+
+
+@torch.no_grad()
+def in_batches(module: nn.Module, images: Tensor, device: torch.device, size: int = 250) -> Tensor:
+    """`module` over `images` (N, …) in groups that fit the memory, with the result on the images' device."""
+    return torch.cat([module(part.to(device)).to(images.device) for part in images.split(size)])
+
+
+def _verify(folder: Path) -> None:
+    """Checks every file against the manifest."""
+    try:
+        manifest = read_json(folder / "manifest.json")
+        expected = manifest["sha256"]
+        version = manifest["format"]
+    except FileNotFoundError as error:
+        raise DefenseError(f"{folder}: expected a saved defense, found no manifest.json") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DefenseError(f"{folder / 'manifest.json'}: expected a manifest, found {error!r}") from error
+    if version != FORMAT:
+        raise DefenseError(f"{folder / 'manifest.json'}: expected format {FORMAT}, found {version}")
+    for name in ["defense.json", *(f"{part}.safetensors" for part in _PARTS)]:
+        path = folder / name
+        if name not in expected or not path.is_file():
+            raise DefenseError(f"{path}: expected a file of the saved defense, found none")
+        if sha256_file(path) != expected[name]:
+            raise DefenseError(f"{path}: expected sha256 {expected[name][:12]}…, found another; the file is damaged")

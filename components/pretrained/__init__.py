@@ -1,0 +1,32 @@
+"""Generators that come with the project: trained by its own `gan` space, beside a record of how."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from components.config import nearest
+
+_HERE = Path(__file__).parent
+_FILES = ("gan.json", "generator.safetensors", "discriminator.safetensors")
+
+
+def shipped_names() -> list[str]:
+    """The generators that come with the project."""
+    return sorted(folder.name for folder in _HERE.iterdir() if (folder / _FILES[0]).is_file())
+
+
+def shipped_folder(name: str) -> Path:
+    """Where a shipped generator lies. Raises ValueError where there is none of that name."""
+    names = shipped_names()
+    if name not in names:
+        raise ValueError(f"expected one of {', '.join(names) or '(none are shipped)'}, found {name!r}{nearest(name, names)}")
+    return _HERE / name
+
+
+def shipped_identity(name: str) -> str:
+    """A hash of its files: what stands for data and seed in the signature of what is made from it."""
+    digest = hashlib.sha256()
+    for file in _FILES:
+        digest.update((shipped_folder(name) / file).read_bytes())
+    return f"{name}:{digest.hexdigest()}"

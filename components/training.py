@@ -1,0 +1,100 @@
+"""What every training here shares: epochs that can be counted, interrupted and continued to the same result."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss or metric became NaN or infinite; more steps cannot mend that."""
+
+
+class Training(ABC):
+    """A component's training, one epoch at a time.
+
+    Each epoch draws all its random numbers (order, noise, dropout) from a seed of its own, so a training that was
+    stopped after epoch k and continued from `state_dict()` ends in the same weights as one that was not.
+
+    Iterating runs the remaining epochs and yields their metrics:
+
+        for metrics in training: ...
+    """
+
+    def __init__(self, epochs: int, seed: int, device: torch.device | str = "cpu") -> None:
+        self.epochs = epochs
+        self.epoch = 0
+        self.seed = seed
+        self.device = torch.device(device)
+
+    @abstractmethod
+    def run_epoch(self) -> dict[str, float]:
+        """Trains one epoch and returns its metrics."""
+
+    @abstractmethod
+    def parts(self) -> Mapping[str, Any]:
+        """Everything with a `state_dict` that the next epoch depends on, by name."""
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        while self.epoch < self.epochs:
+            with seeded(self.seed, self.epoch):
+                metrics = self.run_epoch()
+            self.epoch += 1
+            for name, value in metrics.items():
+                if not math.isfinite(value):
+                    raise TrainingDiverged(f"{name}: expected a finite number, found {value} in epoch {self.epoch}")
+            yield metrics
+
+    def run(self) -> dict[str, float]:
+        """Runs all remaining epochs and returns the metrics of the last."""
+        metrics: dict[str, float] = {}
+        for metrics in self:
+            pass
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """State after the last finished epoch: tensors and numbers only, so it can be read without unpickling code."""
+        return {"epoch": self.epoch, **{name: part.state_dict() for name, part in self.parts().items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from `state`. Raises KeyError or RuntimeError where it belongs to another architecture."""
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+        self.epoch = int(state["epoch"])
+
+
+@contextmanager
+def seeded(*seeds: int) -> Iterator[None]:
+    """Within the block the global random state follows from `seeds` alone; afterwards it is what it was before."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(mix(*seeds))
+        yield
+
+
+def mix(*seeds: int) -> int:
+    """One 63-bit seed from several numbers, such that neighbouring inputs give unrelated streams."""
+    digest = hashlib.sha256(",".join(map(str, seeds)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def batches(count: int, size: int) -> Iterator[Tensor]:
+    """Indices 0 … count-1 in a random order, in groups of `size`; a last group of fewer than two is left out.
+
+    Batch normalisation cannot train on one image.
+    """
+    for group in torch.randperm(count).split(size):
+        if len(group) > 1 or count == 1:
+            yield group
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Sets `module` to evaluation mode and stops gradients to its weights (they still pass through it)."""
+    return module.eval().requires_grad_(False)

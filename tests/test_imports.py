@@ -1,0 +1,135 @@
+"""The import rules: components know nothing of the search, and a report needs neither torch nor Ray."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(path for package in ("components", "tune") for path in (ROOT / package).rglob("*.py"))
+INDEPENDENT = ("gan", "projector", "unet", "classifier")
+RAY = {"tune/search.py", "tune/searcher.py", "tune/trial.py", "tune/store.py"}
+OPTUNA = {"tune/space.py", "tune/searcher.py", "tune/report.py", "tune/reporting/plots.py"}
+SUMMARY_WRITER = {"tune/tracking.py"}
+UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+UNSAFE_YAML = {"unsafe_load", "full_load", "UnsafeLoader", "FullLoader", "Loader"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Every module imported below `tree`; of `from a import b` both `a` and `a.b`, as b may be a module."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import, which these rules do not read"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def packages(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def module_level(tree: ast.Module) -> ast.Module:
+    """The tree without what runs later or never: functions, and what only a type checker sees."""
+    body = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    body = [
+        node for node in body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+    ]
+    return ast.Module(body, [])
+
+
+def brought_along(path: Path) -> set[str]:
+    """The outside packages that importing `path` imports, through whichever of our own modules."""
+    seen, outside, waiting = set(), set(), [path]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        names = imports(module_level(tree_of(current)))
+        waiting += [found for name in names if (found := module_file(name))]
+        outside |= packages(names)
+    return outside
+
+
+def module_file(name: str) -> Path | None:
+    base = ROOT.joinpath(*name.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, dict[str | None, ast.expr]]]:
+    """Every call below `tree`: its dotted name, and its keyword arguments."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), {keyword.arg: keyword.value for keyword in node.keywords}
+
+
+def is_true(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.Constant) and value.value is True
+
+
+each_source = pytest.mark.parametrize("path", SOURCES, ids=name_of)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if name_of(path).startswith("components/")], ids=name_of
+)
+def test_components_know_nothing_of_the_search(path: Path) -> None:
+    assert not packages(imports(tree_of(path))) & {"tune", "ray", "optuna"}
+
+
+@pytest.mark.parametrize("module", INDEPENDENT)
+def test_components_do_not_import_each_other(module: str) -> None:
+    others = {f"components.{other}" for other in INDEPENDENT if other != module}
+    assert not imports(tree_of(ROOT / "components" / f"{module}.py")) & others
+
+
+@each_source
+def test_only_the_search_imports_ray(path: Path) -> None:
+    assert name_of(path) in RAY or "ray" not in packages(imports(tree_of(path)))
+
+
+@each_source
+def test_only_the_searcher_imports_optuna(path: Path) -> None:
+    assert name_of(path) in OPTUNA or "optuna" not in packages(imports(tree_of(path)))
+
+
+@each_source
+def test_only_tracking_writes_summaries(path: Path) -> None:
+    assert name_of(path) in SUMMARY_WRITER or "SummaryWriter" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if name_of(path).startswith("tune/report")], ids=name_of
+)
+def test_a_report_needs_neither_torch_nor_ray(path: Path) -> None:
+    assert not brought_along(path) & {"torch", "torchvision", "ray"}
+
+
+@each_source
+def test_nothing_is_unpickled(path: Path) -> None:
+    tree = tree_of(path)
+    assert not packages(imports(tree)) & UNPICKLERS
+    for name, keywords in calls(tree):
+        assert name != "torch.load" or is_true(keywords.get("weights_only")), (
+            "torch.load without weights_only"
+        )
+        assert not is_true(keywords.get("allow_pickle")), f"{name} with allow_pickle"
+        assert not name.endswith("read_pickle"), name
+
+
+@each_source
+def test_yaml_is_loaded_safely(path: Path) -> None:
+    names = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
+    assert not names & UNSAFE_YAML

@@ -1,0 +1,252 @@
+"""Every way to write a wrong search space, and the one message that each gets."""
+
+import pytest
+
+from tests.tune.spaces import parse, refusal
+
+RANGE = "projector.restarts: {choice: [1, 2]}\n"
+
+TOLERANCE = (
+    "projector.distance: {choice: [l2, insensitive]}\nprojector.tolerance: {low: 0.1, high: 0.2, when: %s}"
+)
+
+# what is written: (the line that the message names, the message)
+REFUSED = {
+    # the file as a whole
+    "": (None, "expected a mapping of dotted keys to values, found an empty file"),
+    "# nothing\n": (None, "expected a mapping of dotted keys to values, found an empty file"),
+    "- projector.steps\n": (None, "expected a mapping of dotted keys to values, found a list"),
+    "projector.steps\n": (None, "expected a mapping of dotted keys to values, found projector.steps"),
+    "a: 1\n---\nb: 2\n": (2, "not valid YAML: found another document"),
+    "\tprojector.steps: 3": (1, "not valid YAML: a tab; indent with spaces"),
+    "projector.steps:\n\tlow: 3": (2, "not valid YAML: a tab; indent with spaces"),
+    "a: [1, 2": (1, "not valid YAML: expected ',' or ']', but got '<stream end>'"),
+    "a: " + "[" * 3000: (None, "not valid YAML: brackets nested too deeply"),
+    "a: \x00": (None, "not valid YAML: unacceptable character #x0000: special characters are not allowed"),
+    "a: !!python/name:os.system": (
+        1,
+        (
+            "not valid YAML: could not determine a constructor for the tag "
+            "'tag:yaml.org,2002:python/name:os.system'"
+        ),
+    ),
+    "a: &x [1]\nb: *x\n": (2, "expected the value itself, found the alias *x"),
+    "? [a, b]\n: 1\n": (1, "expected a key of one word, found a list or mapping"),
+    "a: !!int x\n": (None, "not valid YAML: invalid literal for int() with base 10: 'x'"),
+    # keys
+    "projector.steps: 3\nprojector.steps: 4\n": (
+        2,
+        "projector.steps: expected once, found again (first on line 1)",
+    ),
+    "projector.steps: {low: 1, low: 2, high: 3}": (1, "low: expected once, found again (first on line 1)"),
+    RANGE + "projector.step: 3": (
+        2,
+        (
+            "projector.step: expected a field of the experiment, found an unknown key; did you mean "
+            "projector.steps?"
+        ),
+    ),
+    "steps: 3": (
+        1,
+        (
+            "steps: expected a field of the experiment, found an unknown key; did you mean gan.steps or "
+            "projector.steps?"
+        ),
+    ),
+    "projector:\n  steps: 3\n": (
+        1,
+        "projector: expected dotted keys such as projector.restarts, found a whole section",
+    ),
+    "3: 4": (1, "3: expected a dotted key"),
+    "on: 4": (1, "on: expected a field of the experiment, found an unknown key"),
+    # fixed values
+    "unet.width: 0": (1, "unet.width: expected an integer ≥ 1 and ≤ 1024, found 0"),
+    "unet.width: 4.0": (1, "unet.width: expected an integer ≥ 1 and ≤ 1024, found 4.0"),
+    "unet.width: '4'": (1, "unet.width: expected an integer ≥ 1 and ≤ 1024, found '4'"),
+    "unet.width: true": (1, "unet.width: expected an integer ≥ 1 and ≤ 1024, found True"),
+    "unet.width:": (1, "unet.width: expected an integer ≥ 1 and ≤ 1024, found nothing"),
+    "unet.width: [8, 16]": (
+        1,
+        (
+            "unet.width: expected an integer ≥ 1 and ≤ 1024, found [8, 16]; to search these, write "
+            "{choice: [8, 16]}"
+        ),
+    ),
+    "unet.label_weight: -1": (1, "unet.label_weight: expected a number ≥ 0, found -1"),
+    "unet.label_weight: .nan": (1, "unet.label_weight: expected a number ≥ 0, found nan"),
+    "unet.label_weight: 1e999": (1, "unet.label_weight: expected a number ≥ 0, found inf"),
+    "data.name: 7": (1, "data.name: expected text, found 7"),
+    "search.early_stopping: on": (1, "search.early_stopping: expected true or false, found 'on'"),
+    "projector.distance: l1": (
+        1,
+        "projector.distance: expected one of 'l2', 'huber', 'insensitive', found 'l1'",
+    ),
+    # ranges
+    "unet.width: {}": (1, "unet.width: expected {choice: [...]} or {low: ..., high: ...}, found {}"),
+    "unet.width: {lo: 1, high: 2}": (
+        1,
+        (
+            "unet.width: expected {choice: [...]} or {low: ..., high: ...}, found a field 'lo'; did you "
+            "mean low?"
+        ),
+    ),
+    "unet.width: {choice: [1], low: 2}": (
+        1,
+        "unet.width: expected {choice: [...]} or {low: ..., high: ...}, found both",
+    ),
+    "unet.width: {low: 1}": (1, "unet.width: expected both low and high, found no high"),
+    "unet.width: {low: 8, high: 4}": (1, "unet.width: expected low ≤ high, found low 8 and high 4"),
+    "unet.width: {low: 0, high: 4}": (1, "unet.width: low: expected an integer ≥ 1 and ≤ 1024, found 0"),
+    "unet.width: {low: 1, high: 4.5}": (1, "unet.width: high: expected an integer ≥ 1 and ≤ 1024, found 4.5"),
+    "gan.learning_rate: {low: null, high: 1}": (
+        1,
+        "gan.learning_rate: low: expected a number, found nothing",
+    ),
+    "gan.steps: {low: 1, high: 99999999999999999999}": (
+        1,
+        "gan.steps: high: expected a number of at most 9007199254740992, found 99999999999999999999",
+    ),
+    "unet.width: {choice: []}": (1, "unet.width: choice: expected at least one value, found none"),
+    "unet.width: {choice: 3}": (1, "unet.width: choice: expected a list of values, found 3"),
+    "unet.width: {choice: [8, 16, 8]}": (1, "unet.width: choice: expected each value once, found 8 twice"),
+    "unet.label_weight: {choice: [1, 1.0]}": (
+        1,
+        "unet.label_weight: choice: expected each value once, found 1.0 twice",
+    ),
+    "unet.width: {choice: [8, [16]]}": (
+        1,
+        "unet.width: choice: expected an integer ≥ 1 and ≤ 1024, found [16]",
+    ),
+    "unet.norm: {low: l1, high: l2}": (
+        1,
+        "unet.norm: expected {choice: [...]} of one of 'l1', 'l2', found low and high",
+    ),
+    "unet.label_weight: {low: 0, high: 1, log: true}": (
+        1,
+        "unet.label_weight: expected low > 0 with log: true, found low 0.0",
+    ),
+    "unet.label_weight: {low: 0.1, high: 1, log: on}": (
+        1,
+        "unet.label_weight: log: expected true or false, found 'on'",
+    ),
+    "unet.width: {low: 1, high: 9, log: true, step: 2}": (
+        1,
+        "unet.width: expected step or log: true, found both",
+    ),
+    "unet.width: {low: 1, high: 9, step: 3}": (
+        1,
+        "unet.width: step: expected one that divides high − low (8), found 3",
+    ),
+    "unet.width: {low: 1, high: 9, step: 0}": (1, "unet.width: step: expected an integer ≥ 1, found 0"),
+    "unet.label_weight: {low: 0, high: 1, step: 0.3}": (
+        1,
+        "unet.label_weight: step: expected one that divides high − low (1.0), found 0.3",
+    ),
+    "unet.label_weight: {low: 0, high: 1, step: -0.5}": (
+        1,
+        "unet.label_weight: step: expected a number > 0, found -0.5",
+    ),
+    # conditions
+    TOLERANCE % "insensitive": (
+        2,
+        "projector.tolerance: when: expected {other.key: value}, found 'insensitive'",
+    ),
+    TOLERANCE % "{projector.distance: []}": (
+        2,
+        "projector.tolerance: when: expected at least one value, found an empty list",
+    ),
+    TOLERANCE % "{projector.distance: huber}": (
+        2,
+        (
+            "projector.tolerance: when: projector.distance: expected a value it can take, one of l2, "
+            "insensitive, found 'huber'"
+        ),
+    ),
+    TOLERANCE % "{projector.distance: l1}": (
+        2,
+        (
+            "projector.tolerance: when: projector.distance: expected one of 'l2', 'huber', "
+            "'insensitive', found 'l1'"
+        ),
+    ),
+    TOLERANCE % "{projector.init: bank}": (
+        2,
+        "projector.tolerance: when: expected a searched parameter, found projector.init, a fixed one",
+    ),
+    TOLERANCE % "{projector.distanc: l2}": (
+        2,
+        (
+            "projector.tolerance: when: expected a searched parameter, found projector.distanc, an "
+            "unknown key; did you mean projector.distance?"
+        ),
+    ),
+    TOLERANCE % "{projector.tolerance: 0.1}": (
+        2,
+        "projector.tolerance: when: expected another parameter, found itself",
+    ),
+    "unet.label_weight: {low: 0, high: 1}\nunet.width: {choice: [1, 2], when: {unet.label_weight: 0.5}}": (
+        2,
+        (
+            "unet.width: when: expected a parameter that takes few values, found unet.label_weight, a "
+            "continuous one"
+        ),
+    ),
+    "unet.width: {choice: [4, 8], when: {unet.depth: 1}}\n"
+    "unet.depth: {low: 1, high: 2, when: {unet.width: 4}}": (
+        2,
+        "unet.depth: when: expected no circle, found one through unet.depth and unet.width",
+    ),
+    # the search
+    "search.trials: 3": (
+        None,
+        (
+            "expected at least one parameter with a range, such as projector.steps: {low: 10, high: 60}, "
+            "found nothing to search"
+        ),
+    ),
+    "unet.width: {choice: [8]}\nunet.depth: {low: 2, high: 2}": (
+        None,
+        (
+            "expected at least one parameter with a range, such as projector.steps: {low: 10, high: 60}, "
+            "found nothing to search"
+        ),
+    ),
+    "search.seed: {low: 0, high: 9}": (
+        1,
+        "search.seed: expected one value, found a range: the search cannot search itself",
+    ),
+    "attack.epsilon: {low: 0, high: 0.3}": (
+        1,
+        (
+            "attack.epsilon: expected one value, found a range: results under different attacks cannot "
+            "be compared"
+        ),
+    ),
+    "search.target: gan\nunet.width: {choice: [8, 16]}": (
+        2,
+        "unet.width: expected a parameter that target gan depends on, found one behind it",
+    ),
+    "search.target: unet\nsearch.max_cost: 9\nunet.width: {choice: [8, 16]}": (
+        2,
+        "search.max_cost: expected none for target unet, whose trials have no cost",
+    ),
+    # fields that are fine by themselves
+    "projector.bank_size: 3\nprojector.restarts: {choice: [1, 4]}": (
+        None,
+        "projector: bank_size: expected at least restarts (4), found 3, with projector.restarts: 4",
+    ),
+    "projector.bank_size: {choice: [2, 8]}\nprojector.restarts: {low: 1, high: 4}": (
+        None,
+        (
+            "projector: bank_size: expected at least restarts (4), found 2, with projector.bank_size: 2, "
+            "projector.restarts: 4"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=lambda text: text[:60])
+def test_refused(text: str) -> None:
+    line, message = REFUSED[text]
+    place = "my.yaml" if line is None else f"my.yaml, line {line}"
+    assert refusal(lambda: parse(text)) == f"{message} ({place})"

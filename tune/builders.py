@@ -1,0 +1,307 @@
+"""How each stage of `tune.stages` is built, and read again by the stages after it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from components.attacks import attack
+from components.classifier import Classifier, ClassifierTraining
+from components.data import DataSplit
+from components.defense import in_batches, load_weights
+from components.files import read_json, write_json
+from components.gan import Discriminator, GanConfig, GanTraining, Generator
+from components.metrics import agreement, frechet_distance, threshold
+from components.pretrained import shipped_folder, shipped_identity
+from components.projector import Projection, ProjectionTrace, Projector, ProjectorConfig
+from components.training import freeze
+from components.unet import UNet, UNetTraining
+from tune.config import ExperimentConfig
+from tune.job import Development, Job, Progress, Row, no_measurement, to_cpu
+
+# How a generator is judged while it trains: by what a small projector makes of clean images.
+PROBE = ProjectorConfig(restarts=2, steps=20, distance="l2", bank_size=2048)
+PROBE_IMAGES = 300
+FRECHET_IMAGES = 2000
+
+
+def classifier(job: Job) -> None:
+    """Trains the network to defend."""
+    training = ClassifierTraining(job.config.classifier, job.data.train, job.data.classes, job.seed, job.device)
+    _write_history(job, job.train(training, no_measurement))
+    _write_weights(job, "classifier", training.classifier)
+
+
+def gan(job: Job) -> None:
+    """Trains generator and discriminator, or takes a shipped pair."""
+    config = job.config.gan
+    if config.pretrained:
+        source = shipped_folder(config.pretrained)
+        for name in ("generator.safetensors", "discriminator.safetensors", "gan.json"):
+            (job.draft.folder / name).write_bytes((source / name).read_bytes())
+        return
+    training = GanTraining(config, job.data.train.images, job.seed, job.device)
+    _write_history(job, job.train(training, lambda: _judge(job, training.generator, PROBE_IMAGES)))
+    _write_weights(job, "generator", training.generator)
+    _write_weights(job, "discriminator", training.discriminator)
+    shape = {"latent_dim": config.latent_dim, "width": config.width, "discriminator_width": config.discriminator_width}
+    write_json(job.draft.folder / "gan.json", {**shape, "image_shape": list(job.data.image_shape)})
+
+
+def shipped_gan(config: GanConfig) -> str | None:
+    """What identifies the shipped pair that `config` asks for; None where it asks for training."""
+    return shipped_identity(config.pretrained) if config.pretrained else None
+
+
+def attack_validation(job: Job) -> None:
+    """Attacks the validation images."""
+    _attack(job, job.data.split("validation"))
+
+
+def attack_train(job: Job) -> None:
+    """Attacks those training images that the U-Net learns from."""
+    _attack(job, unet_images(job.config, job.data))
+
+
+def project(attacked: str) -> Callable[[Job], None]:
+    """Projects a part of the images that the stage `attacked` made."""
+
+    def build(job: Job) -> None:
+        (artifact,) = job.artifacts[attacked]
+        _project(job, load_file(artifact.folder / "attacked.safetensors")["images"])
+
+    return build
+
+
+def project_clean(job: Job) -> None:
+    """Projects a part of the validation images as they are."""
+    _project(job, job.data.split("validation").images)
+
+
+def success_map(job: Job) -> None:
+    """GAN-only PSD for every R and L that the trace holds."""
+    trace, judge = trace_of(job, "projection"), classifier_of(job)
+    labels = job.data.split("validation").labels
+    # each latent is classified once, however many (R, L) it wins
+    predicted = torch.cat([judge.predict(trace.render(part)) for part in trace.latents.split(5000)])
+    job.draft.metrics.update(
+        restarts=list(job.bounds.restarts),
+        steps=list(job.bounds.steps),
+        psd_gan=[
+            [agreement(predicted[trace.winners(r, step)], labels) for step in job.bounds.steps]
+            for r in job.bounds.restarts
+        ],
+    )
+
+
+def unet(job: Job) -> None:
+    """Trains the U-Net on the projections that the chosen R and L give."""
+    train = unet_images(job.config, job.data)
+    judge = classifier_of(job)
+    generated = chosen(job, "projection_train").images
+    training = UNetTraining(job.config.unet, generated, train.images, train.labels, judge, job.seed, job.device)
+    if job.data.validation is None:
+        measure: Callable[[], Row] = no_measurement
+    else:
+        held = job.data.validation
+        held_generated = chosen(job, "projection").images
+
+        def measure() -> Row:
+            denoised = in_batches(training.unet, held_generated, job.device)
+            return {
+                "psd": agreement(judge.predict(denoised), held.labels),
+                "validation_loss": training.validation_loss(held_generated, held.images, held.labels),
+            }
+
+    _write_history(job, job.train(training, measure))
+    _write_weights(job, "unet", training.unet)
+
+
+def score_gan(job: Job) -> None:
+    """Judges a generator on all validation images."""
+    judge, (generator, _) = classifier_of(job), gan_of(job)
+    held = job.data.split("validation")
+    job.draft.metrics.update(_judge(job, generator, len(held)), pso=agreement(judge.predict(held.images), held.labels))
+
+
+def score_projection(job: Job) -> None:
+    """Judges the projector alone on the validation images."""
+    held, judge = job.data.split("validation"), classifier_of(job)
+    attacked, clean = chosen(job, "projection"), chosen(job, "projection_clean")
+    job.draft.metrics.update(
+        **_undefended(job, judge, held),
+        psd_gan=agreement(judge.predict(attacked.images), held.labels),
+        clean_gan=agreement(judge.predict(clean.images), held.labels),
+        error=float(attacked.errors.mean()),
+        cost=cost(job.config),
+    )
+
+
+def score_unet(job: Job) -> None:
+    """Judges the whole defense on the validation images."""
+    held, judge = job.data.split("validation"), classifier_of(job)
+    generated = chosen(job, "projection")
+    (artifact,) = job.artifacts["unet"]
+    network = read_unet(artifact.folder, job.config, job.data).to(job.device)
+    denoised = in_batches(network, generated.images, job.device)
+    labels = judge.predict(denoised)
+    job.draft.metrics.update(
+        **_undefended(job, judge, held),
+        psd_gan=agreement(judge.predict(generated.images), held.labels),
+        psd=agreement(labels, held.labels),
+        pco=agreement(labels, judge.predict(held.images)),
+        attacked_label=agreement(labels, judge.predict(attacked_of(job, "attack"))),
+        validation_loss=float(read_json(artifact.folder / "history.json")[-1]["validation_loss"]),
+        cost=cost(job.config),
+    )
+
+
+def cost(config: ExperimentConfig) -> int:
+    """Generator gradient evaluations per image."""
+    return config.projector.restarts * config.projector.steps
+
+
+def unet_images(config: ExperimentConfig, data: Development) -> DataSplit:
+    """The training images that the U-Net learns from: all, or `unet.images` of them, each class in its proportion."""
+    count = config.unet.images
+    return data.train if count is None or count >= len(data.train) else data.train.sample(count, seed=0)
+
+
+def classifier_of(job: Job) -> Classifier:
+    """The classifier, frozen, on the job's device."""
+    (artifact,) = job.artifacts["classifier"]
+    return read_classifier(artifact.folder, job.config, job.data).to(job.device)
+
+
+def read_classifier(folder: Path, config: ExperimentConfig, data: Development) -> Classifier:
+    """The classifier from its artifact, frozen."""
+    network = Classifier(config.classifier.architecture, data.image_shape, data.classes)
+    load_weights(network, folder / "classifier.safetensors")
+    freeze(network)
+    return network
+
+
+def gan_of(job: Job) -> tuple[Generator, Discriminator]:
+    """Generator and discriminator, frozen, on the job's device."""
+    (artifact,) = job.artifacts["gan"]
+    return read_gan(artifact.folder, job.device)
+
+
+def read_gan(folder: Path, device: torch.device) -> tuple[Generator, Discriminator]:
+    """Generator and discriminator from a folder with `gan.json`, frozen."""
+    facts = read_json(folder / "gan.json")
+    generator = Generator(facts["latent_dim"], facts["width"], tuple(facts["image_shape"]))
+    discriminator = Discriminator(facts["discriminator_width"], tuple(facts["image_shape"]))
+    load_weights(generator, folder / "generator.safetensors")
+    load_weights(discriminator, folder / "discriminator.safetensors")
+    freeze(generator)
+    freeze(discriminator)
+    return generator.to(device), discriminator.to(device)
+
+
+def read_unet(folder: Path, config: ExperimentConfig, data: Development) -> UNet:
+    """The U-Net from its artifact, frozen."""
+    network = UNet(data.image_shape[0], config.unet.width, config.unet.depth)
+    load_weights(network, folder / "unet.safetensors")
+    freeze(network)
+    return network
+
+
+def attacked_of(job: Job, stage: str) -> Tensor:
+    """The images (N, C, H, W) that an attack stage made."""
+    (artifact,) = job.artifacts[stage]
+    return load_file(artifact.folder / "attacked.safetensors")["images"]
+
+
+def trace_of(job: Job, stage: str) -> ProjectionTrace:
+    """The whole trace of a projection stage, from its parts."""
+    render = projector_of(job).render
+    parts = [load_file(artifact.folder / "trace.safetensors") for artifact in job.artifacts[stage]]
+    return ProjectionTrace.concatenate([ProjectionTrace(**part, render=render) for part in parts])
+
+
+def chosen(job: Job, stage: str) -> Projection:
+    """What the configured restarts and steps give, read from the trace."""
+    return trace_of(job, stage).select(job.config.projector.restarts, job.config.projector.steps)
+
+
+def projector_of(job: Job) -> Projector:
+    """The projector with the largest restarts and steps of the search."""
+    generator, discriminator = gan_of(job)
+    bounds = {"restarts": max(job.bounds.restarts), "steps": max(job.bounds.steps)}
+    config = job.config.projector.model_copy(update=bounds)
+    return Projector(generator, config, discriminator=discriminator, seed=job.seed, device=job.device)
+
+
+def _attack(job: Job, split: DataSplit) -> None:
+    images = attack(job.config.attack, classifier_of(job), split.images, split.labels)
+    save_file({"images": images}, job.draft.folder / "attacked.safetensors")
+
+
+def _project(job: Job, images: Tensor) -> None:
+    from tune.stages import PART  # the table of stages imports this module
+
+    images = images[job.part * PART : (job.part + 1) * PART]
+    projector = projector_of(job)
+    projector.warm_up()
+    began = time.perf_counter()
+    trace = projector.trace(
+        images, job.bounds.steps, progress=lambda done: job.report(Progress(job.stage, done, len(images)))
+    )
+    seconds = time.perf_counter() - began
+    tensors = {"steps": trace.steps, "leads": trace.leads, "latents": trace.latents, "errors": trace.errors}
+    save_file(to_cpu(tensors), job.draft.folder / "trace.safetensors")
+    evaluations = len(images) * projector.config.restarts * projector.config.steps
+    job.draft.metrics.update(images=len(images), evaluations_per_second=evaluations / seconds)
+
+
+def _undefended(job: Job, judge: Classifier, held: DataSplit) -> dict[str, float]:
+    attacked = attacked_of(job, "attack")
+    return {
+        "pso": agreement(judge.predict(held.images), held.labels),
+        "noisy": agreement(judge.predict(attacked), held.labels),
+        "threshold": agreement(judge.predict(threshold(attacked)), held.labels),
+    }
+
+
+def _judge(job: Job, generator: Generator, count: int) -> dict[str, float]:
+    """What says whether a generator serves: clean images through a small projector, and the features of its samples."""
+    if job.data.validation is None:
+        return {}
+    judge, held = classifier_of(job), job.data.validation
+    held = held.sample(min(count, len(held)), seed=0)
+    projector = Projector(generator, PROBE, seed=0, device=job.device)
+    images = projector.project(held.images).images
+    real = job.data.validation.images[:FRECHET_IMAGES]
+    latents = torch.randn(len(real), generator.latent_dim, generator=torch.Generator().manual_seed(0))
+    features = [_features(judge, part, job.device) for part in (projector.render(latents), real)]
+    return {
+        "clean_gan": agreement(judge.predict(images), held.labels),
+        "reconstruction": float((images - held.images).square().mean()),
+        "frechet": frechet_distance(*features),
+    }
+
+
+@torch.no_grad()
+def _features(judge: Classifier, images: Tensor, device: torch.device) -> Tensor:
+    return torch.cat([judge.features(part.to(device)).flatten(1).cpu() for part in images.split(250)])
+
+
+def _write_history(job: Job, history: list[Row]) -> None:
+    write_json(job.draft.folder / "history.json", history)
+    job.draft.metrics.update(history[-1])
+
+
+def _write_weights(job: Job, name: str, module: torch.nn.Module) -> None:
+    save_file(to_cpu(module.state_dict()), job.draft.folder / f"{name}.safetensors")
+
+
+def stage_description(job: Job) -> dict[str, Any]:
+    """What the manifest says about how an artifact was made."""
+    return {"part": job.part, "seed": job.seed, "config": job.config.model_dump(exclude={"search"})}

@@ -1,0 +1,129 @@
+"""The parameters of a command: their names on a command line, their types, and how a word becomes a value."""
+
+import inspect
+import math
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_EXPECTED = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+_METAVARS = {int: "N", float: "X", bool: "", str: "TEXT"}
+_INTEGER = re.compile(r"[-+]?[0-9]{1,4000}")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a command's signature."""
+
+    name: str
+    kind: Any  # inspect's: positional, keyword-only, *many
+    annotation: Any  # int, float, bool, str or a Literal of texts
+    default: Any  # inspect.Parameter.empty where there is none
+    shown_as: str  # the text of Annotated[…, "FOLDER"]; empty for the type's own
+
+    @property
+    def flag(self) -> str:
+        """`--cpus-per-trial`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in help: FOLDER, N."""
+        if self.is_word or self.is_many:
+            return self.shown_as or self.name.upper()
+        return self.shown_as or "|".join(self.options) or _METAVARS[self.annotation]
+
+    @property
+    def label(self) -> str:
+        """How messages call it: FOLDER for a word, --out for a flag."""
+        return self.metavar if self.is_word else self.flag
+
+    @property
+    def is_many(self) -> bool:
+        """Whether it takes any number of words."""
+        return bool(self.kind is inspect.Parameter.VAR_POSITIONAL)
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is inspect.Parameter.empty and not self.is_many
+
+    @property
+    def is_word(self) -> bool:
+        """Whether it is given by its place rather than by a flag."""
+        return self.is_required and self.kind is not inspect.Parameter.KEYWORD_ONLY
+
+    @property
+    def is_word_or_flag(self) -> bool:
+        """Whether Python would also take it by its place, though it has a default."""
+        return not self.is_required and self.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it needs no value."""
+        return self.annotation is bool
+
+    @cached_property
+    def options(self) -> tuple[str, ...]:
+        """The texts it must be one of; empty where any will do."""
+        return get_args(self.annotation) if get_origin(self.annotation) is Literal else ()
+
+    @property
+    def expected(self) -> str:
+        """In words: `an integer`."""
+        return f"one of {', '.join(self.options)}" if self.options else _EXPECTED[self.annotation]
+
+    def parse(self, text: str) -> Any:
+        """The value that `text` stands for. Raises ValueError, saying what was expected and found."""
+        value = _PARSERS.get(self.annotation, _text)(text)
+        if value is None or (self.options and value not in self.options):
+            raise ValueError(f"expected {self.expected}, found {text!r}")
+        return value
+
+
+def _text(text: str) -> str | None:
+    return text or None
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if _INTEGER.fullmatch(text) else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _truth(text: str) -> bool | None:
+    return {"true": True, "false": False}.get(text.lower())
+
+
+_PARSERS: Mapping[Any, Callable[[str], Any]] = {int: _integer, float: _number, bool: _truth, str: _text}
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
+    """The parameters of `function` by name. Raises TypeError for one that no command line could give."""
+    hints = get_type_hints(function, include_extras=True)
+    signature = inspect.signature(function).parameters
+    known = {name: _parameter(given, hints.get(name)) for name, given in signature.items()}
+    if any(p.is_many for p in known.values()) and any(p.is_word_or_flag for p in known.values()):
+        raise TypeError("expected flags after *words, found one before them, which a word would fill")
+    return known
+
+
+def _parameter(given: inspect.Parameter, hint: Any) -> Parameter:
+    shown_as = ""
+    while (origin := get_origin(hint)) in (Annotated, Union, types.UnionType):
+        if origin is Annotated:
+            hint, shown_as, *_ = get_args(hint)
+        else:  # `int | None`: None is what leaving the flag out says, never a word
+            (hint,) = (kind for kind in get_args(hint) if kind is not types.NoneType)
+    if given.kind is inspect.Parameter.VAR_KEYWORD or (hint not in _PARSERS and origin is not Literal):
+        raise TypeError(f"{given.name}: expected int, float, bool, str or a Literal, found {hint}")
+    return Parameter(given.name, given.kind, hint, given.default, shown_as)

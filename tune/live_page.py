@@ -1,0 +1,263 @@
+"""What the live view shows: the state of all trials on one page, as wide and high as the terminal allows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+State = Literal["waiting", "running", "finished", "failed", "pruned"]
+ENDED: tuple[State, ...] = ("finished", "pruned", "failed")
+STYLES: Mapping[str, str] = {
+    "waiting": "dim",
+    "running": "cyan",
+    "finished": "green",
+    "pruned": "yellow",
+    "failed": "red",
+}
+
+# Fractions of images, shown in percent; every other metric is shown as the number it is.
+FRACTIONS = frozenset({"psd", "pco", "pso", "psd_gan", "noisy", "threshold", "clean_gan", "clean_purified"})
+TITLES = {"psd": "PSD", "pco": "PCO", "psd_gan": "PSD GAN", "clean_gan": "clean"}
+
+# columns of a terminal from which there is room for all objectives, the time left, a bar, PCO
+WITH_ALL, WITH_LEFT, WITH_BAR, WITH_PCO = 56, 70, 84, 112
+BAR = 14  # columns
+BEST_ROWS, FAILURE_ROWS = 3, 3
+LEAST_ROWS = 4  # trials to show however low the terminal is
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """One trial as it stands."""
+
+    number: int
+    name: str  # as in TensorBoard: `012 R4 L60 λ0.3`
+    state: State
+    stage: str = ""  # the stage it is in
+    done: float = 0  # of the stage: steps, epochs, images
+    total: float = 0  # 0 = not known
+    started: float | None = None  # seconds since 1970
+    stage_started: float | None = None  # seconds since 1970
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One search as it stands; printing it with rich prints the page."""
+
+    title: str
+    total: int  # trials of the whole search
+    objectives: Mapping[str, str]  # metric → "max" or "min"; the first decides
+    trials: Sequence[TrialView] = ()  # by number
+    stages: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # stage → times built, times reused
+    hint: str = ""  # shown below the title
+    seconds: float = 0  # since this session began
+    known: int = 0  # trials that had ended before it
+    now: float = 0  # seconds since 1970
+    max_cost: float | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield page(self, options.max_width, options.size.height)
+
+
+def page(view: Snapshot, width: int, height: int) -> RenderableType:
+    """The whole page; it keeps to `height` lines by showing fewer trials."""
+    ranking = ranked(view.trials, view.objectives, view.max_cost)
+    above = [_title(view), *_hint(view), _counts(view), _bar(view, width), _best(view, ranking)]
+    below = [*_stages(view), *_failures(view.trials)]
+    taken = sum(_height(part, width) for part in [*above, *below]) + 6  # blank, head, 3 headings, cursor
+    rows = choose_rows(view.trials, ranking, max(height - taken, LEAST_ROWS))
+    return Group(*above, *_table(view, rows, width), *below)
+
+
+def _height(part: RenderableType, width: int) -> int:
+    """Lines that a part takes; only texts that may wrap take more than one."""
+    return -(-part.cell_len // width) if isinstance(part, Text) and part.cell_len and not part.no_wrap else 1
+
+
+def ranked(
+    trials: Iterable[TrialView], objectives: Mapping[str, str], max_cost: float | None = None
+) -> list[TrialView]:
+    """Finished trials with finite objectives within the cost limit, best first, ties to the lower number."""
+    fit = [
+        trial
+        for trial in trials
+        if trial.state == "finished"
+        and all(math.isfinite(trial.metrics.get(metric, math.nan)) for metric in objectives)
+        and (max_cost is None or trial.metrics.get("cost", math.inf) <= max_cost)
+    ]
+    signs = {metric: -1 if direction == "max" else 1 for metric, direction in objectives.items()}
+    return sorted(fit, key=lambda t: (*(sign * t.metrics[m] for m, sign in signs.items()), t.number))
+
+
+def choose_rows(
+    trials: Sequence[TrialView], ranking: Sequence[TrialView], room: int
+) -> dict[str, list[TrialView]]:
+    """The trials to show, under their headings: those running, the best few, and of the others the latest."""
+    running = [trial for trial in trials if trial.state == "running"][: max(room - BEST_ROWS, 1)]
+    best = list(ranking[: max(min(BEST_ROWS, room - len(running)), 0)])
+    shown = {trial.number for trial in best}
+    others = [trial for trial in trials if trial.state in ENDED and trial.number not in shown]
+    others.sort(key=lambda trial: (trial.started or 0, trial.number), reverse=True)
+    latest = others[: max(room - len(running) - len(best), 0)]
+    return {"running": running, "best": best, "latest": latest}
+
+
+def _title(view: Snapshot) -> RenderableType:
+    return Text(view.title, style="bold", no_wrap=True, overflow="ellipsis")
+
+
+def _hint(view: Snapshot) -> list[RenderableType]:
+    return [Text(view.hint, style="dim", overflow="fold")] if view.hint else []
+
+
+def _counts(view: Snapshot) -> RenderableType:
+    counts: Counter[str] = Counter(trial.state for trial in view.trials)
+    ended = sum(counts[state] for state in ENDED)
+    parts = [Text(f"{ended}/{view.total} trials", style="bold")]
+    parts += [Text(f"{counts[state]} {state}", STYLES[state]) for state in STYLES if counts[state]]
+    parts.append(Text(duration(view.seconds) + _left(view, ended)))
+    return Text(" · ").join(parts)
+
+
+def _left(view: Snapshot, ended: int) -> str:
+    """Time left for the search, from the trials that ended in this session; a single one says too little."""
+    here = ended - view.known
+    if here < 2 or ended >= view.total:
+        return ""
+    return f", about {duration(view.seconds / here * (view.total - ended))} left"
+
+
+def _bar(view: Snapshot, width: int) -> RenderableType:
+    ended = sum(trial.state in ENDED for trial in view.trials)
+    return _line(_progress_bar(ended, max(view.total, 1), min(width, 80)))
+
+
+def _progress_bar(done: float, total: float, width: int) -> ProgressBar:
+    return ProgressBar(total, done, width, complete_style="cyan", finished_style="green")
+
+
+def _line(*cells: RenderableType) -> RenderableType:
+    """One line; a bar by itself does not end its line."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(*cells)
+    return grid
+
+
+def _best(view: Snapshot, ranking: Sequence[TrialView]) -> RenderableType:
+    if not ranking:
+        return Text("best so far: no trial has finished yet", style="dim")
+    best = ranking[0]
+    text = Text("best so far: ", no_wrap=True, overflow="ellipsis")
+    text.append(describe(best.metrics, view.objectives), style="bold green")
+    return text.append(f" · {best.name}")
+
+
+def _table(view: Snapshot, rows: Mapping[str, Sequence[TrialView]], width: int) -> list[RenderableType]:
+    metrics = _metric_columns(view, width)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    fixed = 26 + 10 * len(metrics) + 8 * (width >= WITH_LEFT) + BAR * (width >= WITH_BAR)
+    table.add_column("trial", no_wrap=True, overflow="ellipsis", max_width=max(width - fixed, 12))
+    table.add_column("state", no_wrap=True)
+    table.add_column("done", no_wrap=True)
+    for title in [*(["left"] if width >= WITH_LEFT else []), *(TITLES.get(m, m) for m in metrics)]:
+        table.add_column(title, justify="right", no_wrap=True)
+    for heading, trials in rows.items():
+        if trials:
+            table.add_row(Text(heading, "dim italic"))
+        for trial in trials:
+            table.add_row(*_row(view, trial, metrics, width))
+    return [Text(""), table] if table.rows else []
+
+
+def _row(view: Snapshot, trial: TrialView, metrics: Iterable[str], width: int) -> list[RenderableType]:
+    left: list[RenderableType] = [_trial_left(trial, view.now)] if width >= WITH_LEFT else []
+    values = [metric_text(m, trial.metrics[m]) if m in trial.metrics else "" for m in metrics]
+    return [Text(trial.name), _state(trial), _progress(trial, width), *left, *values]
+
+
+def _metric_columns(view: Snapshot, width: int) -> list[str]:
+    """The objectives, and PCO where there is room for it."""
+    objectives = list(view.objectives)
+    if width < WITH_ALL:
+        return objectives[:1]
+    with_pco = width >= WITH_PCO and any("pco" in trial.metrics for trial in view.trials)
+    return list(dict.fromkeys([*objectives, *(["pco"] if with_pco else [])]))
+
+
+def _state(trial: TrialView) -> Text:
+    words = trial.stage if trial.state == "running" and trial.stage else trial.state
+    return Text(words, style=STYLES[trial.state])
+
+
+def _progress(trial: TrialView, width: int) -> RenderableType:
+    if trial.state != "running" or not trial.total:
+        return Text("")
+    percent = f"{100 * min(trial.done / trial.total, 1):3.0f} %"
+    if width < WITH_BAR:
+        return Text(percent)
+    return _line(_progress_bar(trial.done, trial.total, BAR), percent)
+
+
+def _trial_left(trial: TrialView, now: float) -> str:
+    if trial.state != "running" or trial.stage_started is None or not 0 < trial.done < trial.total:
+        return ""
+    return duration((now - trial.stage_started) * (trial.total - trial.done) / trial.done)
+
+
+def _stages(view: Snapshot) -> list[RenderableType]:
+    if not view.stages:
+        return []
+    text = Text("built + reused: ", style="dim", no_wrap=True, overflow="ellipsis")
+    parts = [f"{stage} {built} + {reused}" for stage, (built, reused) in view.stages.items()]
+    return [Text(""), text.append(" · ".join(parts))]
+
+
+def _failures(trials: Sequence[TrialView]) -> list[RenderableType]:
+    failed = [trial for trial in trials if trial.state == "failed"]
+    shown = failed[-FAILURE_ROWS:]
+    lines = [f"failed: {trial.name}: {one_line(trial.error)}" for trial in shown]
+    if len(failed) > len(shown):
+        lines.insert(0, f"failed: {len(failed) - len(shown)} more before these")
+    return [Text(line, "red", no_wrap=True, overflow="ellipsis") for line in lines]
+
+
+def describe(metrics: Mapping[str, float], names: Iterable[str]) -> str:
+    """`PSD 87.5 %, cost 240`; names without a value are left out."""
+    known = [name for name in names if name in metrics]
+    return ", ".join(f"{TITLES.get(name, name)} {metric_text(name, metrics[name])}" for name in known)
+
+
+def metric_text(name: str, value: float) -> str:
+    """A metric as people read it."""
+    if not math.isfinite(value):
+        return str(value)
+    if name in FRACTIONS:
+        return f"{100 * value:.1f} %"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `38 s`, `3:12`, `1:02:03`."""
+    if 0.05 <= seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = max(int(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def one_line(error: str | None) -> str:
+    """The last line of an error, which names it."""
+    lines = [line.strip() for line in (error or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

@@ -1,0 +1,9 @@
+"""How a report is built, in the order of the work.
+
+reading, data     the experiment's folder → frozen values
+scores            test scores over seeds, intervals, doubts
+figures, plots, parallel, style    the charts
+head, result, detail, search, cost the sections, built of blocks
+summary           report.json
+templates/        the same sections as HTML and as Markdown
+"""

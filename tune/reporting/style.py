@@ -1,0 +1,110 @@
+"""One quiet look for all charts, and their two forms: PNG for files, SVG that follows the page's theme."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Ink and paper have a dark twin in the page; the hues, Okabe and Ito's (2008), serve the colour-blind too.
+INK, MUTED, GRID, PAPER = "#1b2330", "#5c6675", "#dde1e6", "#fefefe"
+BLUE, ORANGE, GREEN, RED, PINK, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#8b939e"
+WRONG = "#c5221f"  # a wrong label: redder than the hues above, and bold besides
+
+# Colour in the drawing → the page's CSS variable.
+THEMED = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--line",
+    PAPER: "--paper",
+    BLUE: "--blue",
+    ORANGE: "--orange",
+    GREEN: "--green",
+    RED: "--red",
+    PINK: "--pink",
+    GREY: "--grey",
+    WRONG: "--wrong",
+}
+
+STYLE: dict[Any, Any] = {  # matplotlib types each key on its own
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9.5,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "svg.fonttype": "none",
+    "image.composite_image": False,  # merged, an image's own pixels would be resampled
+}
+
+WIDTH = 5.1  # inches: scaled to a telephone's width the text is still legible
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A finished drawing."""
+
+    name: str  # file stem
+    png: bytes
+    svg: str  # an <svg> element to stand in a page; text stays text
+    width: float  # inches, its natural size
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The house style, for this drawing only: nothing global is left changed."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def blank(width: float = WIDTH, height: float = 3.2) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def render(name: str, figure: Figure) -> Chart:
+    """Both forms of a drawing. Equal drawings give equal bytes: no dates, ids by name."""
+    png, svg = io.BytesIO(), io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+        figure.set_layout_engine("none")  # both forms are laid out alike; once is enough
+        figure.patch.set_alpha(0)
+        figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return Chart(name, png.getvalue(), _inline(name, svg.getvalue()), float(figure.get_figwidth()))
+
+
+def _inline(name: str, svg: str) -> str:
+    """An SVG file as an element of a page: own ids, the page's colours, no fixed size, nothing outside."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
+    svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", svg).replace("xlink:href", "href")
+    for colour, variable in THEMED.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return svg

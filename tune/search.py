@@ -1,0 +1,251 @@
+"""`python -m tune.search`: the whole search, from a space to a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from typing import Annotated, Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our own ledger and TensorBoard files stand for them
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a missing metric fails its trial, not the search
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the terminal is the live view's
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: it must end with status 130
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "100000")  # Tune's own state is never read
+
+import ray
+
+from tune import cli
+from tune.choice import NoChoiceError, choose, rule
+from tune.cluster import Resources, connect
+from tune.driver import run_seeds, run_trials
+from tune.job import Development
+from tune.ledger import Ledger, Outcome
+from tune.live import LiveView
+from tune.lock import ExperimentLock, LockedError
+from tune.objectives import OBJECTIVES
+from tune.preflight import Plan, Refused, prepare
+from tune.record import reproducibility
+from tune.report import write_report
+from tune.retrain import save_median
+from tune.runs import tensorboard_command
+from tune.searcher import LedgerSearcher, export_study
+from tune.storage import Storage
+from tune.tracking import write_experiment
+from tune.trial import Setting, arrays_of, final_bench
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+def search(
+    *,
+    space: Annotated[str, "NAME_OR_PATH"] = "quickstart",
+    trials: int | None = None,
+    storage: Annotated[str, "DIR"] = "results",
+    name: str | None = None,
+    resume: bool = False,
+    seed: int | None = None,
+    concurrent: int | None = None,
+    cpus_per_trial: float = 1.0,
+    gpus_per_trial: float | None = None,
+    address: str | None = None,
+    data_dir: Annotated[str | None, "DIR"] = None,
+    max_cost: int | None = None,
+    warm_start: Annotated[str | None, "DIR"] = None,
+    dry_run: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> int:
+    """Searches a space, retrains the best configuration over several seeds, and reports it on the test images.
+
+    Everything is kept in STORAGE/NAME, where --resume continues after a crash or Ctrl-C; finished stages are shared by all
+    searches of one storage.
+
+    Args:
+        space: a space of search_spaces/ by name, or a YAML file.
+        trials: configurations to try, in place of the space's own number.
+        storage: folder or s3:// address for experiments and the shared store.
+        name: of the experiment; the space's where none is given.
+        resume: continue the experiment of that name (or start it, where there is none).
+        seed: of suggestions and trainings, in place of the space's own.
+        concurrent: trials at once; as many as the resources hold where none is given.
+        cpus_per_trial: CPU cores, and so threads, of each trial.
+        gpus_per_trial: GPUs of each trial, a fraction to share one; none = an equal share of the GPUs there are.
+        address: of a running Ray cluster (auto = the one on this machine); none = this machine alone.
+        data_dir: where a named data set lies, or is downloaded to.
+        max_cost: the largest restarts × steps that the best configuration may have.
+        warm_start: folder of an earlier experiment to learn from.
+        dry_run: print what would be done, and do nothing.
+        quiet: print failures and the result alone.
+        verbose: print every stage of every trial.
+
+    Examples:
+        python -m tune.search                                   the default space, on embedded data
+        python -m tune.search --space smoke                     every stage once, in a minute
+        python -m tune.search --space mnist --data-dir ~/mnist  the published setting
+        python -m tune.search --space mnist --resume            go on after a crash
+    """
+    overrides = {"search.trials": trials, "search.seed": seed, "search.max_cost": max_cost}
+    try:
+        plan = prepare(space, overrides, storage, name, data_dir, resume=resume)
+        asked = plan.config.search.trials
+        resources = Resources.asked(cpus_per_trial, gpus_per_trial, concurrent, address, asked)
+        earlier = _warm(warm_start)
+        if dry_run:
+            print(describe(plan, resources))
+            return 0
+        with ExperimentLock(plan.home), connect(resources, verbose=verbose):
+            return _run(plan, resources, earlier, quiet=quiet, verbose=verbose)
+    except (Refused, LockedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; nothing that was saved is lost. To go on:\n  {_resume_command()}", file=sys.stderr)
+        return INTERRUPTED
+    except OSError as error:
+        print(f"error: {error}\nWhat was saved stays valid. To go on:\n  {_resume_command()}", file=sys.stderr)
+        return FAILED
+
+
+def _run(plan: Plan, resources: Resources, earlier: list[Ledger], *, quiet: bool, verbose: bool) -> int:
+    began = time.monotonic()
+    setting = _begin(plan, resources)
+    ledger, options = Ledger(plan.home), plan.config.search
+    print(f"TensorBoard: {tensorboard_command(plan.home)}")
+    try:
+        searcher = LedgerSearcher(
+            plan.space,
+            ledger,
+            trials=options.trials,
+            seed=options.seed,
+            warm_start=earlier,
+            startup=options.startup_trials,
+            max_cost=options.max_cost,
+        )
+        title = f"{plan.name} · {options.target}"
+        with LiveView(title, options.trials, OBJECTIVES[options.target], quiet, verbose) as view:
+            run_trials(setting, plan.dataset, searcher, resources.concurrent, view)
+        _derive(plan, ledger)
+        best = choose(ledger.outcomes(), options.target, options.max_cost)
+        _keep_choice(plan, best)
+        if options.target in ("unet", "defense"):
+            _retrain(plan, setting, best, quiet=quiet, verbose=verbose)
+    except NoChoiceError as error:
+        write_report(plan.home)
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except ray.exceptions.RayError as error:
+        last = str(error).strip().splitlines()[-1]
+        print(f"error: retraining failed: {last}\nTo go on:\n  {_resume_command()}", file=sys.stderr)
+        return FAILED
+    finally:
+        _add_time(plan.home, time.monotonic() - began)
+    print(write_report(plan.home))
+    print(f"TensorBoard: {tensorboard_command(plan.home)}")
+    return 0
+
+
+def _begin(plan: Plan, resources: Resources) -> Setting:
+    """Writes what the search is, and returns what its trials share."""
+    plan.home.write("space.yaml", plan.space.to_yaml().encode())
+    if not plan.home.exists("record.json"):
+        record = reproducibility(sys.argv[1:], plan.config.search.seed, plan.dataset)
+        plan.home.write("record.json", _json(record))
+    write_experiment(plan.home, plan.space, plan.config.search.target)
+    return Setting(
+        plan.space,
+        plan.storage.uri,
+        plan.name,
+        plan.config.search.seed,
+        resources.cpus,
+        resources.gpus,
+        plan.dataset.classes,
+        plan.dataset.fingerprint,
+    )
+
+
+def _derive(plan: Plan, ledger: Ledger) -> None:
+    """What is made from the ledger for other programs, and never read back."""
+    ledger.write_csv()
+    if plan.home.local is not None:
+        export_study(plan.space, ledger, plan.home.local / "study.db", plan.config.search.max_cost)
+
+
+def _keep_choice(plan: Plan, best: Outcome) -> None:
+    options = plan.config.search
+    objectives = OBJECTIVES[options.target]
+    choice = {
+        "trial": best.trial,
+        "params": best.params,
+        "rule": rule(objectives),
+        "objectives": dict(objectives),
+        "max_cost": options.max_cost,
+    }
+    plan.home.child("best").write("choice.json", _json(choice))
+    if "map" in best.stages:
+        manifest = json.loads(plan.storage.child("store").child("map").child(best.stages["map"]).read("manifest.json"))
+        plan.home.write("validation_map.json", _json({**manifest["metrics"], "params": best.params}))
+
+
+def _retrain(plan: Plan, setting: Setting, best: Outcome, *, quiet: bool, verbose: bool) -> None:
+    """The chosen configuration over several seeds; the median one is saved."""
+    options = plan.config.search
+    seeds = [options.seed + index for index in range(options.retrain_seeds)]
+    title = f"{plan.name} · retraining trial {best.trial} on train + validation, then the test images"
+    with LiveView(title, len(seeds), {"psd": "max"}, quiet, verbose) as view:
+        results = run_seeds(setting, plan.dataset, best.params, best.trial, seeds, view)
+    config = plan.space.config(best.params)
+    final = Development.for_retraining(plan.dataset)
+    arrays = arrays_of(train=final.train)
+    benches = {seed: final_bench(setting, arrays, final.fingerprint, config, seed) for seed in seeds}
+    saved = save_median(benches, config, {seed: row["metrics"]["psd"] for seed, row in results.items()}, plan.home)
+    choice = json.loads(plan.home.child("best").read("choice.json"))
+    plan.home.child("best").write("choice.json", _json({**choice, "median_seed": saved}))
+
+
+def _add_time(home: Storage, seconds: float) -> None:
+    """Adds this session to the search's wall time."""
+    record = json.loads(home.read("record.json"))
+    home.write("record.json", _json({**record, "wall_s": round(record.get("wall_s", 0.0) + seconds, 1)}))
+
+
+def _warm(folder: str | None) -> list[Ledger]:
+    if folder is None:
+        return []
+    source = Storage(folder)
+    if not source.exists("space.yaml"):
+        raise Refused(f"--warm-start: expected the folder of an experiment, found no space.yaml in {source.uri}")
+    return [Ledger(source)]
+
+
+def describe(plan: Plan, resources: Resources) -> str:
+    """What a search would do, for `--dry-run`."""
+    state = "would be resumed" if plan.resumed else "would be started"
+    return f"{plan.home.uri}: {state}, {resources.concurrent} trials at once\n\n{plan.space.to_yaml()}"
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def _resume_command() -> str:
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return shlex.join(["python", "-m", "tune.search", *words, "--resume"])
+
+
+def main() -> None:
+    """The command line."""
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    sys.exit(cli.run(search, name="python -m tune.search"))
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""One trial: get or build each stage of its path, report, and record what became of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+from ray import tune
+
+from components.data import DataSplit
+from tune.builders import cost
+from tune.config import ExperimentConfig
+from tune.job import Bounds, Development, Progress
+from tune.leases import FileLeases, Leases
+from tune.ledger import Ledger, Outcome
+from tune.retrain import retrain_seed
+from tune.space import SearchSpace
+from tune.stages import PATHS
+from tune.storage import Storage
+from tune.store import Store
+from tune.tracking import TrialBoard
+from tune.workbench import Path, Workbench
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trials of a search share; small enough to travel with each.
+
+    Attributes:
+        space: what is searched.
+        storage: address of the storage that holds experiment and store.
+        experiment: its name there.
+        seed: of the search.
+        cpus: per trial, and so its threads.
+        gpus: per trial.
+        classes: of the data.
+        fingerprint: of the data.
+    """
+
+    space: SearchSpace
+    storage: str
+    experiment: str
+    seed: int
+    cpus: float
+    gpus: float
+    classes: int
+    fingerprint: str
+
+    @property
+    def home(self) -> Storage:
+        """The experiment's folder."""
+        return Storage(self.storage).child(self.experiment)
+
+    def workbench(self, data: Development, bounds: Bounds, seed: int) -> Workbench:
+        """Where a trial of this search builds."""
+        threads = max(1, int(self.cpus))
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        store = Store(Storage(self.storage).child("store"))
+        device = torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
+        return Workbench(store, leases_of(store), data, bounds, seed, device)
+
+
+@dataclass(frozen=True)
+class Message:
+    """Where a trial is, for the live view."""
+
+    stage: str
+    done: int
+    total: int
+    since: float  # when the stage began, seconds since 1970
+    host: str
+
+
+@ray.remote(num_cpus=0)
+class Board:
+    """Holds the last word of every running trial."""
+
+    def __init__(self) -> None:
+        self._messages: dict[int, Message] = {}
+
+    def put(self, trial: int, message: Message | None) -> None:
+        """Replaces a trial's word; None removes it."""
+        if message is None:
+            self._messages.pop(trial, None)
+        else:
+            self._messages[trial] = message
+
+    def all(self) -> dict[int, Message]:
+        """Every running trial's word."""
+        return self._messages
+
+
+class Teller:
+    """Tells the board and TensorBoard how far a trial is, and Tune after each epoch of its U-Net."""
+
+    def __init__(self, trial: int, board: Any, run: TrialBoard | None, judged: bool) -> None:
+        self.trial, self.board, self.run, self.judged = trial, board, run, judged
+        self.intermediate: dict[str, float] = {}
+        self._stage, self._since, self._told = "", 0.0, 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.time()
+        if progress.stage != self._stage:
+            self._stage, self._since, self._told = progress.stage, now, 0.0
+        if now - self._told > 0.3 or progress.row:
+            self._told = now
+            message = Message(progress.stage, progress.done, progress.total, self._since, socket.gethostname())
+            self.board.put.remote(self.trial, message)
+        if progress.row:
+            self._epoch(progress.stage, progress.row)
+
+    def _epoch(self, stage: str, row: Mapping[str, float]) -> None:
+        epoch = int(row["epoch"])
+        if self.run:
+            self.run.scalars(epoch, {f"{stage}/{name}": value for name, value in row.items() if name != "epoch"})
+        if self.judged and stage == "unet":
+            self.intermediate[str(epoch)] = row["psd"]
+            if self.run:
+                self.run.metrics({"psd": row["psd"], "validation_loss": row["validation_loss"]}, epoch)
+            tune.report({"trial": self.trial, "epoch": epoch, "psd": row["psd"]})
+
+
+def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board: Any) -> None:
+    """Ray Tune's trainable: runs trial `config["trial"]` with `config["params"]` and records its outcome.
+
+    A failure of its own is an outcome like any other. What kills the process leaves none, and the trial runs again.
+    """
+    number, params = int(config["trial"]), dict(config["params"])
+    ledger = Ledger(setting.home)
+    tune.report({"trial": number})  # the driver learns the number even of a trial that dies at once
+    if ledger.outcome(number) is not None:
+        return  # it had ended just before its worker was lost
+    with TrialBoard(setting.home, setting.space, number, params) as run:
+        teller = Teller(number, board, run, judged=True)
+        outcome = attempt(setting, development(setting, arrays), number, params, teller)
+        ledger.record(outcome)
+        run.metrics({**outcome.metrics, **_speed(outcome)})
+        run.close(outcome.status)
+    board.put.remote(number, None)
+
+
+def attempt(
+    setting: Setting, data: Development, number: int, params: Mapping[str, Any], teller: Teller
+) -> Outcome:
+    """The outcome of one trial, finished or failed by its own error."""
+    began = time.time()
+    known: dict[str, Any] = {"trial": number, "params": dict(params), "seed": setting.seed}
+    try:
+        space = setting.space
+        config = space.config(params)
+        target = config.search.target
+        bench = setting.workbench(data, bounds_of(space), setting.seed)
+        path = bench.get(config, PATHS[target], teller)
+        score = path.artifacts[PATHS[target][-1]][0]
+        known |= {"metrics": dict(score.metrics), "stages": path.signatures, "work": work_of(path, cost(config))}
+        status, error = "finished", None
+    except Exception as caught:  # any error of a trial's own is recorded, and the search goes on
+        logging.getLogger(__name__).debug("trial %d", number, exc_info=True)
+        status, error = "failed", " ".join(traceback.format_exception_only(caught)[-1].split())
+    known |= {"intermediate": teller.intermediate, "seconds": round(time.time() - began, 3)}
+    return Outcome(status=status, error=error, **known).settled()  # type: ignore[arg-type]
+
+
+def bounds_of(space: SearchSpace) -> Bounds:
+    """The values of R and L that the space can propose; every L up to the largest where they are not listed."""
+    restarts = space.values("projector.restarts") or range(1, space.bound("projector.restarts") + 1)
+    steps = space.values("projector.steps") or range(1, space.bound("projector.steps") + 1)
+    return Bounds(list(restarts), list(steps))
+
+
+def work_of(path: Path, evaluations: int = 0) -> dict[str, dict[str, float]]:
+    """What a trial built and found, by stage, and how fast its projections ran where they were built."""
+    work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in path.work.items()}
+    rates = [part.metrics["evaluations_per_second"] for part in path.artifacts.get("projection", ())]
+    if rates and evaluations:
+        work["projection"]["images_per_second"] = round(float(np.median(rates)) / evaluations, 3)
+    return work
+
+
+def _speed(outcome: Outcome) -> dict[str, float]:
+    speed = outcome.work.get("projection", {}).get("images_per_second")
+    return {} if speed is None else {"images_per_second": speed}
+
+
+def arrays_of(**splits: DataSplit) -> dict[str, NDArray[Any]]:
+    """Splits as arrays, which Ray shares between the workers of a node without copying."""
+    return {
+        f"{name}_{kind}": getattr(split, kind).numpy() for name, split in splits.items() for kind in ("images", "labels")
+    }
+
+
+def split_of(arrays: Arrays, name: str) -> DataSplit:
+    """One split from `arrays_of`, on the shared memory."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")  # and nothing here writes to it
+        return DataSplit(torch.from_numpy(arrays[f"{name}_images"]), torch.from_numpy(arrays[f"{name}_labels"]))
+
+
+def development(setting: Setting, arrays: Arrays) -> Development:
+    """What the stages of a trial may see."""
+    return Development(split_of(arrays, "train"), split_of(arrays, "validation"), setting.classes, setting.fingerprint)
+
+
+def leases_of(store: Store) -> Leases:
+    """File locks where the store is on a file system."""
+    if store.storage.local is None:
+        from tune.lease_actor import ActorLeases
+
+        return ActorLeases(f"{os.getpid()}@{socket.gethostname()}")
+    return FileLeases(store.storage.local / ".leases")
+
+
+def run_retraining(
+    setting: Setting, arrays: Arrays, fingerprint: str, params: Mapping[str, Any], trial: int, seed: int, board: Any
+) -> dict[str, Any]:
+    """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`."""
+    config = setting.space.config(params)
+    bench = final_bench(setting, arrays, fingerprint, config, seed)
+    with TrialBoard(setting.home, setting.space, trial, params, seed) as run:
+        teller = Teller(seed, board, run, judged=False)
+        scores = retrain_seed(bench, config, split_of(arrays, "test"), setting.home, teller)
+        run.metrics({**scores["metrics"], "images_per_second": scores["images_per_second"]})
+    return scores
+
+
+def final_bench(
+    setting: Setting, arrays: Arrays, fingerprint: str, config: ExperimentConfig, seed: int
+) -> Workbench:
+    """The workbench of one retraining: no validation images, and a projection of the chosen R and L alone."""
+    data = Development(split_of(arrays, "train"), None, setting.classes, fingerprint)
+    bounds = Bounds([config.projector.restarts], [config.projector.steps])
+    return setting.workbench(data, bounds, seed)

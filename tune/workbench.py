@@ -1,0 +1,170 @@
+"""Builds what a trial needs and the store has not: each artifact once on the whole cluster, by whoever is free.
+
+A trial that finds an artifact being built by another does not wait for that one: it builds another that it will need,
+such as the next part of the same projection, and waits only when there is none.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tune.builders import stage_description
+from tune.config import ExperimentConfig
+from tune.job import Bounds, Development, Job, Progress
+from tune.leases import Leases
+from tune.stages import STAGES, Stage
+from tune.store import Artifact, Store
+
+log = logging.getLogger(__name__)
+
+POLL = 0.25  # seconds between two looks at what others are building
+
+
+@dataclass
+class Work:
+    """What one trial did for a stage: parts built and found, and its own seconds of building."""
+
+    built: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Path:
+    """The artifacts of one configuration.
+
+    Attributes:
+        signatures: by stage.
+        artifacts: by stage, all parts in order.
+        work: what was done to get them.
+    """
+
+    signatures: dict[str, str]
+    artifacts: dict[str, list[Artifact]] = field(default_factory=dict)
+    work: dict[str, Work] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact to have: a part of a stage."""
+
+    stage: Stage
+    part: int
+    signature: str
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Where trials build.
+
+    Attributes:
+        store: of artifacts.
+        leases: who builds what.
+        data: the images that stages may see.
+        bounds: of the projections.
+        seed: of everything that is random.
+        device: where to compute.
+    """
+
+    store: Store
+    leases: Leases
+    data: Development
+    bounds: Bounds
+    seed: int
+    device: torch.device
+
+    def signatures(self, config: ExperimentConfig, stages: Sequence[str]) -> dict[str, str]:
+        """The signature of each stage of a path; a path names a stage after its inputs."""
+        signatures: dict[str, str] = {}
+        for name in stages:
+            signatures[name] = STAGES[name].signature(config, self.bounds, self.data, self.seed, signatures)
+        return signatures
+
+    def nodes(self, config: ExperimentConfig, signatures: Mapping[str, str]) -> list[Node]:
+        """Every artifact of a path, in an order in which they can be built."""
+        return [
+            Node(STAGES[name], part, f"{signature}-{part:03d}" if parts > 1 else signature)
+            for name, signature in signatures.items()
+            for parts in [STAGES[name].parts(config, self.data)]
+            for part in range(parts)
+        ]
+
+    def get(
+        self, config: ExperimentConfig, stages: Sequence[str], report: Callable[[Progress], None] = lambda progress: None
+    ) -> Path:
+        """Every artifact of a path: found, built, or waited for while another builds it."""
+        path = Path(self.signatures(config, stages))
+        pending = self.nodes(config, path.signatures)
+        found: dict[tuple[str, int], Artifact] = {}
+        while pending:
+            left = [node for node in pending if not self._settle(node, pending, config, path, found, report)]
+            if len(left) == len(pending):
+                report(Progress(f"waiting for {left[0].stage.name}", 0, 0))
+                time.sleep(POLL)
+            pending = left
+        for (name, _), artifact in sorted(found.items()):
+            path.artifacts.setdefault(name, []).append(artifact)
+        return path
+
+    def _settle(
+        self,
+        node: Node,
+        pending: Sequence[Node],
+        config: ExperimentConfig,
+        path: Path,
+        found: dict[tuple[str, int], Artifact],
+        report: Callable[[Progress], None],
+    ) -> bool:
+        """Finds or builds one artifact; False where that must wait for others."""
+        name = node.stage.name
+        work = path.work.setdefault(name, Work())
+        needed = {*node.stage.inputs, *(stage for stage in node.stage.observed if stage in path.signatures)}
+        artifact = self.store.find(name, node.signature)
+        if artifact is not None:
+            work.reused += 1
+        elif needed & {other.stage.name for other in pending if (other.stage.name, other.part) not in found}:
+            return False
+        elif (artifact := self._build(node, needed, config, found, report)) is None:
+            return False
+        else:
+            work.built += 1
+            work.seconds += float(artifact.manifest["seconds"])
+        found[name, node.part] = artifact
+        return True
+
+    def _build(
+        self,
+        node: Node,
+        needed: set[str],
+        config: ExperimentConfig,
+        found: Mapping[tuple[str, int], Artifact],
+        report: Callable[[Progress], None],
+    ) -> Artifact | None:
+        """Builds one artifact unless another is building it."""
+        name = node.stage.name
+        if not self.leases.acquire(node.signature):
+            return None
+        try:
+            if self.store.has(name, node.signature) and (artifact := self.store.find(name, node.signature)):
+                return artifact  # finished between the look and the lease
+            inputs: dict[str, list[Artifact]] = {}
+            for (stage, _), artifact in sorted(found.items()):
+                if stage in needed:
+                    inputs.setdefault(stage, []).append(artifact)
+            with self.store.draft(name, node.signature) as draft:
+                saves = self.store.unfinished(node.signature)
+                job = Job(
+                    name, node.part, config, self.bounds, self.data, self.seed, self.device, inputs, draft, saves, report
+                )
+                draft.description.update(stage_description(job))
+                report(Progress(name, 0, 0))
+                node.stage.build(job)
+        finally:
+            self.leases.release(node.signature)
+        return self.store.find(name, node.signature)
