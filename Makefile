@@ -14,7 +14,7 @@ help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 search: $(VENV)/.search  ## Search on the embedded data; ARGS="--trials 4" passes options on
-	$(python) -m tune.search --space quickstart $(ARGS)
+	$(python) -m tune.search --space quickstart --resume $(ARGS)
 
 test: $(VENV)/.test  ## Run the quick tests; ARGS="-k data" passes options on
 	$(python) -m pytest $(ARGS)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.config import Config
+from components.training import evaluating
 
 
 class AttackConfig(Config):
@@ -17,11 +18,13 @@ class AttackConfig(Config):
 
     name: Literal["fgsm"] = "fgsm"  # the attack
     epsilon: float = Field(default=0.3, ge=0, le=1)  # radius of the L∞ ball, on images in [0, 1]
-    labels: Literal["true", "predicted"] = "true"  # whose loss is raised; from true labels the attack leaks the label
+    labels: Literal["true", "predicted"] = "true"  # whose loss is raised; true labels leak into the attack
 
 
 def fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
-    """Fast gradient sign method (Goodfellow, Shlens, Szegedy 2015, section 4): clip(x + ε · sign(∇ₓ loss), 0, 1).
+    """Fast gradient sign method: clip(x + ε · sign(∇ₓ loss), 0, 1).
+
+    Source: Goodfellow, Shlens, Szegedy, Explaining and harnessing adversarial examples (ICLR 2015), section 4.
 
     Args:
         classifier: images → logits; it is attacked as it predicts, in evaluation mode, and left as it was.
@@ -32,24 +35,23 @@ def fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, epsilon: float) 
     Returns:
         The attacked images, (N, C, H, W) in [0, 1], each pixel within ε of the original.
     """
-    training = classifier.training
-    classifier.eval()
     images = images.detach().requires_grad_()
-    with torch.enable_grad():
+    with evaluating(classifier), torch.enable_grad():
         # the sum keeps each image's gradient free of how many others are in the batch
         loss = functional.cross_entropy(classifier(images), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, images)
-    classifier.train(training)
     return (images.detach() + epsilon * gradient.sign()).clamp(0, 1)
 
 
 def attack(
     config: AttackConfig, classifier: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250
 ) -> Tensor:
-    """Attacks `images` (N, C, H, W) in [0, 1] as `config` says, on the classifier's device, and returns them on theirs.
+    """Attacks `images` (N, C, H, W) in [0, 1] as `config` says.
 
-    With `labels: predicted` the attacker raises the loss of what the classifier itself says, as one who does not know
-    the truth must; then the attack cannot leak the true label (Kurakin et al. 2017, section 4).
+    It computes on the classifier's device and returns the attacked images on their own.
+
+    With `labels: predicted` the attacker raises the loss of what the classifier itself says, as one who does not
+    know the truth must; then the attack cannot leak the true label (Kurakin et al. 2017, section 4).
     """
     device = next(classifier.parameters()).device
     attacked = []
@@ -57,7 +59,7 @@ def attack(
         batch, truth = batch.to(device), truth.to(device)
         target = truth
         if config.labels == "predicted":
-            with torch.no_grad():
+            with evaluating(classifier), torch.no_grad():
                 target = classifier(batch).argmax(1)
         attacked.append(fgsm(classifier, batch, target, config.epsilon).to(images.device))
     return torch.cat(attacked)

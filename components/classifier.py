@@ -5,26 +5,29 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import OneCycleLR
 
 from components.config import Config
 from components.data import DataSplit
-from components.training import Training, batches
+from components.training import Training, batches, drawn_from
 
-# Samangouei, Kabkab, Chellappa: Defense-GAN (ICLR 2018), appendix, table 5. C64-5/2: 64 filters of 5 × 5, stride 2;
-# FC128: fully connected; D.5: dropout. A ReLU follows each C and FC; the last layer, to the classes, is implied.
+# Samangouei, Kabkab, Chellappa: Defense-GAN (ICLR 2018), appendix, table 5. C64-5/2: 64 filters of 5 × 5,
+# stride 2; FC128: fully connected; D.5: dropout. A ReLU follows each C and FC; the last layer, to the classes,
+# is implied.
 ARCHITECTURES = {
     "A": "C64-5 C64-5/2 D.25 FC128 D.5",
     "B": "D.2 C64-8/2 C128-6/2 C128-5 D.5",
     "C": "C128-3 C64-5/2 D.25 FC128 D.5",
     "D": "FC200 D.5 FC200",
     "E": "FC200 FC200",
-    "F": "C64-8/2 C128-6/2 C128-5 D.5",
+    "F": "C64-8/2 C128-6/2 C128-5",
 }
 
 
@@ -40,8 +43,8 @@ class ClassifierConfig(Config):
 class Classifier(nn.Module):
     """Images (N, C, H, W) in [0, 1] → logits (N, classes), with access to each layer by name.
 
-    Layers are named `conv1`, `conv2`, …, `dense1`, … (after their ReLU) and `logits`; `penultimate` is the last before
-    the logits.
+    Layers are named `conv1`, `conv2`, …, `dense1`, … (after their ReLU) and `logits`; `penultimate` is the last
+    before the logits.
 
     Args:
         architecture: a letter of `ARCHITECTURES`.
@@ -52,7 +55,7 @@ class Classifier(nn.Module):
         ValueError: the images are too small for this architecture.
     """
 
-    def __init__(self, architecture: str, image_shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, architecture: str, image_shape: Sequence[int], classes: int) -> None:
         super().__init__()
         self.architecture, self.image_shape, self.classes = architecture, tuple(image_shape), classes
         self.layers = nn.ModuleDict()
@@ -65,6 +68,7 @@ class Classifier(nn.Module):
                 dropout = [nn.Dropout(float(size))]
                 continue
             counts[kind] += 1
+            layer: nn.Module
             if kind == "C":
                 layer = _convolution(shape, int(size), int(kernel), int(stride or 1), first=counts["C"] == 1)
             else:
@@ -92,7 +96,8 @@ class Classifier(nn.Module):
         """
         layer = self.layer_names[-2] if layer == "penultimate" else layer
         if layer not in self.layers:
-            raise ValueError(f"layer: expected one of {', '.join(self.layer_names)} or penultimate, found {layer!r}")
+            known = ", ".join(self.layer_names)
+            raise ValueError(f"layer: expected one of {known} or penultimate, found {layer!r}")
         for name, module in self.layers.items():
             images = module(images)
             if name == layer:
@@ -111,33 +116,37 @@ class ClassifierTraining(Training):
     """Adam with a one-cycle schedule on cross-entropy over clean images."""
 
     def __init__(
-        self, config: ClassifierConfig, train: DataSplit, classes: int, seed: int, device: torch.device | str = "cpu"
+        self,
+        config: ClassifierConfig,
+        train: DataSplit,
+        classes: int,
+        seed: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(config.epochs, seed, device)
         self.images, self.labels = train.images.to(device), train.labels.to(device)
         self.batch_size = min(config.batch_size, len(train.labels))
-        torch.manual_seed(seed)
-        shape = tuple(train.images.shape[1:])
-        self.classifier = Classifier(config.architecture, shape, classes).to(device)
+        with drawn_from(seed):
+            self.classifier = Classifier(config.architecture, train.images.shape[1:], classes).to(device)
         self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr=config.learning_rate)
         steps = config.epochs * -(-len(self.labels) // self.batch_size)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1)
+        self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1)
 
-    def parts(self) -> dict[str, object]:
+    def parts(self) -> Mapping[str, Any]:
         return {"classifier": self.classifier, "optimizer": self.optimizer, "schedule": self.schedule}
 
     def run_epoch(self) -> dict[str, float]:
         self.classifier.train()
-        total = 0.0
+        total, seen = 0.0, 0
         for index in batches(len(self.labels), self.batch_size):
             loss = functional.cross_entropy(self.classifier(self.images[index]), self.labels[index])
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
             self.schedule.step()
-            total += float(loss.detach()) * len(index)
+            total, seen = total + float(loss.detach()) * len(index), seen + len(index)
         self.classifier.eval()
-        return {"loss": total / len(self.labels)}
+        return {"loss": total / seen}
 
 
 _TOKEN = re.compile(r"(C|FC|D|logits)([\d.]+)(?:-(\d+))?(?:/(\d+))?")
@@ -148,5 +157,6 @@ def _convolution(shape: tuple[int, ...], filters: int, kernel: int, stride: int,
     # Defense-GAN's code pads its first convolution ("SAME") and none of the others ("VALID").
     padding = (kernel - 1) // 2 if first else 0
     if min(shape[1:]) + 2 * padding < kernel:
-        raise ValueError(f"classifier: expected maps of at least {kernel} × {kernel}, found {shape[1]} × {shape[2]}")
+        expected, found = f"{kernel} × {kernel}", f"{shape[1]} × {shape[2]}"
+        raise ValueError(f"classifier: expected maps of at least {expected}, found {found}")
     return nn.Conv2d(shape[0], filters, kernel, stride, padding)

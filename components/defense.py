@@ -65,7 +65,9 @@ class Defense(nn.Module):
         discriminator: scores how real a generated image looks.
     """
 
-    def __init__(self, projector: Projector, unet: UNet, classifier: Classifier, discriminator: Discriminator) -> None:
+    def __init__(
+        self, projector: Projector, unet: UNet, classifier: Classifier, discriminator: Discriminator
+    ) -> None:
         super().__init__()
         self.projector = projector
         self.unet = freeze(unet).to(projector.device)
@@ -82,17 +84,19 @@ class Defense(nn.Module):
         Raises:
             ValueError: the images have another shape than those the defense was trained on, or leave [0, 1].
         """
-        self._check(images)
-        return self.denoise(self.projector.project(images).images)
+        return self.denoise(self.projector.project(self._checked(images)).images)
 
     def denoise(self, generated: Tensor) -> Tensor:
         """U(x_g): the second half of `purify`."""
         return in_batches(self.unet, generated, self.projector.device)
 
     def inspect(self, images: Tensor) -> Purification:
-        """Purifies as the published method runs: classify x_g and score its realism, denoise, classify again."""
-        self._check(images)
-        projection = self.projector.project(images)
+        """Purifies as the published method runs: classify x_g, score its realism, denoise, classify again.
+
+        Raises:
+            ValueError: as `purify`.
+        """
+        projection = self.projector.project(self._checked(images))
         denoised = self.denoise(projection.images)
         return Purification(
             projection.images,
@@ -103,34 +107,40 @@ class Defense(nn.Module):
             projection.errors,
         )
 
-    def _check(self, images: Tensor) -> None:
-        shape = tuple(self.classifier.image_shape)
-        if images.ndim != 4 or tuple(images.shape[1:]) != shape:
-            raise ValueError(f"images: expected shape (N, {', '.join(map(str, shape))}), found {tuple(images.shape)}")
-        if len(images) and not (0 <= float(images.min()) and float(images.max()) <= 1):
-            raise ValueError(f"images: expected values in [0, 1], found {images.min():g} … {images.max():g}")
+    def _checked(self, images: Tensor) -> Tensor:
+        """The images in the networks' own precision."""
+        shape = ", ".join(map(str, self.classifier.image_shape))
+        if images.ndim != 4 or tuple(images.shape[1:]) != self.classifier.image_shape:
+            raise ValueError(f"images: expected shape (N, {shape}), found {tuple(images.shape)}")
+        if not images.is_floating_point():
+            raise ValueError(f"images: expected floating-point values in [0, 1], found {images.dtype}")
+        low, high = (float(images.min()), float(images.max())) if len(images) else (0.0, 1.0)
+        if not (low >= 0 and high <= 1):  # nor NaN, which is neither
+            raise ValueError(f"images: expected values in [0, 1], found {low:g} … {high:g}")
+        return images.to(next(self.unet.parameters()).dtype)
 
     def save(self, folder: Path | str) -> None:
         """Writes weights as safetensors and the rest as JSON; the manifest, which makes it valid, last."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "manifest.json").unlink(missing_ok=True)  # until the new one stands, this is no defense
-        parts = {name: getattr(self.projector if name == "generator" else self, name) for name in _PARTS}
         write_json(folder / "defense.json", self._description())
-        for name, part in parts.items():
+        for name in _PARTS:
+            part = getattr(self.projector if name == "generator" else self, name)
             tensors = {key: value.detach().cpu().contiguous() for key, value in part.state_dict().items()}
             write_atomic(folder / f"{name}.safetensors", save(tensors))
-        files = ["defense.json", *(f"{name}.safetensors" for name in _PARTS)]
-        write_json(folder / "manifest.json", {"format": FORMAT, "sha256": {f: sha256_file(folder / f) for f in files}})
+        hashes = {name: sha256_file(folder / name) for name in _FILES}
+        write_json(folder / "manifest.json", {"format": FORMAT, "sha256": hashes})
 
     def _description(self) -> dict[str, Any]:
         generator: Any = self.projector.generator
+        unet = self.unet
         return {
             "image_shape": list(self.classifier.image_shape),
             "classifier": {"architecture": self.classifier.architecture, "classes": self.classifier.classes},
             "generator": {"latent_dim": generator.latent_dim, "width": generator.width},
             "discriminator": {"width": self.discriminator.width},
-            "unet": {"width": self.unet.width, "depth": self.unet.depth, "input_channels": self.unet.input_channels},
+            "unet": {"width": unet.width, "depth": unet.depth, "input_channels": unet.input_channels},
             "projector": {**self.projector.config.model_dump(), "seed": self.projector.seed},
         }
 
@@ -143,42 +153,57 @@ class Defense(nn.Module):
         """
         folder = Path(folder)
         _verify(folder)
-        try:
-            described = read_json(folder / "defense.json")
-            shape = tuple(described["image_shape"])
-            parts: dict[str, nn.Module] = {
-                "generator": Generator(**described["generator"], image_shape=shape),
-                "discriminator": Discriminator(**described["discriminator"], image_shape=shape),
-                "unet": UNet(shape[0], **described["unet"]),
-                "classifier": Classifier(**described["classifier"], image_shape=shape),
-            }
-            settings = dict(described["projector"])
-            seed = settings.pop("seed")
-            config = ProjectorConfig.model_validate(settings)
-        except ValidationError as error:
-            raise DefenseError(explain(error, ProjectorConfig, str(folder / "defense.json"))) from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise DefenseError(f"{folder / 'defense.json'}: expected the description of a defense, {error!r}") from error
+        generator, discriminator, unet, classifier, config, seed = _described(folder / "defense.json")
+        parts = {"generator": generator, "discriminator": discriminator, "unet": unet, "classifier": classifier}
         for name, part in parts.items():
             load_weights(part, folder / f"{name}.safetensors")
-            freeze(part)
-        generator, discriminator = parts["generator"].to(device), parts["discriminator"].to(device)
-        projector = Projector(generator, config, discriminator=discriminator, seed=seed, device=device)  # type: ignore[arg-type]
-        return cls(projector, parts["unet"], parts["classifier"], discriminator)  # type: ignore[arg-type]
+            freeze(part).to(device)
+        projector = Projector(generator, config, discriminator=discriminator, seed=seed, device=device)
+        return cls(projector, unet, classifier, discriminator)
 
 
 _PARTS = ("generator", "discriminator", "unet", "classifier")
+_FILES = ("defense.json", *(f"{name}.safetensors" for name in _PARTS))
+_Described = tuple[Generator, Discriminator, UNet, Classifier, ProjectorConfig, int]
+
+
+def _described(path: Path) -> _Described:
+    """The networks without their weights, and the projector's settings and seed."""
+    try:
+        described = read_json(path)
+        shape = tuple(described["image_shape"])
+        settings = dict(described["projector"])
+        seed = int(settings.pop("seed"))
+        return (
+            Generator(**described["generator"], image_shape=shape),
+            Discriminator(**described["discriminator"], image_shape=shape),
+            UNet(shape[0], **described["unet"]),
+            Classifier(**described["classifier"], image_shape=shape),
+            ProjectorConfig.model_validate(settings),
+            seed,
+        )
+    except ValidationError as error:
+        raise DefenseError(explain(error, ProjectorConfig, str(path))) from error
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise DefenseError(f"{path}: expected the description of a defense, found {error!r}") from error
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Reads safetensors into `module`. Raises DefenseError where the file is damaged or fits another architecture."""
+    """Reads safetensors into `module`.
+
+    Raises:
+        DefenseError: the file is missing, damaged, or fits another architecture.
+    """
     try:
         module.load_state_dict(load(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise DefenseError(f"{path}: expected safetensors, found no such file") from error
     except SafetensorError as error:
         raise DefenseError(f"{path}: expected safetensors, found {error}") from error
     except RuntimeError as error:
         problem = str(error).splitlines()[-1].strip()
-        raise DefenseError(f"{path}: expected the weights of {type(module).__name__} as described, {problem}") from error
+        name = type(module).__name__
+        raise DefenseError(f"{path}: expected the weights of {name} as described, found {problem}") from error
 
 
 @torch.no_grad()
@@ -189,19 +214,19 @@ def in_batches(module: nn.Module, images: Tensor, device: torch.device, size: in
 
 def _verify(folder: Path) -> None:
     """Checks every file against the manifest."""
+    path = folder / "manifest.json"
     try:
-        manifest = read_json(folder / "manifest.json")
-        expected = manifest["sha256"]
-        version = manifest["format"]
-    except FileNotFoundError as error:
+        manifest = read_json(path)
+        version, expected = manifest["format"], {str(name): str(sha) for name, sha in manifest["sha256"].items()}
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DefenseError(f"{folder}: expected a saved defense, found no manifest.json") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DefenseError(f"{folder / 'manifest.json'}: expected a manifest, found {error!r}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DefenseError(f"{path}: expected a manifest, found {error!r}") from error
     if version != FORMAT:
-        raise DefenseError(f"{folder / 'manifest.json'}: expected format {FORMAT}, found {version}")
-    for name in ["defense.json", *(f"{part}.safetensors" for part in _PARTS)]:
-        path = folder / name
-        if name not in expected or not path.is_file():
-            raise DefenseError(f"{path}: expected a file of the saved defense, found none")
-        if sha256_file(path) != expected[name]:
-            raise DefenseError(f"{path}: expected sha256 {expected[name][:12]}…, found another; the file is damaged")
+        raise DefenseError(f"{path}: expected format {FORMAT}, found {version!r}")
+    for name in _FILES:
+        if name not in expected or not (folder / name).is_file():
+            raise DefenseError(f"{folder / name}: expected a file of the saved defense, found none")
+        if sha256_file(folder / name) != expected[name]:
+            found = "found another; the file is damaged"
+            raise DefenseError(f"{folder / name}: expected sha256 {expected[name][:12]}…, {found}")

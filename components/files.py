@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: every write goes to a temporary neighbour first and is then moved into place."""
+"""Files that are whole or absent: every write goes to a temporary neighbour and is then moved into place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Writes `content` to `path` so that a reader, or a crash, sees the old file or the new one and never a part.
+    """Writes `content` to `path`: a reader, or a crash, sees the old file or the new one and never a part.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; what stood at `path` is untouched.
@@ -35,7 +35,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON. Raises ValueError where it holds NaN or infinity, which JSON has not."""
+    """Writes `value` as indented JSON. Raises ValueError for NaN and infinity, which JSON has not."""
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 

@@ -25,15 +25,16 @@ def agreement(predictions: Tensor, reference: Tensor) -> float:
 
 
 def threshold(images: Tensor, level: float = 0.5) -> Tensor:
-    """The simplest defense, each pixel to 0 or 1: a baseline that every defense on near-binary images must beat."""
+    """The simplest defense, each pixel to 0 or 1: a baseline to beat on images that are nearly binary."""
     return (images > level).to(images.dtype)
 
 
 def frechet_distance(features: Tensor, reference: Tensor) -> float:
     """Fréchet distance between Gaussians fitted to two sets of features, (N, F) and (M, F).
 
-    ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½) (Heusel et al. 2017, equation 6), here in the defended classifier's feature
-    space: comparable between generators judged by the same classifier, and not with values from other networks.
+    ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½) (Heusel et al. 2017, equation 6), here in the defended classifier's
+    feature space: comparable between generators judged by the same classifier, and not with values from other
+    networks.
     """
     first, second = features.double().flatten(1), reference.double().flatten(1)
     means = (first.mean(0) - second.mean(0)).square().sum()

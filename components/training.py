@@ -1,4 +1,4 @@
-"""What every training here shares: epochs that can be counted, interrupted and continued to the same result."""
+"""What every training shares: epochs that can be counted, interrupted and continued to the same result."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class TrainingDiverged(RuntimeError):
@@ -49,22 +51,31 @@ class Training(ABC):
             self.epoch += 1
             for name, value in metrics.items():
                 if not math.isfinite(value):
-                    raise TrainingDiverged(f"{name}: expected a finite number, found {value} in epoch {self.epoch}")
+                    found = f"found {value} in epoch {self.epoch}"
+                    raise TrainingDiverged(f"{name}: expected a finite number, {found}")
             yield metrics
 
     def run(self) -> dict[str, float]:
         """Runs all remaining epochs and returns the metrics of the last."""
-        metrics: dict[str, float] = {}
+        last: dict[str, float] = {}
         for metrics in self:
-            pass
-        return metrics
+            last = metrics
+        return last
 
     def state_dict(self) -> dict[str, Any]:
-        """State after the last finished epoch: tensors and numbers only, so it can be read without unpickling code."""
+        """State after the last finished epoch.
+
+        Tensors and numbers only, so it can be read without unpickling code. As in torch, the tensors are the
+        live ones: save or copy them before training on.
+        """
         return {"epoch": self.epoch, **{name: part.state_dict() for name, part in self.parts().items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from `state`. Raises KeyError or RuntimeError where it belongs to another architecture."""
+        """Continues from `state`.
+
+        Raises:
+            KeyError, RuntimeError: it belongs to another architecture.
+        """
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
         self.epoch = int(state["epoch"])
@@ -72,10 +83,17 @@ class Training(ABC):
 
 @contextmanager
 def seeded(*seeds: int) -> Iterator[None]:
-    """Within the block the global random state follows from `seeds` alone; afterwards it is what it was before."""
+    """Within the block the global random state follows from `seeds` alone; then it is what it was before."""
+    with drawn_from(mix(*seeds)):
+        yield
+
+
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Within the block torch draws as after `torch.manual_seed(seed)`; then as if nothing had been drawn."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(mix(*seeds))
+        torch.manual_seed(seed)
         yield
 
 
@@ -95,6 +113,19 @@ def batches(count: int, size: int) -> Iterator[Tensor]:
             yield group
 
 
-def freeze(module: nn.Module) -> nn.Module:
+def freeze(module: Network) -> Network:
     """Sets `module` to evaluation mode and stops gradients to its weights (they still pass through it)."""
-    return module.eval().requires_grad_(False)
+    module.eval().requires_grad_(False)
+    return module
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within the block `module` is in evaluation mode; then each part of it is in the mode it was in before."""
+    before = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training

@@ -9,9 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import OneCycleLR
 
 from components.config import Config
-from components.training import Training, batches
+from components.training import Training, batches, drawn_from
 
 
 class UNetConfig(Config):
@@ -46,14 +47,15 @@ class RepresentationClassifier(Protocol):
 class UNet(nn.Module):
     """Generated images (N, C, H, W) in [0, 1] → denoised images of the same shape and range.
 
-    A contracting and an expansive path with skip connections (Ronneberger, Fischer, Brox 2015, figure 1). The output is
-    a correction that is added to the input. Any H and W: images are padded to a multiple of 2^depth and cropped again.
+    A contracting and an expansive path with skip connections (Ronneberger, Fischer, Brox 2015, figure 1). The
+    output is a correction that is added to the input. Any H and W: images are padded to a multiple of 2^depth and
+    cropped again.
 
     Args:
         channels: C of the images it returns.
         width: channels at full size.
         depth: halvings.
-        input_channels: C of its input where that is more than the image; the first `channels` of it are the image.
+        input_channels: C of its input where that is more than the image; the first `channels` are the image.
     """
 
     def __init__(self, channels: int, width: int, depth: int, input_channels: int | None = None) -> None:
@@ -61,14 +63,12 @@ class UNet(nn.Module):
         self.channels, self.width, self.depth = channels, width, depth
         self.input_channels = input_channels or channels
         widths = [width * 2**level for level in range(depth + 1)]
-        self.down = nn.ModuleList(
-            _block(before, after) for before, after in zip([self.input_channels, *widths], widths, strict=False)
-        )
+        self.down = nn.ModuleList(map(_block, [self.input_channels, *widths[:-1]], widths))
         self.grow = nn.ModuleList(nn.ConvTranspose2d(2 * after, after, 2, 2) for after in widths[:-1])
         self.up = nn.ModuleList(_block(2 * after, after) for after in widths[:-1])
         self.out = nn.Conv2d(width, channels, 1)
-        nn.init.zeros_(self.out.weight)  # the first correction is none
-        nn.init.zeros_(self.out.bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)  # the first correction is none
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, input_channels, H, W) in [0, 1] → denoised (N, C, H, W) in [0, 1]."""
@@ -81,7 +81,7 @@ class UNet(nn.Module):
             skips.append(maps)
         for level in reversed(range(self.depth)):
             maps = self.up[level](torch.cat([skips[level], self.grow[level](maps)], 1))
-        correction = self.out(maps)[..., :height, :width]
+        correction: Tensor = self.out(maps)[..., :height, :width]
         return (images[:, : self.channels] + correction).clamp(0, 1)
 
 
@@ -110,22 +110,22 @@ class UNetTraining(Training):
     ) -> None:
         super().__init__(config.epochs, seed, device)
         self.config, self.classifier = config, classifier
-        self.generated, self.originals, self.labels = generated.to(device), originals.to(device), labels.to(device)
+        self.generated, self.originals = generated.to(device), originals.to(device)
+        self.labels = labels.to(device)
         self.batch_size = min(config.batch_size, len(labels))
-        torch.manual_seed(seed)
-        self.unet = UNet(originals.shape[1], config.width, config.depth, generated.shape[1]).to(
-            device, memory_format=torch.channels_last
-        )
+        with drawn_from(seed):
+            self.unet = UNet(originals.shape[1], config.width, config.depth, generated.shape[1])
+        self.unet.to(device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.unet.parameters(), config.learning_rate)
         steps = config.epochs * -(-len(labels) // self.batch_size)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1)
+        self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1)
 
     def parts(self) -> Mapping[str, Any]:
         return {"unet": self.unet, "optimizer": self.optimizer, "schedule": self.schedule}
 
     def run_epoch(self) -> dict[str, float]:
         self.unet.train()
-        total = 0.0
+        total, seen = 0.0, 0
         for index in batches(len(self.labels), self.batch_size):
             with _autocast(self.device, self.config.precision):
                 loss = self.loss(self.generated[index], self.originals[index], self.labels[index])
@@ -133,15 +133,15 @@ class UNetTraining(Training):
             loss.backward()
             self.optimizer.step()
             self.schedule.step()
-            total += float(loss.detach()) * len(index)
+            total, seen = total + float(loss.detach()) * len(index), seen + len(index)
         self.unet.eval()
-        return {"loss": total / len(self.labels)}
+        return {"loss": total / seen}
 
     def loss(self, generated: Tensor, originals: Tensor, labels: Tensor) -> Tensor:
         """Eq. 3 on one batch: pixels, high-level representation, label."""
         config = self.config
         denoised = self.unet(generated)
-        loss = config.pixel_weight * (denoised - originals).abs().mean()
+        loss: Tensor = config.pixel_weight * (denoised - originals).abs().mean()
         if config.high_level_weight:
             with torch.no_grad():
                 wanted = self.classifier.features(originals, config.layer)
@@ -154,20 +154,23 @@ class UNetTraining(Training):
         return loss
 
     @torch.no_grad()
-    def validation_loss(self, generated: Tensor, originals: Tensor, labels: Tensor, batch_size: int = 250) -> float:
+    def validation_loss(
+        self, generated: Tensor, originals: Tensor, labels: Tensor, batch_size: int = 250
+    ) -> float:
         """Mean of Eq. 3 over images that were not trained on, in evaluation mode."""
         self.unet.eval()
         total = 0.0
-        for x_g, x, y in zip(*(part.split(batch_size) for part in (generated, originals, labels)), strict=True):
-            batch = (part.to(self.device) for part in (x_g, x, y))
-            total += float(self.loss(*batch)) * len(y)
+        for part in zip(*(tensor.split(batch_size) for tensor in (generated, originals, labels)), strict=True):
+            x_g, x, y = (tensor.to(self.device) for tensor in part)
+            total += float(self.loss(x_g, x, y)) * len(y)
         return total / len(labels)
 
 
 def _block(before: int, after: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels in (before, after):
-        layers += [nn.Conv2d(channels, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        convolution = nn.Conv2d(channels, after, 3, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 

@@ -9,8 +9,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for package in ("components", "tune") for path in (ROOT / package).rglob("*.py"))
 INDEPENDENT = ("gan", "projector", "unet", "classifier")
-RAY = {"tune/search.py", "tune/searcher.py", "tune/trial.py", "tune/store.py"}
-OPTUNA = {"tune/space.py", "tune/searcher.py", "tune/report.py", "tune/reporting/plots.py"}
+RAY = {
+    f"tune/{name}.py"
+    for name in ("search", "driver", "cluster", "searcher", "scheduler", "trial", "lease_actor")
+}
+OPTUNA = {"tune/space.py", "tune/searcher.py", "tune/study.py", "tune/sampler.py", "tune/reporting/plots.py"}
 SUMMARY_WRITER = {"tune/tracking.py"}
 UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 UNSAFE_YAML = {"unsafe_load", "full_load", "UnsafeLoader", "FullLoader", "Loader"}

@@ -29,11 +29,14 @@ from tune.job import Development, Job, Progress, Row, no_measurement, to_cpu
 PROBE = ProjectorConfig(restarts=2, steps=20, distance="l2", bank_size=2048)
 PROBE_IMAGES = 300
 FRECHET_IMAGES = 2000
+EXAMPLES = 10  # validation images that each trial shows in TensorBoard
 
 
 def classifier(job: Job) -> None:
     """Trains the network to defend."""
-    training = ClassifierTraining(job.config.classifier, job.data.train, job.data.classes, job.seed, job.device)
+    training = ClassifierTraining(
+        job.config.classifier, job.data.train, job.data.classes, job.seed, job.device
+    )
     _write_history(job, job.train(training, no_measurement))
     _write_weights(job, "classifier", training.classifier)
 
@@ -50,7 +53,11 @@ def gan(job: Job) -> None:
     _write_history(job, job.train(training, lambda: _judge(job, training.generator, PROBE_IMAGES)))
     _write_weights(job, "generator", training.generator)
     _write_weights(job, "discriminator", training.discriminator)
-    shape = {"latent_dim": config.latent_dim, "width": config.width, "discriminator_width": config.discriminator_width}
+    shape = {
+        "latent_dim": config.latent_dim,
+        "width": config.width,
+        "discriminator_width": config.discriminator_width,
+    }
     write_json(job.draft.folder / "gan.json", {**shape, "image_shape": list(job.data.image_shape)})
 
 
@@ -93,6 +100,10 @@ def success_map(job: Job) -> None:
     job.draft.metrics.update(
         restarts=list(job.bounds.restarts),
         steps=list(job.bounds.steps),
+        error=[
+            float(trace.errors[trace.winners(max(job.bounds.restarts), step)].mean())
+            for step in job.bounds.steps
+        ],
         psd_gan=[
             [agreement(predicted[trace.winners(r, step)], labels) for step in job.bounds.steps]
             for r in job.bounds.restarts
@@ -105,17 +116,22 @@ def unet(job: Job) -> None:
     train = unet_images(job.config, job.data)
     judge = classifier_of(job)
     generated = chosen(job, "projection_train").images
-    training = UNetTraining(job.config.unet, generated, train.images, train.labels, judge, job.seed, job.device)
+    training = UNetTraining(
+        job.config.unet, generated, train.images, train.labels, judge, job.seed, job.device
+    )
     if job.data.validation is None:
         measure: Callable[[], Row] = no_measurement
     else:
         held = job.data.validation
         held_generated = chosen(job, "projection").images
+        originals = judge.predict(held.images)
 
         def measure() -> Row:
             denoised = in_batches(training.unet, held_generated, job.device)
+            labels = judge.predict(denoised)
             return {
-                "psd": agreement(judge.predict(denoised), held.labels),
+                "psd": agreement(labels, held.labels),
+                "pco": agreement(labels, originals),
                 "validation_loss": training.validation_loss(held_generated, held.images, held.labels),
             }
 
@@ -127,7 +143,9 @@ def score_gan(job: Job) -> None:
     """Judges a generator on all validation images."""
     judge, (generator, _) = classifier_of(job), gan_of(job)
     held = job.data.split("validation")
-    job.draft.metrics.update(_judge(job, generator, len(held)), pso=agreement(judge.predict(held.images), held.labels))
+    job.draft.metrics.update(
+        _judge(job, generator, len(held)), pso=agreement(judge.predict(held.images), held.labels)
+    )
 
 
 def score_projection(job: Job) -> None:
@@ -151,6 +169,9 @@ def score_unet(job: Job) -> None:
     network = read_unet(artifact.folder, job.config, job.data).to(job.device)
     denoised = in_batches(network, generated.images, job.device)
     labels = judge.predict(denoised)
+    rows = (held.images, attacked_of(job, "attack"), generated.images, denoised)
+    examples = torch.stack([(images[:EXAMPLES] * 255).round().byte() for images in rows])
+    save_file({"examples": examples}, job.draft.folder / "examples.safetensors")
     job.draft.metrics.update(
         **_undefended(job, judge, held),
         psd_gan=agreement(judge.predict(generated.images), held.labels),

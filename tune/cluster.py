@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 import torch
@@ -69,7 +70,7 @@ def connect(resources: Resources, *, verbose: bool = False) -> Iterator[None]:
     On one machine it listens on loopback and is ours alone; a cluster is joined and left as it was.
     """
     level = logging.INFO if verbose else logging.ERROR
-    common = {"logging_level": level, "log_to_driver": verbose, "configure_logging": True}
+    common: dict[str, Any] = {"logging_level": level, "log_to_driver": verbose, "configure_logging": True}
     if resources.address is None:
         ray.init(
             address="local",

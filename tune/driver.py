@@ -19,12 +19,14 @@ from tune.runs import run_name
 from tune.scheduler import Halving
 from tune.searcher import LedgerSearcher
 from tune.tracking import close_run
-from tune.trial import Board, Message, Setting, arrays_of, run_retraining, run_trial
+from tune.trial import Message, Setting, arrays_of, new_board, run_retraining, run_trial
 
 LOOK = 0.5  # seconds between two looks at what the trials say
 
 
-def run_trials(setting: Setting, dataset: Dataset, searcher: LedgerSearcher, concurrent: int, view: LiveView) -> None:
+def run_trials(
+    setting: Setting, dataset: Dataset, searcher: LedgerSearcher, concurrent: int, view: LiveView
+) -> None:
     """Runs every trial of the search that has no outcome yet. Returns early, resumable, only by an exception."""
     ledger = Ledger(setting.home)
     total = int(setting.space.fixed["search.trials"])
@@ -32,7 +34,7 @@ def run_trials(setting: Setting, dataset: Dataset, searcher: LedgerSearcher, con
     left = total - sum(outcome.trial < total for outcome in ledger.outcomes())
     if left == 0:
         return
-    board = Board.remote()
+    board = new_board()
     watch.listen(board)
     trainable = tune.with_parameters(
         run_trial,
@@ -66,7 +68,12 @@ def run_trials(setting: Setting, dataset: Dataset, searcher: LedgerSearcher, con
 
 
 def run_seeds(
-    setting: Setting, dataset: Dataset, params: Mapping[str, Any], trial: int, seeds: Sequence[int], view: LiveView
+    setting: Setting,
+    dataset: Dataset,
+    params: Mapping[str, Any],
+    trial: int,
+    seeds: Sequence[int],
+    view: LiveView,
 ) -> dict[int, dict[str, Any]]:
     """Retrains a configuration with each seed and returns what each measured on the test images.
 
@@ -74,11 +81,12 @@ def run_seeds(
         ray.exceptions.RayError: a retraining failed; the others' results are kept, so resuming repeats only that one.
     """
     final = Development.for_retraining(dataset)
-    arrays = ray.put(arrays_of(train=final.train, test=dataset.test))
-    board = Board.remote()
+    arrays: Any = ray.put(arrays_of(train=final.train, test=dataset.test))
+    board = new_board()
     remote = ray.remote(run_retraining).options(num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=2)
     tasks = {
-        remote.remote(setting, arrays, final.fingerprint, dict(params), trial, seed, board): seed for seed in seeds
+        remote.remote(setting, arrays, final.fingerprint, dict(params), trial, seed, board): seed
+        for seed in seeds
     }
     began = time.time()
     results: dict[int, dict[str, Any]] = {}
@@ -98,6 +106,7 @@ class Watch(Callback):
         self._board: Any = None
         self._last = 0.0
         self._values: dict[int, dict[str, float]] = {}
+        self._last_row: dict[int, dict[str, float]] = {}
         self._pending: Any = None
         self._messages: dict[int, Message] = {}
         self._trials = {outcome.trial: _ended(outcome) for outcome in ledger.outcomes()}
@@ -119,7 +128,9 @@ class Watch(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if "epoch" in result:
-            self._values[trial.config["trial"]][str(result["epoch"])] = result["psd"]
+            number = trial.config["trial"]
+            self._values[number][str(result["epoch"])] = result["psd"]
+            self._last_row[number] = {name: result[name] for name in ("psd", "pco", "validation_loss")}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._settle(trial, "pruned", None)
@@ -162,8 +173,8 @@ class Watch(Callback):
         outcome = self._ledger.outcome(number)
         if outcome is None:
             outcome = self._ledger.record(self._unrecorded(number, params, status, error))
-            metrics = {"psd": value for value in outcome.intermediate.values()}
-            close_run(self._setting.home, self._setting.space, number, params, outcome.status, metrics)
+            last = self._last_row.get(number, {})
+            close_run(self._setting.home, self._setting.space, number, params, outcome.status, last)
         self._trials[number] = _ended(outcome)
 
     def _unrecorded(self, number: int, params: dict[str, Any], status: Any, error: str | None) -> Outcome:
@@ -191,7 +202,11 @@ def _scheduler(setting: Setting, ledger: Ledger) -> Halving | None:
 
 def _ended(outcome: Outcome) -> TrialView:
     return TrialView(
-        outcome.trial, run_name(outcome.trial, outcome.params), outcome.status, metrics=outcome.metrics, error=outcome.error
+        outcome.trial,
+        run_name(outcome.trial, outcome.params),
+        outcome.status,
+        metrics=outcome.metrics,
+        error=outcome.error,
     )
 
 
@@ -208,7 +223,9 @@ def _running(shown: TrialView, message: Message) -> TrialView:
     )
 
 
-def _seed_view(seed: int, result: Mapping[str, Any] | None, message: Message | None, began: float) -> TrialView:
+def _seed_view(
+    seed: int, result: Mapping[str, Any] | None, message: Message | None, began: float
+) -> TrialView:
     if result is not None:
         return TrialView(seed, f"seed {seed}", "finished", metrics=result["metrics"])
     shown = TrialView(seed, f"seed {seed}", "running" if message else "waiting", started=began)

@@ -60,7 +60,9 @@ def _metrics(
 ) -> dict[str, float]:
     predict = defense.classifier.predict
     originals, noisy = predict(test.images), predict(attacked)
-    unet_alone = predict(defense.denoise(attacked)) if defense.unet.input_channels == defense.unet.channels else None
+    unet_alone = (
+        predict(defense.denoise(attacked)) if defense.unet.input_channels == defense.unet.channels else None
+    )
     return {
         "pso": agreement(originals, test.labels),
         "noisy": agreement(noisy, test.labels),

@@ -149,7 +149,9 @@ class Job:
         except FileNotFoundError:
             return []
         except Exception as error:  # whatever a damaged file makes of torch.load; the training starts over
-            log.warning("%s/%s: expected a save of %s, %s; starting over", self.saves.uri, SAVE, self.stage, error)
+            log.warning(
+                "%s/%s: expected a save of %s, %s; starting over", self.saves.uri, SAVE, self.stage, error
+            )
             return []
         self.draft.seconds_before = float(state["seconds"])
         return list(state["history"])

@@ -2,7 +2,7 @@
 
 Two ways to hold one, with the same two calls. On a file system the kernel's lock on a file: it is freed the moment its
 holder dies, without a heartbeat. Where there are no file locks (object stores), an actor that counts heartbeats:
-`tune.store_actor`.
+`tune.lease_actor`.
 """
 
 from __future__ import annotations
@@ -44,5 +44,5 @@ class FileLeases:
         return True
 
     def release(self, key: str) -> None:
-        # The file stays: removing it would let a third builder lock a new file of the same name beside a waiting second.
+        # The file stays: were it removed, a third builder could lock a new one of its name beside a waiting second.
         os.close(self._held.pop(key))

@@ -48,7 +48,13 @@ class Plan:
 
 
 def prepare(
-    space: str, overrides: Mapping[str, Any], storage: str, name: str | None, data_dir: str | None, *, resume: bool
+    space: str,
+    overrides: Mapping[str, Any],
+    storage: str,
+    name: str | None,
+    data_dir: str | None,
+    *,
+    resume: bool,
 ) -> Plan:
     """Checks a search and reads its data; writes nothing.
 
@@ -131,7 +137,9 @@ def _check_networks(space: SearchSpace, config: ExperimentConfig, dataset: Datas
     if config.gan.pretrained:
         shape = tuple(read_json(shipped_folder(config.gan.pretrained) / "gan.json")["image_shape"])
         if shape != dataset.image_shape:
-            raise Refused(f"gan.pretrained: expected images of {shape}, found {dataset.image_shape} ({space.source})")
+            raise Refused(
+                f"gan.pretrained: expected images of {shape}, found {dataset.image_shape} ({space.source})"
+            )
 
 
 def _check_writable(storage: Storage) -> None:

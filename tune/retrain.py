@@ -28,7 +28,11 @@ from tune.workbench import Workbench
 
 
 def retrain_seed(
-    bench: Workbench, config: ExperimentConfig, test: DataSplit, home: Storage, report: Callable[[Progress], None]
+    bench: Workbench,
+    config: ExperimentConfig,
+    test: DataSplit,
+    home: Storage,
+    report: Callable[[Progress], None],
 ) -> dict[str, Any]:
     """Trains the configuration with the bench's seed, measures it on the test images and keeps both.
 
@@ -59,7 +63,9 @@ def retrain_seed(
     return scores
 
 
-def assemble(bench: Workbench, config: ExperimentConfig, artifacts: Mapping[str, Sequence[Artifact]]) -> Defense:
+def assemble(
+    bench: Workbench, config: ExperimentConfig, artifacts: Mapping[str, Sequence[Artifact]]
+) -> Defense:
     """The defense from the artifacts of a final path."""
     generator, discriminator = read_gan(artifacts["gan"][0].folder, bench.device)
     judge = read_classifier(artifacts["classifier"][0].folder, config, bench.data)
@@ -83,7 +89,9 @@ def save_median(
     folder = Path(tempfile.mkdtemp(prefix="best-"))
     try:
         defense.save(folder)
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == "manifest.json"):  # the manifest last
+        for path in sorted(
+            folder.iterdir(), key=lambda path: path.name == "manifest.json"
+        ):  # the manifest last
             best.upload(path, path.name)
     finally:
         shutil.rmtree(folder)

@@ -44,7 +44,9 @@ class SeededSampler(TPESampler):
         """A parameter drawn by itself."""
         if param_name in self._first:
             return at(param_distribution, self._first[param_name])
-        return super().sample_independent(study, trial, param_name, param_distribution)
+        own = TPESampler(
+            seed=_number(f"{self._seed}/{param_name}"), n_startup_trials=self._startup, constant_liar=True
+        )
         return own.sample_independent(study, trial, param_name, param_distribution)
 
 

@@ -11,11 +11,12 @@ from tune.ledger import Outcome
 
 
 class Halving(FIFOScheduler):
-    """Asynchronous successive halving (Li et al., MLSys 2020): at epochs `first`, 2·`first`, 4·`first` … the better half goes on.
+    """Asynchronous successive halving (Li et al., MLSys 2020): after `first`, 2·`first`, 4·`first` … epochs the better
+    half goes on.
 
-    Ray's own ASHA forgets its rungs with the driver and may stop a trial after its last epoch, when the work is done. This
-    one is told what the ledger knows, so a resumed search decides as the undisturbed one would, and compares a trial only
-    with others at the same epoch.
+    Ray's own ASHA forgets its rungs with the driver, and may stop a trial after its last epoch, when the work is done.
+    This one is told what the ledger knows, so a resumed search decides as the undisturbed one would, and compares a
+    trial only with others at the same epoch.
 
     Args:
         metric: reported with `epoch`; higher is better.
@@ -37,7 +38,7 @@ class Halving(FIFOScheduler):
                     self._rungs[int(epoch)][f"known-{outcome.trial}"] = value
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        rung = self._rungs.get(result.get("epoch", 0))
+        rung = self._rungs.get(int(result.get("epoch", 0)))
         value = result.get(self._metric)
         if rung is None or value is None:
             return TrialScheduler.CONTINUE

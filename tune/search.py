@@ -11,8 +11,12 @@ import time
 from typing import Annotated, Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our own ledger and TensorBoard files stand for them
-os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a missing metric fails its trial, not the search
+os.environ.setdefault(
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"
+)  # our own ledger and TensorBoard files stand for them
+os.environ.setdefault(
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING", "1"
+)  # a missing metric fails its trial, not the search
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the terminal is the live view's
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: it must end with status 130
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "100000")  # Tune's own state is never read
@@ -62,8 +66,8 @@ def search(
 ) -> int:
     """Searches a space, retrains the best configuration over several seeds, and reports it on the test images.
 
-    Everything is kept in STORAGE/NAME, where --resume continues after a crash or Ctrl-C; finished stages are shared by all
-    searches of one storage.
+    Everything is kept in STORAGE/NAME, where --resume continues after a crash or Ctrl-C; finished stages are shared
+    by all searches of one storage.
 
     Args:
         space: a space of search_spaces/ by name, or a YAML file.
@@ -104,10 +108,15 @@ def search(
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
-        print(f"\ninterrupted; nothing that was saved is lost. To go on:\n  {_resume_command()}", file=sys.stderr)
+        print(
+            f"\ninterrupted; nothing that was saved is lost. To go on:\n  {_resume_command()}",
+            file=sys.stderr,
+        )
         return INTERRUPTED
     except OSError as error:
-        print(f"error: {error}\nWhat was saved stays valid. To go on:\n  {_resume_command()}", file=sys.stderr)
+        print(
+            f"error: {error}\nWhat was saved stays valid. To go on:\n  {_resume_command()}", file=sys.stderr
+        )
         return FAILED
 
 
@@ -187,7 +196,9 @@ def _keep_choice(plan: Plan, best: Outcome) -> None:
     }
     plan.home.child("best").write("choice.json", _json(choice))
     if "map" in best.stages:
-        manifest = json.loads(plan.storage.child("store").child("map").child(best.stages["map"]).read("manifest.json"))
+        manifest = json.loads(
+            plan.storage.child("store").child("map").child(best.stages["map"]).read("manifest.json")
+        )
         plan.home.write("validation_map.json", _json({**manifest["metrics"], "params": best.params}))
 
 
@@ -202,7 +213,9 @@ def _retrain(plan: Plan, setting: Setting, best: Outcome, *, quiet: bool, verbos
     final = Development.for_retraining(plan.dataset)
     arrays = arrays_of(train=final.train)
     benches = {seed: final_bench(setting, arrays, final.fingerprint, config, seed) for seed in seeds}
-    saved = save_median(benches, config, {seed: row["metrics"]["psd"] for seed, row in results.items()}, plan.home)
+    saved = save_median(
+        benches, config, {seed: row["metrics"]["psd"] for seed, row in results.items()}, plan.home
+    )
     choice = json.loads(plan.home.child("best").read("choice.json"))
     plan.home.child("best").write("choice.json", _json({**choice, "median_seed": saved}))
 
@@ -218,7 +231,9 @@ def _warm(folder: str | None) -> list[Ledger]:
         return []
     source = Storage(folder)
     if not source.exists("space.yaml"):
-        raise Refused(f"--warm-start: expected the folder of an experiment, found no space.yaml in {source.uri}")
+        raise Refused(
+            f"--warm-start: expected the folder of an experiment, found no space.yaml in {source.uri}"
+        )
     return [Ledger(source)]
 
 

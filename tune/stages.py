@@ -6,7 +6,7 @@
         ├───────▶ attack_train ─▶ projection_train ─▶ unet ─▶ score_unet
        gan  (feeds every projection, and score_gan)
 
-A stage's signature is a hash of what it follows from: its settings, the signatures of its inputs, the data and the seed.
+A stage's signature is a hash of what it follows from: its settings, its inputs' signatures, the data and the seed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,12 @@ class Stage:
         return max(1, -(-self.images(config, data) // PART))
 
     def signature(
-        self, config: ExperimentConfig, bounds: Bounds, data: Development, seed: int, inputs: Mapping[str, str]
+        self,
+        config: ExperimentConfig,
+        bounds: Bounds,
+        data: Development,
+        seed: int,
+        inputs: Mapping[str, str],
     ) -> str:
         """Hash of everything that the result follows from; `inputs` are the signatures of the stage's inputs."""
         shipped = self.shipped(config)
@@ -105,17 +110,29 @@ def _training(config: ExperimentConfig, data: Development) -> int:
 _ALL = (
     Stage("classifier", 1, builders.classifier, _section("classifier")),
     Stage(
-        "gan", 1, builders.gan, _section("gan"), observed=("classifier",), shipped=lambda c: builders.shipped_gan(c.gan)
+        "gan",
+        1,
+        builders.gan,
+        _section("gan"),
+        observed=("classifier",),
+        shipped=lambda c: builders.shipped_gan(c.gan),
     ),
     Stage("attack", 1, builders.attack_validation, _section("attack"), ("classifier",)),
     Stage("attack_train", 1, builders.attack_train, _attack_train, ("classifier",)),
     Stage("projection", 1, builders.project("attack"), _projector, ("gan", "attack"), images=_validation),
     Stage("projection_clean", 1, builders.project_clean, _projector, ("gan",), images=_validation),
     Stage(
-        "projection_train", 1, builders.project("attack_train"), _projector, ("gan", "attack_train"), images=_training
+        "projection_train",
+        1,
+        builders.project("attack_train"),
+        _projector,
+        ("gan", "attack_train"),
+        images=_training,
     ),
     Stage("map", 1, builders.success_map, _grid, ("classifier", "gan", "projection")),
-    Stage("unet", 1, builders.unet, _unet, ("classifier", "gan", "projection_train"), observed=("projection",)),
+    Stage(
+        "unet", 1, builders.unet, _unet, ("classifier", "gan", "projection_train"), observed=("projection",)
+    ),
     Stage("score_gan", 1, builders.score_gan, lambda config, bounds: {}, ("classifier", "gan")),
     Stage(
         "score_projection",
@@ -124,7 +141,9 @@ _ALL = (
         _chosen,
         ("classifier", "gan", "attack", "projection", "projection_clean"),
     ),
-    Stage("score_unet", 1, builders.score_unet, _chosen, ("classifier", "gan", "attack", "projection", "unet")),
+    Stage(
+        "score_unet", 1, builders.score_unet, _chosen, ("classifier", "gan", "attack", "projection", "unet")
+    ),
 )
 STAGES: Mapping[str, Stage] = {stage.name: stage for stage in _ALL}
 

@@ -3,8 +3,8 @@
     <storage>/store/<stage>/<signature>/     files, and manifest.json, which is written last
     <storage>/store/.unfinished/<signature>/ the last save of a training that has not ended
 
-Equal signature = the same artifact. An artifact without a manifest, or with a file that does not match it, is not there:
-it is built again, and the store says so. Nothing in it is ever unpickled.
+Equal signature = the same artifact. An artifact without a manifest, or with a file that does not match it, is not
+there: it is built again, and the store says so. Nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Store:
         self._known: dict[tuple[str, str], Artifact] = {}
 
     def find(self, stage: str, signature: str) -> Artifact | None:
-        """The artifact, every file of it checked against its manifest once per process; None where there is no whole one."""
+        """The artifact, each file checked against its manifest once per process; None where there is no whole one."""
         key = stage, signature
         if key not in self._known:
             artifact = self._open(self.storage.child(stage).child(signature))
@@ -79,7 +79,9 @@ class Store:
 
     def has(self, stage: str, signature: str) -> bool:
         """Whether a manifest stands there; cheaper than `find` and without its checks."""
-        return (stage, signature) in self._known or self.storage.child(stage).child(signature).exists(MANIFEST)
+        return (stage, signature) in self._known or self.storage.child(stage).child(signature).exists(
+            MANIFEST
+        )
 
     @contextmanager
     def draft(self, stage: str, signature: str) -> Iterator[Draft]:
@@ -141,15 +143,17 @@ class Store:
         for name, expected in manifest["files"].items():
             path = folder / name
             if not path.is_file():
-                return _refused(home, name, "found no such file")
+                _refuse(home, name, "found no such file")
+                return None
             if sha256_file(path) != expected:
                 if home.local is None:
                     shutil.rmtree(folder, ignore_errors=True)  # the copy may be what is damaged
-                return _refused(home, name, f"expected sha256 {expected[:12]}…, found another")
+                _refuse(home, name, f"expected sha256 {expected[:12]}…, found another")
+                return None
         return Artifact(folder, manifest)
 
     def _fetch(self, home: Storage, manifest: Mapping[str, Any]) -> Path:
-        folder = self.cache / manifest["stage"] / manifest["signature"]
+        folder = self.cache / str(manifest["stage"]) / str(manifest["signature"])
         for name in manifest["files"]:
             if not (folder / name).exists():
                 try:
@@ -184,9 +188,10 @@ def _read_manifest(home: Storage) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, AttributeError) as error:
-        return _refused(home, MANIFEST, f"expected the manifest of an artifact, {error}")
+        _refuse(home, MANIFEST, f"expected the manifest of an artifact, {error}")
+        return None
     return dict(manifest)
 
 
-def _refused(home: Storage, name: str, reason: str) -> None:
+def _refuse(home: Storage, name: str, reason: str) -> None:
     log.warning("%s/%s: %s; the artifact is built again", home.uri, name, reason)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import time
 import traceback
@@ -17,6 +16,7 @@ import ray
 import torch
 from numpy.typing import NDArray
 from ray import tune
+from safetensors.torch import load_file
 
 from components.data import DataSplit
 from tune.builders import cost
@@ -104,6 +104,11 @@ class Board:
         return self._messages
 
 
+def new_board() -> Any:
+    """A board on the cluster's head or this machine, wherever the driver is."""
+    return Board.remote()  # type: ignore[attr-defined]
+
+
 class Teller:
     """Tells the board and TensorBoard how far a trial is, and Tune after each epoch of its U-Net."""
 
@@ -118,7 +123,9 @@ class Teller:
             self._stage, self._since, self._told = progress.stage, now, 0.0
         if now - self._told > 0.3 or progress.row:
             self._told = now
-            message = Message(progress.stage, progress.done, progress.total, self._since, socket.gethostname())
+            message = Message(
+                progress.stage, progress.done, progress.total, self._since, socket.gethostname()
+            )
             self.board.put.remote(self.trial, message)
         if progress.row:
             self._epoch(progress.stage, progress.row)
@@ -126,12 +133,17 @@ class Teller:
     def _epoch(self, stage: str, row: Mapping[str, float]) -> None:
         epoch = int(row["epoch"])
         if self.run:
-            self.run.scalars(epoch, {f"{stage}/{name}": value for name, value in row.items() if name != "epoch"})
+            self.run.scalars(
+                epoch, {f"{stage}/{name}": value for name, value in row.items() if name != "epoch"}
+            )
         if self.judged and stage == "unet":
             self.intermediate[str(epoch)] = row["psd"]
             if self.run:
-                self.run.metrics({"psd": row["psd"], "validation_loss": row["validation_loss"]}, epoch)
-            tune.report({"trial": self.trial, "epoch": epoch, "psd": row["psd"]})
+                # TensorBoard's parallel coordinates leave out a run that lacks one of them, such as a pruned one
+                self.run.metrics(
+                    {"pco": row["pco"], "psd": row["psd"], "validation_loss": row["validation_loss"]}, epoch
+                )
+            tune.report({"trial": self.trial, **row})
 
 
 def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board: Any) -> None:
@@ -146,18 +158,21 @@ def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board
         return  # it had ended just before its worker was lost
     with TrialBoard(setting.home, setting.space, number, params) as run:
         teller = Teller(number, board, run, judged=True)
-        outcome = attempt(setting, development(setting, arrays), number, params, teller)
+        outcome, path = attempt(setting, development(setting, arrays), number, params, teller)
         ledger.record(outcome)
         run.metrics({**outcome.metrics, **_speed(outcome)})
+        if path is not None:
+            _show(path, run)
         run.close(outcome.status)
     board.put.remote(number, None)
 
 
 def attempt(
     setting: Setting, data: Development, number: int, params: Mapping[str, Any], teller: Teller
-) -> Outcome:
-    """The outcome of one trial, finished or failed by its own error."""
+) -> tuple[Outcome, Path | None]:
+    """The outcome of one trial, finished or failed by its own error, and its artifacts where it has them all."""
     began = time.time()
+    path = None
     known: dict[str, Any] = {"trial": number, "params": dict(params), "seed": setting.seed}
     try:
         space = setting.space
@@ -166,13 +181,17 @@ def attempt(
         bench = setting.workbench(data, bounds_of(space), setting.seed)
         path = bench.get(config, PATHS[target], teller)
         score = path.artifacts[PATHS[target][-1]][0]
-        known |= {"metrics": dict(score.metrics), "stages": path.signatures, "work": work_of(path, cost(config))}
+        known |= {
+            "metrics": dict(score.metrics),
+            "stages": path.signatures,
+            "work": work_of(path, cost(config)),
+        }
         status, error = "finished", None
     except Exception as caught:  # any error of a trial's own is recorded, and the search goes on
         logging.getLogger(__name__).debug("trial %d", number, exc_info=True)
         status, error = "failed", " ".join(traceback.format_exception_only(caught)[-1].split())
     known |= {"intermediate": teller.intermediate, "seconds": round(time.time() - began, 3)}
-    return Outcome(status=status, error=error, **known).settled()  # type: ignore[arg-type]
+    return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
 
 
 def bounds_of(space: SearchSpace) -> Bounds:
@@ -191,6 +210,15 @@ def work_of(path: Path, evaluations: int = 0) -> dict[str, dict[str, float]]:
     return work
 
 
+def _show(path: Path, run: TrialBoard) -> None:
+    """The pictures of a trial: its images stage by stage, and how the projection's error falls."""
+    for (artifact,) in (path.artifacts[name] for name in ("score_unet",) if name in path.artifacts):
+        run.images("images/validation", load_file(artifact.folder / "examples.safetensors")["examples"])
+    for (artifact,) in (path.artifacts[name] for name in ("map",) if name in path.artifacts):
+        for step, error in zip(artifact.metrics["steps"], artifact.metrics["error"], strict=True):
+            run.scalars(step, {"projection/error": error})
+
+
 def _speed(outcome: Outcome) -> dict[str, float]:
     speed = outcome.work.get("projection", {}).get("images_per_second")
     return {} if speed is None else {"images_per_second": speed}
@@ -199,7 +227,9 @@ def _speed(outcome: Outcome) -> dict[str, float]:
 def arrays_of(**splits: DataSplit) -> dict[str, NDArray[Any]]:
     """Splits as arrays, which Ray shares between the workers of a node without copying."""
     return {
-        f"{name}_{kind}": getattr(split, kind).numpy() for name, split in splits.items() for kind in ("images", "labels")
+        f"{name}_{kind}": getattr(split, kind).numpy()
+        for name, split in splits.items()
+        for kind in ("images", "labels")
     }
 
 
@@ -207,12 +237,16 @@ def split_of(arrays: Arrays, name: str) -> DataSplit:
     """One split from `arrays_of`, on the shared memory."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable.*")  # and nothing here writes to it
-        return DataSplit(torch.from_numpy(arrays[f"{name}_images"]), torch.from_numpy(arrays[f"{name}_labels"]))
+        return DataSplit(
+            torch.from_numpy(arrays[f"{name}_images"]), torch.from_numpy(arrays[f"{name}_labels"])
+        )
 
 
 def development(setting: Setting, arrays: Arrays) -> Development:
     """What the stages of a trial may see."""
-    return Development(split_of(arrays, "train"), split_of(arrays, "validation"), setting.classes, setting.fingerprint)
+    return Development(
+        split_of(arrays, "train"), split_of(arrays, "validation"), setting.classes, setting.fingerprint
+    )
 
 
 def leases_of(store: Store) -> Leases:
@@ -220,12 +254,18 @@ def leases_of(store: Store) -> Leases:
     if store.storage.local is None:
         from tune.lease_actor import ActorLeases
 
-        return ActorLeases(f"{os.getpid()}@{socket.gethostname()}")
+        return ActorLeases()
     return FileLeases(store.storage.local / ".leases")
 
 
 def run_retraining(
-    setting: Setting, arrays: Arrays, fingerprint: str, params: Mapping[str, Any], trial: int, seed: int, board: Any
+    setting: Setting,
+    arrays: Arrays,
+    fingerprint: str,
+    params: Mapping[str, Any],
+    trial: int,
+    seed: int,
+    board: Any,
 ) -> dict[str, Any]:
     """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`."""
     config = setting.space.config(params)

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -96,7 +95,10 @@ class Workbench:
         ]
 
     def get(
-        self, config: ExperimentConfig, stages: Sequence[str], report: Callable[[Progress], None] = lambda progress: None
+        self,
+        config: ExperimentConfig,
+        stages: Sequence[str],
+        report: Callable[[Progress], None] = lambda progress: None,
     ) -> Path:
         """Every artifact of a path: found, built, or waited for while another builds it."""
         path = Path(self.signatures(config, stages))
@@ -129,10 +131,11 @@ class Workbench:
         if artifact is not None:
             work.reused += 1
         elif needed & {other.stage.name for other in pending if (other.stage.name, other.part) not in found}:
-            return False
-        elif (artifact := self._build(node, needed, config, found, report)) is None:
-            return False
+            return False  # what it is made from is not all there
         else:
+            artifact = self._build(node, needed, config, found, report)
+            if artifact is None:
+                return False
             work.built += 1
             work.seconds += float(artifact.manifest["seconds"])
         found[name, node.part] = artifact
@@ -160,7 +163,17 @@ class Workbench:
             with self.store.draft(name, node.signature) as draft:
                 saves = self.store.unfinished(node.signature)
                 job = Job(
-                    name, node.part, config, self.bounds, self.data, self.seed, self.device, inputs, draft, saves, report
+                    name,
+                    node.part,
+                    config,
+                    self.bounds,
+                    self.data,
+                    self.seed,
+                    self.device,
+                    inputs,
+                    draft,
+                    saves,
+                    report,
                 )
                 draft.description.update(stage_description(job))
                 report(Progress(name, 0, 0))

@@ -20,7 +20,8 @@ def shipped_folder(name: str) -> Path:
     """Where a shipped generator lies. Raises ValueError where there is none of that name."""
     names = shipped_names()
     if name not in names:
-        raise ValueError(f"expected one of {', '.join(names) or '(none are shipped)'}, found {name!r}{nearest(name, names)}")
+        known = ", ".join(names) or "(none are shipped)"
+        raise ValueError(f"expected one of {known}, found {name!r}{nearest(name, names)}")
     return _HERE / name
 
 

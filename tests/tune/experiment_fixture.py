@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 
+from tests.tune.digits import images
 from tune.ledger import Ledger, Outcome
+from tune.report import write_report
 from tune.storage import Storage
 
 RESTARTS, STEPS = (1, 2, 4, 8), (10, 20, 30, 40, 50, 60, 70, 80)
@@ -42,35 +46,11 @@ RECORD = {
     "command": ["python", "-m", "tune.search", "--space", "quickstart", "--trials", "24", "--seed", "0"],
     "seed": 0,
     "wall_s": 587.3,
-    "commit": "0123456789abcdef0123456789abcdef01234567",
-    "dirty": False,
+    "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
     "packages": {"torch": "2.14.0", "ray": "2.60.0", "optuna": "5.0.0"},
     "machine": {"system": "Linux", "processors": 2},
-    "data": {"fingerprint": "9f" * 32},
+    "data": {"name": "mnist_mini", "fingerprint": "9f" * 32, "train": 9000, "validation": 1000, "test": 2000},
 }
-
-# Digits on seven segments: top, upper left and right, middle, lower left and right, bottom.
-_SEGMENTS = (
-    "1110111",
-    "0010010",
-    "1011101",
-    "1011011",
-    "0111010",
-    "1101011",
-    "1101111",
-    "1010010",
-    "1111111",
-    "1111011",
-)
-_STROKES = (
-    (2, 3, 4, 11),
-    (2, 8, 3, 4),
-    (2, 8, 11, 12),
-    (7, 8, 4, 11),
-    (8, 14, 3, 4),
-    (8, 14, 11, 12),
-    (13, 14, 4, 11),
-)
 
 OBJECTIVES = {
     "defense": {"psd": "max", "cost": "min"},
@@ -196,6 +176,7 @@ def seed_score(seed: int) -> dict[str, Any]:
         "seed": seed,
         "n": IMAGES,
         "metrics": {name: count / IMAGES for name, count in counts.items()},
+        "epsilon_images": 1000,
         "epsilon": _over_epsilon(shift / IMAGES),
         "confusion": _confusion(seed, right=counts["psd"]).tolist(),
         "seconds": {"gan": 270.0, "projection": 66.0, "unet": 25.0 + seed},
@@ -234,32 +215,25 @@ def _confusion(seed: int, right: int) -> np.ndarray:
     return counts
 
 
-def images(seed: int, count: int = 10, wrong: int = 8) -> bytes:
-    """The npz of a seed's images, 16 × 16."""
-    rng = np.random.default_rng(seed)
-    true, worst = np.arange(count) % CLASSES, np.arange(wrong) % CLASSES
-    labels = np.stack([true, (true + 3) % CLASSES, true, true])
-    labels[2, 4], labels[2:, 8] = 9, 3
-    arrays = {**_rows(true, rng), "true": true, "labels": labels, "realism": rng.normal(size=count)}
-    off = (worst + 5) % CLASSES
-    arrays |= {f"worst_{name}": rows for name, rows in _rows(worst, rng).items()}
-    arrays |= {"worst_true": worst, "worst_labels": np.stack([worst, off, off, off])}
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    return file.getvalue()
+def rebuilt(folder: Path) -> dict[str, Any]:
+    write_report(folder)
+    return json.loads((folder / "report.json").read_text())
 
 
-def _rows(labels: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    clean = np.stack([digit(int(label)) for label in labels])[:, None]
-    attacked = np.clip(clean + 0.3 * np.sign(rng.normal(size=clean.shape)), 0, 1)
-    soft = np.clip(0.85 * clean + 0.1 * np.roll(clean, 1, axis=-1), 0, 1)
-    rows = {"original": clean, "attacked": attacked, "gan": soft, "denoised": 0.95 * clean}
-    return {name: np.round(255 * row).astype(np.uint8) for name, row in rows.items()}
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
-def digit(label: int) -> np.ndarray:
-    image = np.zeros((16, 16))
-    for lit, (top, bottom, left, right) in zip(_SEGMENTS[label], _STROKES, strict=True):
-        if lit == "1":
-            image[top : bottom + 1, left : right + 1] = 1.0
-    return image
+def seed_file(folder: Path, seed: int = 0) -> Path:
+    return folder / "best" / "seeds" / f"{seed}.json"
+
+
+def do_not_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts are made, but not drawn, which takes seconds."""
+
+    def blank(figure: Figure, file: IO[Any], format: str, **kwargs: Any) -> None:
+        file.write(b"" if format == "png" else '<svg viewBox="0 0 1 1"></svg>')
+
+    monkeypatch.setattr(Figure, "savefig", blank)

@@ -53,9 +53,7 @@ def cost(experiment: Experiment) -> Section:
     note = "Saved: what the reused results would have cost at the mean time of those built."
     note += f" By the clock: {seconds(experiment.wall_s)}." if experiment.wall_s else ""
     if (median := experiment.median) and median.images_per_second:
-        note += (
-            f" The projector of the saved defense purifies {median.images_per_second:.3g} images per second."
-        )
+        note += f" The saved defense purifies {median.images_per_second:.3g} images per second."
     columns = ("stage", "built", "reused", "computing time", "saved, about", "retraining")
     return Section("Cost", (Table(columns, rows, numbers=5, marked=len(rows) - 1, note=note),))
 

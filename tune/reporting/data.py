@@ -37,9 +37,8 @@ class SeedScore:
     images: int  # number of test images
     metrics: Mapping[str, float]  # fractions, unless the name says otherwise
     epsilon: Mapping[str, list[float]] = field(default_factory=dict)  # "values" and, per metric, its course
-    confusion: np.ndarray | None = (
-        None  # (classes, classes): true row, predicted (denoised) column; image counts
-    )
+    epsilon_images: int | None = None  # how many of the test images the course over ε is on
+    confusion: np.ndarray | None = None  # (classes, classes) counts: true row, denoised column
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage → computing seconds
     images_per_second: float | None = None  # of the projection
     examples: Pictures | None = None

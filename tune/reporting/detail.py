@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tune.reporting import figures
 from tune.reporting.blocks import Drawing, Section, Table, Text
-from tune.reporting.data import Experiment, Pictures
+from tune.reporting.data import Experiment, Pictures, SeedScore
 from tune.reporting.scores import interval, per_class, percent
 from tune.reporting.style import render
 
@@ -47,7 +47,8 @@ def over_epsilon(experiment: Experiment) -> Section:
     grid = experiment.seeds[0].epsilon["values"]
     means = {name: values.mean(axis=0) for name, values in figures.courses(experiment.seeds).items()}
     rows = [(f"{e:g}", *(percent(course[i]) for course in means.values())) for i, e in enumerate(grid)]
-    caption = "Not tuned again for each ε. Mean over seeds; bands from the lowest to the highest seed."
+    caption = f"{_sampled(experiment.seeds[0])} Not tuned again for each ε. "
+    caption += "Mean over seeds; bands from the lowest seed to the highest."
     heads = {
         "psd": "PSD %",
         "pco": "PCO %",
@@ -58,6 +59,16 @@ def over_epsilon(experiment: Experiment) -> Section:
     table = Table(("ε", *(heads[name] for name in means)), rows, numbers=len(means))
     chart = Drawing(render("epsilon", figure), caption, "Lines over ε; the table below has the values.")
     return Section("Strength of the attack", (chart, table))
+
+
+def _sampled(score: SeedScore) -> str:
+    """Which images the course over ε is on: on fewer than all, its values differ from the result's."""
+    if score.epsilon_images is None:
+        return "May be on a sample of the test images, and then differ a little from the result above."
+    if score.epsilon_images >= score.images:
+        return "On all test images."
+    sample = f"{score.epsilon_images:,} of the {score.images:,} test images, drawn by a fixed seed"
+    return f"On {sample}: the values differ a little from the result above."
 
 
 def classes(experiment: Experiment) -> Section:

@@ -27,6 +27,7 @@ class SeedFile(BaseModel):
     n: int = Field(ge=1)  # test images
     metrics: dict[str, float]
     epsilon: dict[str, list[float]] | None = None
+    epsilon_images: int | None = None
     confusion: list[list[int]] | None = None
     seconds: dict[str, float] | None = None
     images_per_second: float | None = None
@@ -113,6 +114,7 @@ class _Reader:
             images=score.n,
             metrics=good,
             epsilon=score.epsilon or {},
+            epsilon_images=score.epsilon_images,
             confusion=None if score.confusion is None else np.array(score.confusion, dtype=np.int64),
             seconds=score.seconds or {},
             images_per_second=score.images_per_second,

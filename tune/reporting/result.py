@@ -75,13 +75,25 @@ def _data(experiment: Experiment) -> list[Block]:
     name = experiment.setting("data.name")
     if not name:
         return []
-    words = f"Data: {name}. Trials were judged on validation images cut from its training part."
+    words = f"Data: {name}{_counts(experiment.record)}. "
+    words += "Trials were judged on validation images cut from its training part."
     if experiment.median:
         words += (
             f" The best configuration was then trained again on training and validation images together, and "
             f"{experiment.median.images:,} held-out test images were read once, after everything was decided."
         )
     return [Text(words)]
+
+
+def _counts(record: Mapping[str, Any]) -> str:
+    data = record.get("data")
+    known = data if isinstance(data, Mapping) else {}
+    parts = [
+        f"{known[part]:,} {part}"
+        for part in ("train", "validation", "test")
+        if isinstance(known.get(part), int)
+    ]
+    return f" ({', '.join(parts)} images)" if parts else ""
 
 
 def threat(experiment: Experiment) -> Section:
@@ -159,7 +171,7 @@ def stages(test: Test, experiment: Experiment) -> Section:
     for name, label in STAGES.items():
         if name in test:
             score, more = test[name], gain(test, name)
-            ahead = "–" if name == "psd" or more is None else f"{100 * more.mean:+.2f}"
+            ahead = "–" if name == "psd" or more is None else f"{100 * more.mean:+.2f}".replace("-", "−")
             rows.append((label, percent(score.mean), seeds_interval(score), interval(score.wilson95), ahead))
     columns = ("attacked images behind", "% right", "95 % seeds", "95 % images", "both ahead by")
     note = "Both ahead by: GAN and U-Net above it, in percentage points, mean over seeds. "

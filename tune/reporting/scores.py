@@ -111,15 +111,19 @@ def clearly_above(one: Score, other: Score) -> bool:
 
 def doubts(test: Mapping[str, Score]) -> list[str]:
     """A sentence for each simpler defense that PSD does not clearly beat."""
-    found = []
-    for name in ("threshold", "psd_gan"):
-        if name in test and "psd" in test and not clearly_above(test["psd"], test[name]):
-            found.append(
-                f"PSD ({percent(test['psd'].mean)} %, {interval(test['psd'].widest)}) is not clearly above "
-                f"{STAGES[name]} ({percent(test[name].mean)} %, {interval(test[name].widest)}): the 95 % "
-                "intervals overlap. The simpler defense may serve as well."
-            )
-    return found
+    rivals = [name for name in ("threshold", "psd_gan") if name in test and "psd" in test]
+    return [_doubt(test, name) for name in rivals if not clearly_above(test["psd"], test[name])]
+
+
+def _doubt(test: Mapping[str, Score], rival: str) -> str:
+    ours, theirs = test["psd"], test[rival]
+    verdict = "is not clearly above" if ours.mean > theirs.mean else "is below"
+    better = "as well" if ours.mean > theirs.mean else "better"
+    reason = "" if clearly_above(theirs, ours) else " The 95 % intervals overlap."
+    return (
+        f"PSD ({percent(ours.mean)} %, {interval(ours.widest)}) {verdict} {STAGES[rival]} "
+        f"({percent(theirs.mean)} %, {interval(theirs.widest)}).{reason} The simpler defense may serve {better}."
+    )
 
 
 def per_class(confusion: np.ndarray) -> list[dict[str, Any]]:
