@@ -142,8 +142,8 @@ class WassersteinGP:
         mix = torch.rand(len(real), 1, 1, 1, device=real.device)
         between = (mix * real + (1 - mix) * fake).requires_grad_()
         norms = _input_gradient(discriminator, between).flatten(1).norm(dim=1)
-        difference: Tensor = discriminator(fake).mean() - discriminator(real).mean()
-        return difference + 10 * (norms - 1).square().mean()
+        loss: Tensor = discriminator(fake).mean() - discriminator(real).mean() + 10 * (norms - 1).square().mean()
+        return loss
 
 
 class NonSaturatingR1:

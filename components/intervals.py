@@ -44,9 +44,7 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     return low, high
 
 
-def t_interval(
-    values: Sequence[float], bounds: Interval = (0.0, 1.0), confidence: float = CONFIDENCE
-) -> Interval:
+def t_interval(values: Sequence[float], bounds: Interval = (0.0, 1.0), confidence: float = CONFIDENCE) -> Interval:
     """Student-t interval of the mean of independent runs, clipped to `bounds` (shares by default).
 
     With 3 seeds the factor is 4.30, not 1.96: wide, and rightly so.

@@ -35,11 +35,30 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
     ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½) (Heusel et al. 2017, equation 6), here in the defended classifier's
     feature space: comparable between generators judged by the same classifier, and not with values from other
     networks.
+
+    Raises:
+        ValueError: fewer than two rows, which have no covariance, or a feature that is NaN or infinite.
     """
-    first, second = features.double().flatten(1), reference.double().flatten(1)
-    means = (first.mean(0) - second.mean(0)).square().sum()
-    covariance_1, covariance_2 = torch.cov(first.T), torch.cov(second.T)
-    # tr((Σ₁Σ₂)^½) = the sum of the roots of the eigenvalues of Σ₁Σ₂, which are real and not negative
-    eigenvalues = torch.linalg.eigvals(covariance_1 @ covariance_2).real.clamp(min=0)
-    distance = means + covariance_1.trace() + covariance_2.trace() - 2 * eigenvalues.sqrt().sum()
+    first, covariance_1 = _gaussian("features", features)
+    second, covariance_2 = _gaussian("reference", reference)
+    # tr((Σ₁Σ₂)^½) = the sum of the singular values of Σ₁^½ Σ₂^½; the eigenvalues of Σ₁Σ₂, which is not symmetric,
+    # lose half of the digits where features depend on each other
+    shared = torch.linalg.svdvals(_root(covariance_1) @ _root(covariance_2)).sum()
+    distance = (first - second).square().sum() + covariance_1.trace() + covariance_2.trace() - 2 * shared
     return max(0.0, float(distance))
+
+
+def _gaussian(name: str, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (F,) and covariance (F, F) of features (N, F), in double precision."""
+    rows = features.double().flatten(1)
+    if len(rows) < 2 or not bool(rows.isfinite().all()):
+        found = f"{len(rows)} rows" if len(rows) < 2 else "NaN or infinity"
+        raise ValueError(f"{name}: expected at least 2 rows of finite numbers, found {found}")
+    return rows.mean(0), torch.cov(rows.T).reshape(rows.shape[1], rows.shape[1])
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """The symmetric square root of a covariance (F, F)."""
+    values, vectors = torch.linalg.eigh(covariance)
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root

@@ -44,9 +44,7 @@ def choose(
     affordable = [outcome for outcome in candidates if max_cost is None or _cost(outcome) <= max_cost]
     if not affordable:
         cheapest = min(map(_cost, candidates))
-        raise NoChoiceError(
-            f"max_cost: expected at least {cheapest:g}, the cheapest trial's cost, found {max_cost:g}"
-        )
+        raise NoChoiceError(f"max_cost: expected at least {cheapest:g}, the cheapest trial's cost, found {max_cost:g}")
     metric, direction = next(iter(objectives.items()))
     sign = -1 if direction == "max" else 1
     return min(affordable, key=lambda o: (sign * o.metrics[metric], _cost(o), o.trial))

@@ -49,9 +49,7 @@ def compare(folders: Sequence[Storage | Path | str], out: Storage | Path | str |
         with drawing():
             pages = _pages(candidates, charts=True)
         write_pages(Storage(out), "compare", pages)
-    return "\n\n".join(
-        _plain(block) for section in _sections(candidates, charts=False) for block in section.blocks
-    )
+    return "\n\n".join(_plain(block) for section in _sections(candidates, charts=False) for block in section.blocks)
 
 
 def _candidates(experiments: Sequence[Experiment]) -> list[Candidate]:
@@ -90,9 +88,7 @@ def _findings(candidates: Sequence[Candidate]) -> Iterator[Block]:
             yield Caution(f"The searches differ in {title}: their scores do not answer the same question.")
     if len({_fingerprint(candidate) for candidate in candidates} - {""}) > 1:
         yield Caution("The searches differ in the data's fingerprint: the images are not the same.")
-    scored = sorted(
-        (c for c in candidates if "psd" in c.test), key=lambda c: c.test["psd"].mean, reverse=True
-    )
+    scored = sorted((c for c in candidates if "psd" in c.test), key=lambda c: c.test["psd"].mean, reverse=True)
     if len(scored) < 2:
         yield Text("Fewer than two of the searches have test scores, so there is no PSD to compare.")
     for better, worse in pairwise(scored):
@@ -111,9 +107,7 @@ def _verdict(better: Candidate, worse: Candidate) -> str:
 def _fingerprint(candidate: Candidate) -> str:
     data = candidate.experiment.record.get("data")
     named = (
-        data.get("fingerprint")
-        if isinstance(data, Mapping)
-        else candidate.experiment.record.get("data_fingerprint")
+        data.get("fingerprint") if isinstance(data, Mapping) else candidate.experiment.record.get("data_fingerprint")
     )
     return str(named or "")
 
@@ -152,9 +146,7 @@ def _share(name: str) -> Row:
 
 def _configuration(candidates: Sequence[Candidate]) -> Iterator[Block]:
     """Every key that any of them searched, and every other in which they differ."""
-    keys = dict.fromkeys(
-        key for c in candidates for key in c.experiment.space if not key.startswith("search.")
-    )
+    keys = dict.fromkeys(key for c in candidates for key in c.experiment.space if not key.startswith("search."))
     shown = [
         key
         for key in keys
@@ -221,15 +213,10 @@ _SEARCH: Mapping[str, Row] = {
 def _plain(block: Block) -> str:
     """A block as text with aligned columns."""
     if isinstance(block, Table):
-        rows = [
-            [cell(text).replace("`", "").replace("\\|", "|") for text in row]
-            for row in (block.head, *block.rows)
-        ]
+        rows = [[cell(text).replace("`", "").replace("\\|", "|") for text in row] for row in (block.head, *block.rows)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
-            "  ".join(
-                t.ljust(w) if i == 0 else t.rjust(w) for i, (t, w) in enumerate(zip(r, widths, strict=True))
-            )
+            "  ".join(t.ljust(w) if i == 0 else t.rjust(w) for i, (t, w) in enumerate(zip(r, widths, strict=True)))
             for r in rows
         ]
         lines.insert(1, "  ".join("─" * width for width in widths))

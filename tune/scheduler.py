@@ -38,7 +38,7 @@ class Halving(FIFOScheduler):
                     self._rungs[int(epoch)][f"known-{outcome.trial}"] = value
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        rung = self._rungs.get(int(result.get("epoch", 0)))
+        rung = self._rungs.get(int(result.get("epoch") or 0))
         value = result.get(self._metric)
         if rung is None or value is None:
             return TrialScheduler.CONTINUE

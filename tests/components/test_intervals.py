@@ -40,9 +40,7 @@ def test_wilson_is_symmetric_in_success_and_failure(n: int, data: st.DataObject)
     assert wilson(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("successes", "n", "named"), [(1, 0, "n:"), (-1, 5, "successes:"), (6, 5, "successes:")]
-)
+@pytest.mark.parametrize(("successes", "n", "named"), [(1, 0, "n:"), (-1, 5, "successes:"), (6, 5, "successes:")])
 def test_wilson_refuses_impossible_counts(successes: int, n: int, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         wilson(successes, n)

@@ -111,9 +111,7 @@ def outcome(number: int, target: str = "defense") -> Outcome:
         return Outcome(**common, status="failed", error=f"Traceback …\n  <module>\n{reason}")
     if number in PRUNED:
         return Outcome(**common, status="pruned", intermediate={"1": 0.61, "2": 0.66 + number / 1000})
-    return Outcome(
-        **common, status="finished", metrics=_metrics(number, params), intermediate={"1": 0.7, "2": 0.8}
-    )
+    return Outcome(**common, status="finished", metrics=_metrics(number, params), intermediate={"1": 0.7, "2": 0.8})
 
 
 def _metrics(number: int, params: dict[str, Any]) -> dict[str, int | float]:

@@ -195,7 +195,5 @@ def test_a_report_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
         "write_report(sys.argv[1]); compare([sys.argv[1], sys.argv[1]])\n"
         "print({'torch', 'ray'} & set(sys.modules))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")

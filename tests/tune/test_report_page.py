@@ -104,8 +104,6 @@ def test_the_same_files_give_the_same_report(written: Path, tmp_path: Path) -> N
     folder = shutil.copytree(written, tmp_path / "whole")
     write_report(folder)
     assert (folder / "report.json").read_bytes() == (written / "report.json").read_bytes()
-    assert (folder / "figures" / "stages.png").read_bytes() == (
-        written / "figures" / "stages.png"
-    ).read_bytes()
+    assert (folder / "figures" / "stages.png").read_bytes() == (written / "figures" / "stages.png").read_bytes()
     pages = [(place / "report.html").read_text().replace(str(place), "") for place in (folder, written)]
     assert pages[0] == pages[1]

@@ -10,7 +10,8 @@ from tune.ledger import Outcome
 from tune.reporting.blocks import Block, Code, Section, Table, Text, seconds, value
 from tune.reporting.data import Experiment
 
-STAGES = ("classifier", "attack", "gan", "projection", "unet", "score")  # in the order of the work
+# In the order of the work; a stage that is not among them comes last.
+STAGES = ("classifier", "attack", "gan", "projection", "map", "attack_train", "projection_train", "unet", "score_unet")
 
 
 def failures(experiment: Experiment) -> Section:
@@ -41,9 +42,7 @@ def cost(experiment: Experiment) -> Section:
         spared = reused * spent / built if built else 0.0
         saved += spared
         again = seconds(retraining.get(stage))
-        rows.append(
-            (stage, f"{built:g}", f"{reused:g}", seconds(spent), seconds(spared) if spared else "–", again)
-        )
+        rows.append((stage, f"{built:g}", f"{reused:g}", seconds(spent), seconds(spared) if spared else "–", again))
     if not rows:
         return Section("Cost", (Text("Left out: no trial recorded its work."),))
     spent = sum(sums["seconds"] for sums in work.values())

@@ -16,28 +16,20 @@ def examples(pictures: Pictures | None) -> Section:
         "a original, b attacked, c the GAN's nearest image, d denoised by the U-Net; under each image the "
         "label that the classifier gives it, red and bold where wrong. Drawn by a fixed seed, not picked."
     )
-    return Section(
-        "Images", (Drawing(render("examples", figures.pictures(pictures)), caption, _reading(pictures)),)
-    )
+    return Section("Images", (Drawing(render("examples", figures.pictures(pictures)), caption, _reading(pictures)),))
 
 
 def worst(pictures: Pictures | None) -> Section:
     if pictures is None:
         return Section("Worst cases", (Text("Left out: the folder holds no misclassified images."),))
-    caption = (
-        "The test images that the defense gets wrong with the highest confidence; rows and labels as above."
-    )
-    return Section(
-        "Worst cases", (Drawing(render("worst", figures.pictures(pictures)), caption, _reading(pictures)),)
-    )
+    caption = "The test images that the defense gets wrong with the highest confidence; rows and labels as above."
+    return Section("Worst cases", (Drawing(render("worst", figures.pictures(pictures)), caption, _reading(pictures)),))
 
 
 def _reading(pictures: Pictures) -> str:
     right = (pictures.labels == pictures.true).sum(axis=1)
     rows = ("original", "attacked", "GAN", "denoised")
-    return f"Of {len(pictures)} images right: " + ", ".join(
-        f"{r} {n}" for r, n in zip(rows, right, strict=True)
-    )
+    return f"Of {len(pictures)} images right: " + ", ".join(f"{r} {n}" for r, n in zip(rows, right, strict=True))
 
 
 def over_epsilon(experiment: Experiment) -> Section:
@@ -84,10 +76,6 @@ def classes(experiment: Experiment) -> Section:
     seed = experiment.median.seed if experiment.median else "–"
     note = f"The saved defense (seed {seed}); Wilson intervals on each class's images."
     columns = ("class", "images", "PSD %", "95 % images", "commonest error")
-    caption = (
-        "True label by row, denoised image's label by column; image counts, shaded by their share of the row."
-    )
-    chart = Drawing(
-        render("confusion", figures.confusion(counts)), caption, "Confusion matrix; see the table."
-    )
+    caption = "True label by row, denoised image's label by column; image counts, shaded by their share of the row."
+    chart = Drawing(render("confusion", figures.confusion(counts)), caption, "Confusion matrix; see the table.")
     return Section("Classes", (Table(columns, rows, numbers=4, note=note), chart))

@@ -119,9 +119,7 @@ def courses(seeds: Sequence[SeedScore]) -> dict[str, np.ndarray]:
     grid = list(seeds[0].epsilon["values"])
     if any(list(score.epsilon.get("values", [])) != grid for score in seeds):
         return {}
-    whole = [
-        name for name in COURSES if all(len(score.epsilon.get(name, [])) == len(grid) for score in seeds)
-    ]
+    whole = [name for name in COURSES if all(len(score.epsilon.get(name, [])) == len(grid) for score in seeds)]
     return {name: np.array([score.epsilon[name] for score in seeds], dtype=float) for name in whole}
 
 

@@ -35,8 +35,7 @@ def _tiles(test: Test) -> list[Tile]:
     }
     known = {name: label for name, label in names.items() if name in test}
     return [
-        Tile(label, f"{percent(test[n].mean)} %", f"95 %: {interval(test[n].widest)}")
-        for n, label in known.items()
+        Tile(label, f"{percent(test[n].mean)} %", f"95 %: {interval(test[n].widest)}") for n, label in known.items()
     ]
 
 
@@ -65,9 +64,7 @@ def cautions(experiment: Experiment, test: Test) -> list[str]:
     """Everything that a reader should know before believing the figures."""
     found = doubts(test)
     if len(experiment.seeds) == 1 and test:
-        found.append(
-            "One seed only: the intervals say how well the images tell its score, not how seeds differ."
-        )
+        found.append("One seed only: the intervals say how well the images tell its score, not how seeds differ.")
     if test and "psd" not in test:
         found.append("The seeds' test scores lack PSD.")
     if (settled := experiment.ruled) and experiment.best and settled.trial != experiment.best.trial:
@@ -76,13 +73,9 @@ def cautions(experiment: Experiment, test: Test) -> list[str]:
             f"{settled.trial}. Trials were added since, or the choice was made by hand."
         )
     if _dirty(experiment.record):
-        found.append(
-            "The code had uncommitted changes when the search began: the commit alone is not enough."
-        )
+        found.append("The code had uncommitted changes when the search began: the commit alone is not enough.")
     if failed := experiment.with_status("failed"):
-        found.append(
-            f"{len(failed)} of {len(experiment.outcomes)} trials failed; the reasons are under Failures."
-        )
+        found.append(f"{len(failed)} of {len(experiment.outcomes)} trials failed; the reasons are under Failures.")
     return [*found, *(f"Not read: {problem}" for problem in experiment.problems)]
 
 

@@ -37,13 +37,8 @@ def parallel(experiment: Experiment) -> Figure | None:
     keys = [key for key in experiment.ranges if len({repr(o.params.get(key)) for o in finished}) > 1]
     if len(finished) < FEWEST_TRIALS or not keys:
         return None
-    axes_of = [
-        _axis(key, [o.params[key] for o in finished if key in o.params], experiment.ranges[key])
-        for key in keys
-    ]
-    last = _axis(
-        f"validation.{METRICS.get(metric, metric)}", [o.metrics[metric] for o in finished], {}, share=True
-    )
+    axes_of = [_axis(key, [o.params[key] for o in finished if key in o.params], experiment.ranges[key]) for key in keys]
+    last = _axis(f"validation.{METRICS.get(metric, metric)}", [o.metrics[metric] for o in finished], {}, share=True)
     figure, axes = blank(width=max(WIDTH, 1.25 * (len(keys) + 1)), height=3.5)
     ranked = sorted(finished, key=lambda o: o.metrics[metric], reverse=direction == "min")
     good = {o.trial for o in ranked[-max(1, len(ranked) // 4) :]}
@@ -86,9 +81,7 @@ def _draw_axes(axes: Axes, uprights: Sequence[_Axis], lacking: Sequence[bool]) -
         for text, height in {**axis.ticks, **({"not used": ABSENT} if lacks else {})}.items():
             _label(axes, text, (x, height))
         section, _, field = axis.name.partition(".")
-        axes.annotate(
-            f"{section}\n{_folded(field)}", (x, 1.07), ha="center", va="bottom", fontsize=8, color=INK
-        )
+        axes.annotate(f"{section}\n{_folded(field)}", (x, 1.07), ha="center", va="bottom", fontsize=8, color=INK)
     axes.set_axis_off()
     axes.set_xlim(-0.35, len(uprights) - 0.4)
     axes.set_ylim(-0.24, 1.3)
@@ -97,9 +90,7 @@ def _draw_axes(axes: Axes, uprights: Sequence[_Axis], lacking: Sequence[bool]) -
 def _label(axes: Axes, text: str, place: tuple[float, float]) -> None:
     """On paper of its own, so that the lines pass behind it."""
     paper = {"facecolor": PAPER, "alpha": 0.8, "linewidth": 0, "pad": 0.8}
-    axes.annotate(
-        text, place, (4, 0), textcoords="offset points", va="center", fontsize=7.5, color=INK, bbox=paper
-    )
+    axes.annotate(text, place, (4, 0), textcoords="offset points", va="center", fontsize=7.5, color=INK, bbox=paper)
 
 
 def _folded(name: str) -> str:

@@ -39,13 +39,11 @@ def history(experiment: Experiment) -> Figure | None:
     if seen := [(n, value) for n, value in pruned if value is not None]:
         axes.plot(*zip(*seen, strict=True), "v", color=ORANGE, mfc="none", label="pruned, last value")
     if failed := [o.trial for o in experiment.with_status("failed")]:
-        axes.plot(
-            failed, [0.02] * len(failed), "x", color=RED, label="failed", transform=axes.get_xaxis_transform()
-        )
+        axes.plot(failed, [0.02] * len(failed), "x", color=RED, label="failed", transform=axes.get_xaxis_transform())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
     axes.set_ylabel(f"validation {METRICS.get(metric, metric)}")
-    _shares(axes, axes.yaxis)
+    _shares(axes)
     figure.legend(loc="outside upper left", ncols=4, fontsize=8)
     return figure
 
@@ -56,10 +54,13 @@ def _last(outcome: Outcome) -> float | None:
     return known[max(known)] if known else None
 
 
-def _shares(axes: Axes, axis: Any) -> None:
-    """Percent, with as many digits as the range needs."""
-    low, high = axes.get_ylim()
-    axis.set_major_formatter(PercentFormatter(1, decimals=0 if high - low > 0.04 else 1, symbol=" %"))
+def _shares(axes: Axes) -> None:
+    """Percent on the upright axis, at round steps and with the digits that these need."""
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    ticks = axes.get_yticks()
+    step = 100 * float(ticks[1] - ticks[0])
+    digits = max(0, math.ceil(-math.log10(step) - 1e-9))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=digits, symbol=" %"))
 
 
 def pareto(experiment: Experiment) -> Figure | None:
@@ -75,18 +76,14 @@ def pareto(experiment: Experiment) -> Figure | None:
     axes.plot(*_points(front, metric), "o", color=BLUE, label="Pareto front")
     for outcome in _apart(front):
         point = (outcome.metrics["cost"], outcome.metrics[metric])
-        axes.annotate(
-            f"{outcome.trial:03d}", point, (-3, 6), textcoords="offset points", ha="right", fontsize=7.5
-        )
+        axes.annotate(f"{outcome.trial:03d}", point, (-3, 6), textcoords="offset points", ha="right", fontsize=7.5)
     if best := experiment.best:
         axes.plot(*_points([best], metric), "o", color=RED, ms=11, mfc="none", mew=1.6, label="chosen")
     if experiment.max_cost is not None:
-        axes.axvline(
-            experiment.max_cost, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="largest cost allowed"
-        )
+        axes.axvline(experiment.max_cost, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="largest cost allowed")
     _cost_axis(axes)
     axes.set_ylabel(f"validation {METRICS.get(metric, metric)}")
-    _shares(axes, axes.yaxis)
+    _shares(axes)
     figure.legend(loc="outside upper left", ncols=4, fontsize=8)
     return figure
 
@@ -99,11 +96,7 @@ def _apart(front: Sequence[Outcome]) -> list[Outcome]:
     """The front without those whose name would cover the next one's."""
     costs = [math.log(max(o.metrics["cost"], 1)) for o in front]
     room = 0.09 * (costs[-1] - costs[0])
-    return [
-        o
-        for place, o in enumerate(front)
-        if place + 1 == len(front) or costs[place + 1] - costs[place] > room
-    ]
+    return [o for place, o in enumerate(front) if place + 1 == len(front) or costs[place + 1] - costs[place] > room]
 
 
 def _cost_axis(axes: Axes) -> None:
@@ -130,9 +123,7 @@ def projection_map(projection: ProjectionMap, chosen: tuple[Any, Any]) -> Figure
     restarts, steps = chosen
     if restarts in projection.restarts and steps in projection.steps:
         corner = (projection.steps.index(steps) - 0.5, projection.restarts.index(restarts) - 0.5)
-        axes.add_patch(
-            Rectangle(corner, 1, 1, facecolor="none", edgecolor=RED, linewidth=2.2, clip_on=False, zorder=3)
-        )
+        axes.add_patch(Rectangle(corner, 1, 1, facecolor="none", edgecolor=RED, linewidth=2.2, clip_on=False, zorder=3))
     return figure
 
 
@@ -157,9 +148,7 @@ def importance(experiment: Experiment) -> dict[str, float] | None:
         params = {key: outcome.params[key] for key in varied}
         distributions = {key: _distribution([o.params[key] for o in finished]) for key in varied}
         study.add_trial(
-            optuna.trial.create_trial(
-                params=params, distributions=distributions, value=outcome.metrics[metric]
-            )
+            optuna.trial.create_trial(params=params, distributions=distributions, value=outcome.metrics[metric])
         )
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))

@@ -70,9 +70,7 @@ class _Reader:
             self.problems.append(f"{name}: not readable: {error}")
             return None
 
-    def mapping(
-        self, storage: Storage, name: str, parse: Callable[[str], Any] = json.loads
-    ) -> dict[str, Any]:
+    def mapping(self, storage: Storage, name: str, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
         content = self.bytes(storage, name)
         if content is None:
             return {}
@@ -179,12 +177,8 @@ def read_experiment(storage: Storage) -> Experiment:
     reader.problems += ledger.problems
     space = reader.mapping(storage, "space.yaml", _space)
     if not outcomes and not space:
-        raise FileNotFoundError(
-            f"{storage.uri}: expected an experiment's folder (space.yaml, trials/), found neither"
-        )
-    choice = reader.checked(
-        reader.mapping(storage.child("best"), "choice.json"), "best/choice.json", ChoiceFile
-    )
+        raise FileNotFoundError(f"{storage.uri}: expected an experiment's folder (space.yaml, trials/), found neither")
+    choice = reader.checked(reader.mapping(storage.child("best"), "choice.json"), "best/choice.json", ChoiceFile)
     return Experiment(
         name=urlsplit(storage.uri).path.rstrip("/").rsplit("/", 1)[-1],
         place=str(storage.local or storage.uri),

@@ -42,16 +42,11 @@ def asked(experiment: Experiment) -> Section:
     goals = " and ".join(
         f"{'higher' if d == 'max' else 'lower'} {METRICS.get(m, m)}" for m, d in experiment.objectives.items()
     )
-    blocks: list[Block] = [
-        Text(f"{sentence} It sought {goals} on validation images, which no training sees.")
-    ]
+    blocks: list[Block] = [Text(f"{sentence} It sought {goals} on validation images, which no training sees.")]
     blocks += [Text(str(note)) for note in experiment.record.get("notes") or ()]
     if experiment.ranges:
         chosen = experiment.best_params
-        rows = [
-            (f"`{k}`", _range(r), value(chosen[k]) if k in chosen else "–")
-            for k, r in experiment.ranges.items()
-        ]
+        rows = [(f"`{k}`", _range(r), value(chosen[k]) if k in chosen else "–") for k, r in experiment.ranges.items()]
         blocks.append(Table(("searched parameter", "range", "chosen"), rows))
     return Section("What was asked", (*blocks, *_data(experiment)))
 
@@ -88,11 +83,7 @@ def _data(experiment: Experiment) -> list[Block]:
 def _counts(record: Mapping[str, Any]) -> str:
     data = record.get("data")
     known = data if isinstance(data, Mapping) else {}
-    parts = [
-        f"{known[part]:,} {part}"
-        for part in ("train", "validation", "test")
-        if isinstance(known.get(part), int)
-    ]
+    parts = [f"{known[part]:,} {part}" for part in ("train", "validation", "test") if isinstance(known.get(part), int)]
     return f" ({', '.join(parts)} images)" if parts else ""
 
 
@@ -120,11 +111,7 @@ def threat(experiment: Experiment) -> Section:
 
 
 def table(experiment: Experiment, test: Test) -> Section:
-    names = [
-        name
-        for name in ("pso", "psd", "pco", "clean_purified", "clean_gan", "attacked_label")
-        if name in test
-    ]
+    names = [name for name in ("pso", "psd", "pco", "clean_purified", "clean_gan", "attacked_label") if name in test]
     rows = [_row(SHARES[name], test[name], PUBLISHED.get(name)) for name in names]
     columns = ("% of test images", "mean", "std", "95 % seeds", "95 % images", "published", "each seed")
     seeds = ", ".join(str(score.seed) for score in experiment.seeds)
@@ -155,14 +142,11 @@ def _row(label: str, score: Score, published: float | None) -> tuple[str, ...]:
 
 
 def _setting_beside(experiment: Experiment) -> str:
-    published = (
-        "The published figures are for MNIST, 60,000 training and 10,000 test images, FGSM with ε = 0.3"
-    )
+    published = "The published figures are for MNIST, 60,000 training and 10,000 test images, FGSM with ε = 0.3"
     if experiment.setting("data.name") == "mnist" and experiment.setting("attack.epsilon") == 0.3:
         return published + ": the setting of this search."
     return (
-        published
-        + f"; this search had {experiment.setting('data.name')} and {attack(experiment)}. Compare with care."
+        published + f"; this search had {experiment.setting('data.name')} and {attack(experiment)}. Compare with care."
     )
 
 

@@ -66,16 +66,12 @@ def _trials(experiment: Experiment, outcomes: Sequence[Outcome], note: str) -> T
 
 
 def history(experiment: Experiment) -> Section:
-    counts = [
-        f"{len(experiment.with_status(status))} {status}" for status in ("finished", "pruned", "failed")
-    ]
+    counts = [f"{len(experiment.with_status(status))} {status}" for status in ("finished", "pruned", "failed")]
     blocks: list[Block] = [Text(f"{len(experiment.outcomes)} trials: {', '.join(counts)}.")]
     if figure := plots.history(experiment):
         metric = _first(experiment)
         caption = f"Validation {metric} in the order in which the trials were proposed."
-        blocks.append(
-            Drawing(render("history", figure), caption, "One mark per trial; the table has the best.")
-        )
+        blocks.append(Drawing(render("history", figure), caption, "One mark per trial; the table has the best."))
     else:
         blocks.append(Text("Optimisation history left out: fewer than two trials finished."))
     if best := _ranked(experiment)[:SHOWN]:
@@ -87,9 +83,7 @@ def history(experiment: Experiment) -> Section:
 def _ranked(experiment: Experiment) -> list[Outcome]:
     metric, direction = next(iter(experiment.objectives.items()))
     sign = -1 if direction == "max" else 1
-    return sorted(
-        experiment.finished, key=lambda o: (sign * o.metrics[metric], o.metrics.get("cost", 0), o.trial)
-    )
+    return sorted(experiment.finished, key=lambda o: (sign * o.metrics[metric], o.metrics.get("cost", 0), o.trial))
 
 
 def parameters(experiment: Experiment, shares: Mapping[str, float] | None) -> Section:

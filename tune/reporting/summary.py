@@ -18,9 +18,7 @@ INTERVALS = {
 }
 
 
-def summary(
-    experiment: Experiment, test: Mapping[str, Score], shares: Mapping[str, float] | None
-) -> dict[str, Any]:
+def summary(experiment: Experiment, test: Mapping[str, Score], shares: Mapping[str, float] | None) -> dict[str, Any]:
     """The fields that the design names first, then what else a reader may want. No NaN: JSON has none."""
     median = experiment.median
     report = {

@@ -1,0 +1,86 @@
+"""Files are whole or absent, and damage has a name."""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.files import read_json, sha256_file, write_atomic, write_json
+
+
+@pytest.mark.parametrize(("content", "expected"), [(b"\0\xff", b"\0\xff"), ("ε", "ε".encode()), (b"", b"")])
+def test_what_is_written_is_read(tmp_path: Path, content: bytes | str, expected: bytes) -> None:
+    path = tmp_path / "new" / "folder" / "file"
+    write_atomic(path, b"before")
+    write_atomic(path, content)
+    assert path.read_bytes() == expected
+    assert [other.name for other in path.parent.iterdir()] == ["file"]
+
+
+def test_colleagues_can_read_it(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "file", b"1")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_leaves_what_stood_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"before")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomic(path, b"after")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert path.read_bytes() == b"before"
+    assert [other.name for other in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "file", b"after")
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    value = {"λ": [1, 2.5, None, True], "nested": {"a": "b"}}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert "λ" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_has_no_nan(tmp_path: Path, number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"psd": number})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe", b"nothing"])
+def test_what_is_no_json_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="expected JSON") as caught:
+        read_json(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "a.json")
+
+
+def test_hash(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()

@@ -1,0 +1,66 @@
+"""Generators that come with the project."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from components import pretrained
+from components.defense import load_weights
+from components.files import read_json, write_json
+from components.gan import Discriminator, GanConfig, Generator
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of shipped generators with one in it, called tiny."""
+    monkeypatch.setattr(pretrained, "_HERE", tmp_path)
+    shape = (1, 8, 8)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "__pycache__").mkdir()
+    write_json(
+        tmp_path / "tiny" / "gan.json",
+        {"latent_dim": 3, "width": 4, "discriminator_width": 4, "image_shape": shape},
+    )
+    save_file(Generator(3, 4, shape).state_dict(), tmp_path / "tiny" / "generator.safetensors")
+    save_file(Discriminator(4, shape).state_dict(), tmp_path / "tiny" / "discriminator.safetensors")
+    return tmp_path
+
+
+def test_what_is_shipped_is_found_by_name(shelf: Path) -> None:
+    assert pretrained.shipped_names() == ["tiny"]
+    assert pretrained.shipped_folder("tiny") == shelf / "tiny"
+    assert GanConfig(pretrained="tiny").pretrained == "tiny"
+
+
+@pytest.mark.parametrize("name", ["tinny", "", "..", "tiny/.", "/tmp"])
+def test_other_names_are_refused(shelf: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="expected one of tiny, found") as caught:
+        pretrained.shipped_folder(name)
+    assert ("did you mean tiny?" in str(caught.value)) is (name in ("tinny", "tiny/."))
+
+
+def test_nothing_shipped_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "_HERE", tmp_path)
+    assert pretrained.shipped_names() == []
+    with pytest.raises(ValueError, match=r"expected one of \(none are shipped\), found 'mnist'"):
+        pretrained.shipped_folder("mnist")
+
+
+def test_the_identity_follows_from_every_file(shelf: Path) -> None:
+    identities = {pretrained.shipped_identity("tiny")}
+    assert pretrained.shipped_identity("tiny") in identities
+    for path in sorted((shelf / "tiny").iterdir()):
+        path.write_bytes(path.read_bytes() + b" ")
+        identities.add(pretrained.shipped_identity("tiny"))
+    assert len(identities) == 4
+    assert all(identity.startswith("tiny:") for identity in identities)
+
+
+@pytest.mark.parametrize("name", pretrained.shipped_names())
+def test_what_is_shipped_fits_its_description(name: str) -> None:
+    folder = pretrained.shipped_folder(name)
+    facts = read_json(folder / "gan.json")
+    load_weights(Generator(facts["latent_dim"], facts["width"], facts["image_shape"]), folder / "generator.safetensors")
+    discriminator = Discriminator(facts["discriminator_width"], facts["image_shape"])
+    load_weights(discriminator, folder / "discriminator.safetensors")

@@ -1,0 +1,113 @@
+"""The U-Net for any image size, its loss and its training."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Tensor
+from torch.nn import functional
+
+from components.classifier import Classifier
+from components.data import DataSplit
+from components.training import drawn_from, freeze
+from components.unet import UNet, UNetConfig, UNetTraining
+from tests.tiny import tiny_split
+
+SPLIT = DataSplit.of(tiny_split(24))
+with drawn_from(0):
+    JUDGE = freeze(Classifier("A", (1, 8, 8), 4))
+
+
+def blurred(images: Tensor) -> Tensor:
+    """What a weak generator might make of them."""
+    return functional.avg_pool2d(images, 3, 1, 1)
+
+
+def training_of(**settings: object) -> UNetTraining:
+    config = UNetConfig.model_validate({"width": 4, "depth": 1, "epochs": 4, "batch_size": 8, **settings})
+    return UNetTraining(config, blurred(SPLIT.images), SPLIT.images, SPLIT.labels, JUDGE, seed=0)
+
+
+@given(
+    channels=st.sampled_from([1, 3]),
+    height=st.integers(1, 11),
+    width=st.integers(1, 11),
+    depth=st.integers(1, 3),
+    extra=st.integers(0, 2),
+    seed=st.integers(0, 9),
+)
+def test_any_image_size(channels: int, height: int, width: int, depth: int, extra: int, seed: int) -> None:
+    with drawn_from(seed):
+        unet = UNet(channels, 2, depth, channels + extra).eval()
+        images = torch.rand(3, channels + extra, height, width)
+        assert torch.equal(unet(images), images[:, :channels])  # before training it changes nothing
+        torch.nn.init.normal_(unet.out.weight, std=5)
+        denoised = unet(images)
+    assert denoised.shape == (3, channels, height, width)
+    assert 0 <= float(denoised.min()) <= float(denoised.max()) <= 1
+
+
+def test_an_image_does_not_depend_on_its_neighbours() -> None:
+    unet = UNet(1, 4, 2).double().eval()
+    torch.nn.init.normal_(unet.out.weight)
+    images = torch.rand(5, 1, 5, 7).double()
+    torch.testing.assert_close(unet(images)[2:3], unet(images[2:3]))
+
+
+@pytest.mark.parametrize("layer", ["logits", "penultimate", "conv2"])
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_the_loss_is_equation_3(layer: str, norm: str) -> None:
+    weights = {"pixel_weight": 0.5, "high_level_weight": 0.25, "label_weight": 2.0}
+    training = training_of(layer=layer, norm=norm, **weights)
+    generated = blurred(SPLIT.images)
+    denoised = training.unet.eval()(generated)
+    seen = JUDGE.features(denoised, layer) - JUDGE.features(SPLIT.images, layer)
+    expected = (
+        0.5 * (denoised - SPLIT.images).abs().mean()
+        + 0.25 * (seen.abs() if norm == "l1" else seen.square()).mean()
+        + 2.0 * functional.cross_entropy(JUDGE(denoised), SPLIT.labels)
+    )
+    torch.testing.assert_close(training.loss(generated, SPLIT.images, SPLIT.labels), expected)
+    whole = training.validation_loss(generated, SPLIT.images, SPLIT.labels)
+    in_parts = training.validation_loss(generated, SPLIT.images, SPLIT.labels, batch_size=7)
+    assert whole == pytest.approx(float(expected), rel=1e-5)
+    assert in_parts == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("only", ["pixel_weight", "high_level_weight", "label_weight"])
+def test_every_term_trains_by_itself_and_leaves_the_classifier_alone(only: str) -> None:
+    before = {name: value.clone() for name, value in JUDGE.state_dict().items()}
+    settings = {"pixel_weight": 0.0, "high_level_weight": 0.0, "label_weight": 0.0, only: 1.0, "epochs": 8}
+    losses = [row["loss"] for row in training_of(**settings)]
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(value, before[name]) for name, value in JUDGE.state_dict().items())
+    assert not JUDGE.training
+
+
+def test_training_denoises() -> None:
+    training = training_of(epochs=15, learning_rate=1e-2)
+    generated = blurred(SPLIT.images)
+    before = training.validation_loss(generated, SPLIT.images, SPLIT.labels)
+    training.run()
+    assert not training.unet.training
+    assert training.validation_loss(generated, SPLIT.images, SPLIT.labels) < 0.7 * before
+
+
+def test_bfloat16_trains_float32_weights() -> None:
+    training = training_of(precision="bfloat16", epochs=1)
+    assert training.run()["loss"] > 0
+    assert all(parameter.dtype == torch.float32 for parameter in training.unet.parameters())
+
+
+def test_an_unknown_layer_is_refused() -> None:
+    with pytest.raises(ValueError, match="layer: expected one of"):
+        training_of(layer="conv9").run()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"depth": 0}, {"pixel_weight": -1}, {"norm": "l3"}, {"images": 1}, {"precision": "float16"}]
+)
+def test_settings_out_of_bounds_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        UNetConfig.model_validate(wrong)
