@@ -94,15 +94,19 @@ class Classifier(nn.Module):
         Raises:
             ValueError: no layer has that name.
         """
+        return self.features_and_logits(images, layer)[0]
+
+    def features_and_logits(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+        """The named layer's output and the logits (N, classes) of `images`, in one pass. Raises as `features` does."""
         layer = self.layer_names[-2] if layer == "penultimate" else layer
         if layer not in self.layers:
             known = ", ".join(self.layer_names)
             raise ValueError(f"layer: expected one of {known} or penultimate, found {layer!r}")
+        outputs = {}
         for name, module in self.layers.items():
             images = module(images)
-            if name == layer:
-                break
-        return images
+            outputs[name] = images
+        return outputs[layer], images
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch_size: int = 500) -> Tensor:

@@ -73,6 +73,7 @@ class Defense(nn.Module):
         self.unet = freeze(unet).to(projector.device)
         self.classifier = freeze(classifier).to(projector.device)
         self.discriminator = freeze(discriminator).to(projector.device)
+        self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of the purified images."""

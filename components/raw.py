@@ -48,7 +48,7 @@ def _read_split(images_path: Path, labels_path: Path) -> RawSplit:
     labels = read_idx(labels_path)
     if labels.ndim != 1:
         raise DataError(f"{labels_path}: magic: expected labels (1 dimension), found {_sizes(labels)} values")
-    images = _channels_first(images_path, read_idx(images_path))
+    images = channels_first(images_path, read_idx(images_path))
     if images.size == 0:
         raise DataError(f"{images_path}: sizes: expected at least one pixel, found {_sizes(images)}")
     if len(images) != len(labels):
@@ -56,7 +56,7 @@ def _read_split(images_path: Path, labels_path: Path) -> RawSplit:
     return RawSplit(images, labels)
 
 
-def _channels_first(path: Path, images: Bytes) -> Bytes:
+def channels_first(path: Path, images: Bytes) -> Bytes:
     """(N, H, W), (N, H, W, C) or (N, C, H, W) → (N, C, H, W)."""
     if images.ndim == 3:
         return images[:, None]

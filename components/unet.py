@@ -43,6 +43,10 @@ class RepresentationClassifier(Protocol):
         """Images → the named layer's output."""
         ...
 
+    def features_and_logits(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+        """Images → the named layer's output, and the logits, in one pass."""
+        ...
+
 
 class UNet(nn.Module):
     """Generated images (N, C, H, W) in [0, 1] → denoised images of the same shape and range.
@@ -142,15 +146,17 @@ class UNetTraining(Training):
         config = self.config
         denoised = self.unet(generated)
         loss: Tensor = config.pixel_weight * (denoised - originals).abs().mean()
+        if not (config.high_level_weight or config.label_weight):
+            return loss
+        seen, logits = self.classifier.features_and_logits(denoised, config.layer)
         if config.high_level_weight:
             with torch.no_grad():
                 wanted = self.classifier.features(originals, config.layer)
-            difference = self.classifier.features(denoised, config.layer) - wanted
-            loss = loss + config.high_level_weight * (
-                difference.abs().mean() if config.norm == "l1" else difference.square().mean()
-            )
+            difference = seen - wanted
+            size = difference.abs() if config.norm == "l1" else difference.square()
+            loss = loss + config.high_level_weight * size.mean()
         if config.label_weight:
-            loss = loss + config.label_weight * functional.cross_entropy(self.classifier(denoised), labels)
+            loss = loss + config.label_weight * functional.cross_entropy(logits, labels)
         return loss
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from components.config import nearest
+from components.files import read_json
 
 _HERE = Path(__file__).parent
 _FILES = ("gan.json", "generator.safetensors", "discriminator.safetensors")
@@ -23,6 +24,15 @@ def shipped_folder(name: str) -> Path:
         known = ", ".join(names) or "(none are shipped)"
         raise ValueError(f"expected one of {known}, found {name!r}{nearest(name, names)}")
     return _HERE / name
+
+
+def described(name: str) -> str:
+    """One sentence that says where a shipped generator comes from, for reports."""
+    facts = read_json(shipped_folder(name) / "gan.json")["trained"]
+    return (
+        f"Generator and discriminator are the pair '{name}' that comes with the project, trained beforehand on "
+        f"{facts['images']:,} images of {facts['data']} by: {facts['command']}"
+    )
 
 
 def shipped_identity(name: str) -> str:

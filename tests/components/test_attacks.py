@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ def reference(images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
     return torch.stack(attacked)
 
 
+@settings(max_examples=30, deadline=None)
 @given(epsilon=st.floats(0, 1), n=st.integers(1, 9), training=st.booleans())
 def test_fgsm_is_its_formula(epsilon: float, n: int, training: bool) -> None:
     expected = reference(IMAGES[:n], LABELS[:n], epsilon)

@@ -2,40 +2,28 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from components.data import DataSplit
-from components.gan import Discriminator, GanConfig, GanTraining, Generator, NonSaturatingR1, WassersteinGP
-from components.training import drawn_from
+from components.gan import Discriminator, GanConfig, GanTraining, NonSaturatingR1, WassersteinGP
 from tests.tiny import tiny_split
+from tests.tiny_networks import generator_of
 
 SIZES = [(1, 8, 8), (3, 12, 10), (1, 28, 28), (2, 9, 15)]
 
 
-def generator_of(shape: tuple[int, ...], latent_dim: int = 5, seed: int = 0) -> Generator:
-    """A generator in double precision whose normalisation has seen something."""
-    with drawn_from(seed):
-        generator = Generator(latent_dim, 4, shape).double()
-        for _ in range(3):
-            generator(torch.randn(16, latent_dim).double())
-        for layer in generator.modules():
-            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                nn.init.normal_(layer.weight)
-                nn.init.normal_(layer.bias)
-    return generator.eval()
-
-
 @pytest.mark.parametrize("shape", SIZES)
 def test_images_have_the_size_and_range_asked_for(shape: tuple[int, ...]) -> None:
-    images = generator_of(shape)(10 * torch.randn(6, 5).double())
+    images = generator_of(shape)(10 * torch.randn(6, 5).double()).detach()
     assert images.shape == (6, *shape)
     assert 0 <= float(images.min()) < float(images.max()) <= 1
     assert Discriminator(4, shape).double()(images).shape == (6,)
 
 
+@settings(max_examples=30, deadline=None)
 @given(size=st.sampled_from(SIZES), latent_dim=st.integers(1, 6), seed=st.integers(0, 99))
 def test_a_folded_generator_makes_the_same_images(
     size: tuple[int, ...], latent_dim: int, seed: int
@@ -131,7 +119,7 @@ def test_the_averaged_generators_normalisation_is_measured_on_its_own_weights() 
         outputs = linear(latents)
     spread = outputs.std(0)
     assert float(((norm.running_mean - outputs.mean(0)) / spread).abs().max()) < 0.5
-    assert 0.6 < float((norm.running_var.sqrt() / spread).min())
+    assert float((norm.running_var.sqrt() / spread).min()) > 0.6
     assert float((norm.running_var.sqrt() / spread).max()) < 1.5
 
 

@@ -1,0 +1,42 @@
+"""Networks that are real, small and quick to make."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from components.classifier import Classifier
+from components.defense import Defense
+from components.gan import Discriminator, Generator
+from components.projector import Projector, ProjectorConfig
+from components.training import drawn_from
+from components.unet import UNet
+
+
+def generator_of(shape: Sequence[int] = (1, 8, 8), latent_dim: int = 5, seed: int = 0) -> Generator:
+    """A generator in double precision, in which rounding cannot flip a tie, whose normalisation has seen something."""
+    with drawn_from(seed):
+        generator = Generator(latent_dim, 4, shape).double()
+        for _ in range(3):
+            generator(torch.randn(16, latent_dim).double())
+        for layer in generator.modules():
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                nn.init.normal_(layer.weight)
+                nn.init.normal_(layer.bias)
+        nn.init.normal_(generator.out.weight, std=0.5)  # images that differ from each other
+    return generator.eval()
+
+
+def defense_of(shape: Sequence[int] = (1, 8, 8), classes: int = 4, seed: int = 0, **projector: object) -> Defense:
+    """A defense of untrained networks that does something to every image."""
+    settings = {"restarts": 2, "steps": 3, "bank_size": 16, **projector}
+    generator = generator_of(shape, seed=seed).float()
+    with drawn_from(seed):
+        discriminator = Discriminator(4, shape)
+        unet = UNet(shape[0], 4, 1)
+        nn.init.normal_(unet.out.weight)
+        classifier = Classifier("D", shape, classes)
+    searcher = Projector(
+        generator, ProjectorConfig.model_validate(settings), discriminator=discriminator, seed=seed
+    )
+    return Defense(searcher, unet, classifier, discriminator)

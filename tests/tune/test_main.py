@@ -1,0 +1,108 @@
+"""`python -m tune`: its commands, quick help, and errors in one line."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.tune.experiment_fixture import write_experiment
+from tune import __main__ as entry
+from tune.cli_help import summary
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_help_names_every_command_without_importing_them() -> None:
+    code = (
+        "import sys; from tune.__main__ import main; status = main(['--help']);"
+        "heavy = {'torch', 'ray', 'optuna', 'matplotlib', 'pyarrow'} & set(sys.modules);"
+        "sys.exit(f'{heavy}' if heavy else status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("search", "report", "compare", "purify", "store"):
+        assert f"\n  {name} " in done.stdout
+
+
+@pytest.mark.parametrize("name", ["purify", "store"])
+def test_what_stands_in_says_what_it_stands_for(name: str) -> None:
+    command = getattr(import_module(entry._ELSEWHERE[name]), name)
+    assert summary(entry.COMMANDS[name]) == summary(command)
+
+
+@pytest.mark.parametrize("name", ["report", "compare", "purify", "store"])
+def test_each_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"usage: python -m tune {name}" in shown
+    assert summary(entry.COMMANDS[name]) in " ".join(shown.split())
+
+
+def test_report_and_compare_work_from_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = (str(write_experiment(tmp_path / name, trials=4, seeds=0)) for name in ("one", "two"))
+    assert entry.main(["report", one]) == 0
+    assert capsys.readouterr().out == f"{one}/report.html\n"
+    assert entry.main(["compare", one, two, "--out", str(tmp_path / "both")]) == 0
+    assert "one" in capsys.readouterr().out
+    assert (tmp_path / "both" / "compare.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "expected one of search, report, compare, purify, store, found nothing"),
+        (["serch"], "expected one of search, report, compare, purify, store, found 'serch'; did you mean search?"),
+        (["report"], "FOLDER: expected text, found nothing"),
+        (["report", "{none}"], "{none}"),
+        (["compare", "{none}"], "folders: expected at least two searches to compare, found 1"),
+        (["compare", "{none}", "{none}"], "{none}"),
+        (["purify", "{none}", "a.png"], "--out: expected text, found nothing"),
+        (["purify", "{none}", "a.png", "--out", "{none}"], "{none}: expected a saved defense, found no manifest.json"),
+        (["store", "{none}"], "{none}: expected a storage with a folder store/, found none"),
+        (["store", "{none}", "--yes"], "--yes: expected together with --prune, found alone"),
+        (["store", "ftp:x://y"], "storage: expected a folder or an address like s3://bucket/folder"),
+    ],
+)
+def test_refusals_are_one_line_and_status_2(
+    argv: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    none = str(tmp_path / "none")
+    assert entry.main([word.replace("{none}", none) for word in argv]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert message.replace("{none}", none) in captured.err.splitlines()[0]
+    assert not Path(none).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(OSError(28, "No space left on device"), 1), (KeyboardInterrupt(), 130), (ValueError("x"), 2)]
+)
+def test_failures_have_a_status_of_their_own(
+    error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(folder: str) -> int:
+        raise error
+
+    monkeypatch.setitem(entry.COMMANDS, "report", fail)
+    assert entry.main(["report", "x"]) == status
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_search_is_handed_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setitem(entry.COMMANDS, "search", lambda: 0)
+    monkeypatch.setattr(entry, "search", lambda: seen.append(sys.argv[1:]) or 7)
+    monkeypatch.setattr(sys, "argv", ["python -m tune", "search", "--space", "smoke"])
+    assert entry.main() == 7
+    assert seen == [["--space", "smoke"]]
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tune", "nonsense"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("help: python -m tune --help\n")
