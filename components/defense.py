@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from components.classifier import Classifier
 from components.config import explain
+from components.encoder import Encoder
 from components.files import read_json, sha256_file, write_atomic, write_json
 from components.gan import Discriminator, Generator
 from components.projector import Projector, ProjectorConfig
@@ -126,12 +127,18 @@ class Defense(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "manifest.json").unlink(missing_ok=True)  # until the new one stands, this is no defense
         write_json(folder / "defense.json", self._description())
-        for name in _PARTS:
-            part = getattr(self.projector if name == "generator" else self, name)
+        for name, part in self._parts().items():
             tensors = {key: value.detach().cpu().contiguous() for key, value in part.state_dict().items()}
             write_atomic(folder / f"{name}.safetensors", save(tensors))
-        hashes = {name: sha256_file(folder / name) for name in _FILES}
+        files = ["defense.json", *(f"{name}.safetensors" for name in self._parts())]
+        hashes = {name: sha256_file(folder / name) for name in files}
         write_json(folder / "manifest.json", {"format": FORMAT, "sha256": hashes})
+
+    def _parts(self) -> dict[str, nn.Module]:
+        parts: dict[str, Any] = {"generator": self.projector.generator, "discriminator": self.discriminator}
+        if self.projector.config.init == "encoder":
+            parts["encoder"] = self.projector.encoder
+        return {**parts, "unet": self.unet, "classifier": self.classifier}
 
     def _description(self) -> dict[str, Any]:
         generator: Any = self.projector.generator
@@ -141,6 +148,7 @@ class Defense(nn.Module):
             "classifier": {"architecture": self.classifier.architecture, "classes": self.classifier.classes},
             "generator": {"latent_dim": generator.latent_dim, "width": generator.width},
             "discriminator": {"width": self.discriminator.width},
+            "encoder": {"width": getattr(self.projector.encoder, "width", 0)},
             "unet": {"width": unet.width, "depth": unet.depth, "input_channels": unet.input_channels},
             "projector": {**self.projector.config.model_dump(), "seed": self.projector.seed},
         }
@@ -154,18 +162,23 @@ class Defense(nn.Module):
         """
         folder = Path(folder)
         _verify(folder)
-        generator, discriminator, unet, classifier, config, seed = _described(folder / "defense.json")
-        parts = {"generator": generator, "discriminator": discriminator, "unet": unet, "classifier": classifier}
+        parts, config, seed = _described(folder / "defense.json")
         for name, part in parts.items():
+            _verify_file(folder, f"{name}.safetensors")
             load_weights(part, folder / f"{name}.safetensors")
             freeze(part).to(device)
-        projector = Projector(generator, config, discriminator=discriminator, seed=seed, device=device)
-        return cls(projector, unet, classifier, discriminator)
+        projector = Projector(
+            parts["generator"],
+            config,
+            discriminator=parts["discriminator"],
+            encoder=parts.get("encoder"),
+            seed=seed,
+            device=device,
+        )
+        return cls(projector, parts["unet"], parts["classifier"], parts["discriminator"])
 
 
-_PARTS = ("generator", "discriminator", "unet", "classifier")
-_FILES = ("defense.json", *(f"{name}.safetensors" for name in _PARTS))
-_Described = tuple[Generator, Discriminator, UNet, Classifier, ProjectorConfig, int]
+_Described = tuple[dict[str, Any], ProjectorConfig, int]
 
 
 def _described(path: Path) -> _Described:
@@ -175,14 +188,17 @@ def _described(path: Path) -> _Described:
         shape = tuple(described["image_shape"])
         settings = dict(described["projector"])
         seed = int(settings.pop("seed"))
-        return (
-            Generator(**described["generator"], image_shape=shape),
-            Discriminator(**described["discriminator"], image_shape=shape),
-            UNet(shape[0], **described["unet"]),
-            Classifier(**described["classifier"], image_shape=shape),
-            ProjectorConfig.model_validate(settings),
-            seed,
-        )
+        config = ProjectorConfig.model_validate(settings)
+        parts: dict[str, Any] = {
+            "generator": Generator(**described["generator"], image_shape=shape),
+            "discriminator": Discriminator(**described["discriminator"], image_shape=shape),
+            "unet": UNet(shape[0], **described["unet"]),
+            "classifier": Classifier(**described["classifier"], image_shape=shape),
+        }
+        if config.init == "encoder":
+            latent_dim = described["generator"]["latent_dim"]
+            parts["encoder"] = Encoder(latent_dim, described["encoder"]["width"], shape)
+        return parts, config, seed
     except ValidationError as error:
         raise DefenseError(explain(error, ProjectorConfig, str(path))) from error
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -214,20 +230,28 @@ def in_batches(module: nn.Module, images: Tensor, device: torch.device, size: in
 
 
 def _verify(folder: Path) -> None:
-    """Checks every file against the manifest."""
+    """Checks the manifest, and the description against it."""
+    if (version := _manifest(folder)[0]) != FORMAT:
+        raise DefenseError(f"{folder / 'manifest.json'}: expected format {FORMAT}, found {version!r}")
+    _verify_file(folder, "defense.json")
+
+
+def _verify_file(folder: Path, name: str) -> None:
+    """Checks one file against the manifest."""
+    expected = _manifest(folder)[1]
+    if name not in expected or not (folder / name).is_file():
+        raise DefenseError(f"{folder / name}: expected a file of the saved defense, found none")
+    if sha256_file(folder / name) != expected[name]:
+        found = "found another; the file is damaged"
+        raise DefenseError(f"{folder / name}: expected sha256 {expected[name][:12]}…, {found}")
+
+
+def _manifest(folder: Path) -> tuple[Any, dict[str, str]]:
     path = folder / "manifest.json"
     try:
         manifest = read_json(path)
-        version, expected = manifest["format"], {str(name): str(sha) for name, sha in manifest["sha256"].items()}
+        return manifest["format"], {str(name): str(sha) for name, sha in manifest["sha256"].items()}
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DefenseError(f"{folder}: expected a saved defense, found no manifest.json") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise DefenseError(f"{path}: expected a manifest, found {error!r}") from error
-    if version != FORMAT:
-        raise DefenseError(f"{path}: expected format {FORMAT}, found {version!r}")
-    for name in _FILES:
-        if name not in expected or not (folder / name).is_file():
-            raise DefenseError(f"{folder / name}: expected a file of the saved defense, found none")
-        if sha256_file(folder / name) != expected[name]:
-            found = "found another; the file is damaged"
-            raise DefenseError(f"{folder / name}: expected sha256 {expected[name][:12]}…, {found}")

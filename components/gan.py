@@ -30,6 +30,8 @@ class GanConfig(Config):
     batch_size: int = Field(default=64, ge=2)  # images per step
     learning_rate: float | None = Field(default=None, gt=0, le=1)  # Adam's, of both; none = the loss's own
     average: float = Field(default=0.999, ge=0, lt=1)  # decay of the running average of the generator's weights
+    encoder_steps: int = Field(default=0, ge=0)  # of an encoder for projector.init: encoder; 0 = none
+    encoder_width: int = Field(default=32, ge=1, le=1024)  # channels of the encoder's first map
     pretrained: str | None = None  # a pair that comes with the project, such as mnist; null = train one
 
     @field_validator("pretrained")

@@ -39,7 +39,8 @@ class ProjectorConfig(Config):
     steps: int = Field(default=60, ge=1, le=100_000)  # L, gradient steps per start
     distance: Literal["l2", "huber", "insensitive"] = "insensitive"  # l2 as published; insensitive: free to tolerance
     tolerance: float = Field(default=0.3, ge=0, le=1)  # where huber turns linear, or insensitive begins
-    init: Literal["random", "bank"] = "bank"  # random as published; bank: the nearest of many drawn images
+    init: Literal["random", "bank", "encoder"] = "bank"  # random as published; bank: nearest drawn; encoder: a guess
+    spread: float = Field(default=0.5, ge=0)  # of the further restarts around the encoder's guess, per latent
     bank_size: int = Field(default=8192, ge=1, le=1_000_000)  # images drawn for init: bank
     optimizer: Literal["sgd", "adam"] = "adam"  # sgd (with momentum) as published
     learning_rate: float = Field(default=0.1, gt=0, le=1000)  # published for sgd: 10
@@ -77,6 +78,7 @@ class Projector:
         generator: trained; a frozen copy with folded normalisation is used.
         config: how to search.
         discriminator: scores realism; needed where `config.realism_weight` is positive.
+        encoder: images → latents; needed for `init: encoder`.
         seed: of the starts.
         device: where to compute.
     """
@@ -87,12 +89,16 @@ class Projector:
         config: ProjectorConfig | None = None,
         *,
         discriminator: nn.Module | None = None,
+        encoder: nn.Module | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config or ProjectorConfig()
         if self.config.realism_weight and discriminator is None:
             raise ValueError("realism_weight: expected 0 or a discriminator to score realism, found none")
+        if self.config.init == "encoder" and encoder is None:
+            raise ValueError("init: expected random or bank, or an encoder to start from, found none")
+        self.encoder = None if encoder is None else encoder.eval().to(device)
         self.generator, self.discriminator, self.seed = generator, discriminator, seed
         self.device = torch.device(device)
         self._folded = generator.folded().to(self.device, _DTYPES[self.config.precision])
@@ -212,6 +218,8 @@ class Projector:
             dim, restarts = self.generator.latent_dim, range(self.config.restarts)
             draws = torch.cat([_draw(1, dim, mix(self.seed, restart)) for restart in restarts])
             return draws.to(images).expand(len(images), -1, -1).contiguous()
+        if self.config.init == "encoder":
+            return self._guesses(images)
         latents, drawn = self._bank_on(images)
         flat = images.flatten(1)
         # ‖x − b‖² without ‖x‖², which is the same for every b: one matrix product finds candidates …
@@ -222,6 +230,15 @@ class Projector:
         # must be those of r, and the candidates for R are more than those for r where R is above that size.
         ordered = [self._ordered(group, drawn, images) for group in candidates.split(_CANDIDATES, 1)]
         return latents[torch.cat(ordered, 1)[:, : self.config.restarts]]
+
+    @torch.no_grad()
+    def _guesses(self, images: Tensor) -> Tensor:
+        """The encoder's guess, and others around it that are shared by all images, each from a seed of its own."""
+        assert self.encoder is not None
+        dim, others = self.generator.latent_dim, range(1, self.config.restarts)
+        offsets = [torch.zeros(1, dim), *(_draw(1, dim, mix(self.seed, restart)) for restart in others)]
+        guess: Tensor = self.encoder(images)
+        return guess.unsqueeze(1) + self.config.spread * torch.cat(offsets).to(images)
 
     def _ordered(self, candidates: Tensor, drawn: Tensor, images: Tensor) -> Tensor:
         """Rows of the bank, int64 (n, K), from the nearest to the farthest by the configured distance."""

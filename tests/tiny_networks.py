@@ -7,6 +7,7 @@ from torch import nn
 
 from components.classifier import Classifier
 from components.defense import Defense
+from components.encoder import Encoder
 from components.gan import Discriminator, Generator
 from components.projector import Projector, ProjectorConfig
 from components.training import drawn_from
@@ -27,16 +28,25 @@ def generator_of(shape: Sequence[int] = (1, 8, 8), latent_dim: int = 5, seed: in
     return generator.eval()
 
 
+def encoder_of(shape: Sequence[int] = (1, 8, 8), latent_dim: int = 5, seed: int = 0) -> Encoder:
+    """An encoder in double precision, for `generator_of` of the same arguments."""
+    with drawn_from(seed):
+        encoder = Encoder(latent_dim, 4, (shape[0], shape[1], shape[2])).double()
+        for _ in range(3):
+            encoder(torch.rand(16, *shape).double())
+    return encoder.eval()
+
+
 def defense_of(shape: Sequence[int] = (1, 8, 8), classes: int = 4, seed: int = 0, **projector: object) -> Defense:
     """A defense of untrained networks that does something to every image."""
     settings = {"restarts": 2, "steps": 3, "bank_size": 16, **projector}
     generator = generator_of(shape, seed=seed).float()
+    encoder = encoder_of(shape, seed=seed).float()
     with drawn_from(seed):
         discriminator = Discriminator(4, shape)
         unet = UNet(shape[0], 4, 1)
         nn.init.normal_(unet.out.weight)
         classifier = Classifier("D", shape, classes)
-    searcher = Projector(
-        generator, ProjectorConfig.model_validate(settings), discriminator=discriminator, seed=seed
-    )
+    config = ProjectorConfig.model_validate(settings)
+    searcher = Projector(generator, config, discriminator=discriminator, encoder=encoder, seed=seed)
     return Defense(searcher, unet, classifier, discriminator)

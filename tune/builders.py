@@ -15,6 +15,7 @@ from components.attacks import attack
 from components.classifier import Classifier, ClassifierTraining
 from components.data import DataSplit
 from components.defense import in_batches, load_weights
+from components.encoder import Encoder, EncoderTraining
 from components.files import read_json, write_json
 from components.gan import Discriminator, GanConfig, GanTraining, Generator
 from components.metrics import agreement, frechet_distance, threshold
@@ -46,19 +47,37 @@ def gan(job: Job) -> None:
     config = job.config.gan
     if config.pretrained:
         source = shipped_folder(config.pretrained)
-        for name in ("generator.safetensors", "discriminator.safetensors", "gan.json"):
-            (job.draft.folder / name).write_bytes((source / name).read_bytes())
+        for path in source.glob("*.*"):
+            (job.draft.folder / path.name).write_bytes(path.read_bytes())
         return
     training = GanTraining(config, job.data.train.images, job.seed, job.device)
     _write_history(job, job.train(training, lambda: _judge(job, training.generator, PROBE_IMAGES)))
+    if config.encoder_steps:
+        _train_encoder(job, training.generator)
     _write_weights(job, "generator", training.generator)
     _write_weights(job, "discriminator", training.discriminator)
     shape = {
         "latent_dim": config.latent_dim,
         "width": config.width,
         "discriminator_width": config.discriminator_width,
+        "encoder_width": config.encoder_width if config.encoder_steps else 0,
     }
     write_json(job.draft.folder / "gan.json", {**shape, "image_shape": list(job.data.image_shape)})
+
+
+def _train_encoder(job: Job, generator: Generator) -> None:
+    config = job.config.gan
+    training = EncoderTraining(
+        generator,
+        job.data.image_shape,
+        width=config.encoder_width,
+        steps=config.encoder_steps,
+        steps_per_epoch=config.steps_per_epoch,
+        seed=job.seed,
+        device=job.device,
+    )
+    job.train(training, no_measurement, "encoder")
+    _write_weights(job, "encoder", training.encoder)
 
 
 def shipped_gan(config: GanConfig) -> str | None:
@@ -141,7 +160,7 @@ def unet(job: Job) -> None:
 
 def score_gan(job: Job) -> None:
     """Judges a generator on all validation images."""
-    judge, (generator, _) = classifier_of(job), gan_of(job)
+    judge, (generator, *_) = classifier_of(job), gan_of(job)
     held = job.data.split("validation")
     job.draft.metrics.update(
         _judge(job, generator, len(held)), pso=agreement(judge.predict(held.images), held.labels)
@@ -208,14 +227,14 @@ def read_classifier(folder: Path, config: ExperimentConfig, data: Development) -
     return network
 
 
-def gan_of(job: Job) -> tuple[Generator, Discriminator]:
-    """Generator and discriminator, frozen, on the job's device."""
+def gan_of(job: Job) -> tuple[Generator, Discriminator, Encoder | None]:
+    """Generator, discriminator and, where one was trained, encoder, frozen, on the job's device."""
     (artifact,) = job.artifacts["gan"]
     return read_gan(artifact.folder, job.device)
 
 
-def read_gan(folder: Path, device: torch.device) -> tuple[Generator, Discriminator]:
-    """Generator and discriminator from a folder with `gan.json`, frozen."""
+def read_gan(folder: Path, device: torch.device) -> tuple[Generator, Discriminator, Encoder | None]:
+    """Generator, discriminator and, where there is one, encoder from a folder with `gan.json`, frozen."""
     facts = read_json(folder / "gan.json")
     generator = Generator(facts["latent_dim"], facts["width"], tuple(facts["image_shape"]))
     discriminator = Discriminator(facts["discriminator_width"], tuple(facts["image_shape"]))
@@ -223,7 +242,12 @@ def read_gan(folder: Path, device: torch.device) -> tuple[Generator, Discriminat
     load_weights(discriminator, folder / "discriminator.safetensors")
     freeze(generator)
     freeze(discriminator)
-    return generator.to(device), discriminator.to(device)
+    encoder = None
+    if facts["encoder_width"]:
+        encoder = Encoder(facts["latent_dim"], facts["encoder_width"], tuple(facts["image_shape"]))
+        load_weights(encoder, folder / "encoder.safetensors")
+        freeze(encoder).to(device)
+    return generator.to(device), discriminator.to(device), encoder
 
 
 def read_unet(folder: Path, config: ExperimentConfig, data: Development) -> UNet:
@@ -254,10 +278,12 @@ def chosen(job: Job, stage: str) -> Projection:
 
 def projector_of(job: Job) -> Projector:
     """The projector with the largest restarts and steps of the search."""
-    generator, discriminator = gan_of(job)
+    generator, discriminator, encoder = gan_of(job)
     bounds = {"restarts": max(job.bounds.restarts), "steps": max(job.bounds.steps)}
     config = job.config.projector.model_copy(update=bounds)
-    return Projector(generator, config, discriminator=discriminator, seed=job.seed, device=job.device)
+    return Projector(
+        generator, config, discriminator=discriminator, encoder=encoder, seed=job.seed, device=job.device
+    )
 
 
 def _attack(job: Job, split: DataSplit) -> None:

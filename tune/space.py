@@ -123,10 +123,8 @@ class SearchSpace:
             SpaceError: no such field, or one that is not a number.
         """
         values = self.ranges.get(key)
-        if isinstance(values, Interval):
-            possible = (values.high, *self._otherwise(key))
-        else:
-            possible = self.values(key) or ()
+        listed = self.values(key) or ()
+        possible = (values.high, *self._otherwise(key)) if isinstance(values, Interval) else listed
         numbers = [value for value in possible if isinstance(value, int | float)]
         if not numbers:
             raise SpaceError(f"{key}: expected a field with numbers, found {found(possible)} ({self.source})")

@@ -130,6 +130,17 @@ def test_batches_change_nothing() -> None:
     assert not in_batches(module, images, torch.device("cpu")).requires_grad
 
 
+def test_an_encoder_is_saved_with_what_starts_from_it(tmp_path: Path) -> None:
+    defense = defense_of(init="encoder")
+    defense.save(tmp_path / "guessing")
+    assert (tmp_path / "guessing" / "encoder.safetensors").is_file()
+    images = images_of(5, (1, 8, 8))
+    assert torch.equal(Defense.load(tmp_path / "guessing")(images), defense(images))
+    (tmp_path / "guessing" / "encoder.safetensors").unlink()
+    with pytest.raises(DefenseError, match=r"encoder\.safetensors: expected a file of the saved defense"):
+        Defense.load(tmp_path / "guessing")
+
+
 @each_shape
 @pytest.mark.parametrize("realism_weight", [0.0, 0.1])
 def test_what_is_saved_comes_back(

@@ -14,10 +14,11 @@ from torch.nn import functional
 from components.gan import Discriminator
 from components.projector import Projection, ProjectionTrace, Projector, ProjectorConfig
 from components.training import drawn_from, freeze, mix
-from tests.tiny_networks import generator_of
+from tests.tiny_networks import encoder_of, generator_of
 
 GENERATOR = generator_of()
 FOLDED = GENERATOR.folded()
+ENCODER = encoder_of()
 with drawn_from(1):
     DISCRIMINATOR = freeze(Discriminator(4, (1, 8, 8)).double())
     IMAGES = torch.rand(7, 1, 8, 8).double()
@@ -31,7 +32,7 @@ configs = st.fixed_dictionaries(
     {
         "distance": st.sampled_from(["l2", "huber", "insensitive"]),
         "tolerance": st.sampled_from([0.05, 0.2]),
-        "init": st.sampled_from(["random", "bank"]),
+        "init": st.sampled_from(["random", "bank", "encoder"]),
         "bank_size": st.sampled_from([8, 100]),
         "optimizer": st.sampled_from(["sgd", "adam"]),
         "learning_rate": st.sampled_from([0.05, 0.5]),
@@ -45,7 +46,7 @@ configs = st.fixed_dictionaries(
 
 def projector_of(seed: int = 0, **given: Any) -> Projector:
     config = ProjectorConfig.model_validate({"restarts": 3, "steps": 4, "bank_size": 32, **given})
-    return Projector(GENERATOR, config, discriminator=DISCRIMINATOR, seed=seed)
+    return Projector(GENERATOR, config, discriminator=DISCRIMINATOR, encoder=ENCODER, seed=seed)
 
 
 def assert_equal(one: Projection, other: Projection) -> None:
@@ -62,6 +63,11 @@ def starts_of(image: Tensor, config: ProjectorConfig, seed: int) -> Tensor:
 
     if config.init == "random":
         return torch.cat([draw(1, seed, restart) for restart in range(config.restarts)])
+    if config.init == "encoder":
+        with torch.no_grad():
+            guess = ENCODER(image[None])
+        offsets = [torch.zeros(1, 5), *(draw(1, seed, restart) for restart in range(1, config.restarts))]
+        return guess + config.spread * torch.cat(offsets).double()
     bank = draw(config.bank_size, seed)
     distance = DISTANCES[config.distance]
     order = sorted(bank, key=lambda z: float(distance(FOLDED(z[None])[0] - image, config.tolerance)))
