@@ -16,12 +16,13 @@ from torch import Tensor
 from components.data import Dataset, DataSplit
 from components.training import Training
 from tune.config import ExperimentConfig
+from tune.space import SearchSpace
 from tune.storage import Storage
 from tune.store import Artifact, Draft
 
 log = logging.getLogger(__name__)
 
-SAVE = "training.pt"
+SAVE = "training.pt"  # in the folder of what is unfinished; an encoder beside its GAN has its own
 Row = Mapping[str, float]
 
 
@@ -77,6 +78,13 @@ class Bounds:
     steps: Sequence[int]
 
 
+def bounds_of(space: SearchSpace) -> Bounds:
+    """The values of R and L that the space can propose; every L up to the largest where they are not listed."""
+    restarts = space.values("projector.restarts") or range(1, space.bound("projector.restarts") + 1)
+    steps = space.values("projector.steps") or range(1, space.bound("projector.steps") + 1)
+    return Bounds(list(restarts), list(steps))
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a stage is: `done` of `total` units, and after an epoch its measurements."""
@@ -117,40 +125,40 @@ class Job:
     saves: Storage
     report: Callable[[Progress], None]
 
-    def train(self, training: Training, measure: Callable[[], Row]) -> list[Row]:
+    def train(self, training: Training, measure: Callable[[], Row], name: str = "training") -> list[Row]:
         """Runs a training to its end, measuring and saving after each epoch, and returns what was measured.
 
         One that was interrupted goes on from its last save, after reporting its earlier epochs once more: who compares
-        trials by epoch sees the same as if nothing had happened.
+        trials by epoch sees the same as if nothing had happened. `name` tells several trainings of one stage apart.
         """
-        history = self._restore(training)
+        history = self._restore(training, f"{name}.pt")
         for row in history:
             self._report_epoch(training, row)
         began = time.perf_counter()
         for metrics in training:
             row = {"epoch": training.epoch, **metrics, **measure()}
             history.append(row)
-            self._save(training, history, self.draft.seconds_before + time.perf_counter() - began)
+            self._save(f"{name}.pt", training, history, self.draft.seconds_before + time.perf_counter() - began)
             self._report_epoch(training, row)
         return history
 
     def _report_epoch(self, training: Training, row: Row) -> None:
         self.report(Progress(self.stage, int(row["epoch"]), training.epochs, row))
 
-    def _save(self, training: Training, history: list[Row], seconds: float) -> None:
+    def _save(self, file: str, training: Training, history: list[Row], seconds: float) -> None:
         buffer = io.BytesIO()
         torch.save({"training": training.state_dict(), "history": history, "seconds": seconds}, buffer)
-        self.saves.write(SAVE, sealed(buffer.getvalue()))
+        self.saves.write(file, sealed(buffer.getvalue()))
 
-    def _restore(self, training: Training) -> list[Row]:
+    def _restore(self, training: Training, file: str) -> list[Row]:
         try:
-            state = torch.load(io.BytesIO(unsealed(self.saves.read(SAVE))), weights_only=True)
+            state = torch.load(io.BytesIO(unsealed(self.saves.read(file))), weights_only=True)
             training.load_state_dict(state["training"])
         except FileNotFoundError:
             return []
         except Exception as error:  # whatever a damaged file makes of torch.load; the training starts over
             log.warning(
-                "%s/%s: expected a save of %s, %s; starting over", self.saves.uri, SAVE, self.stage, error
+                "%s/%s: expected a save of %s, %s; starting over", self.saves.uri, file, self.stage, error
             )
             return []
         self.draft.seconds_before = float(state["seconds"])

@@ -14,7 +14,7 @@ from tune.ranges import Choice, Interval
 from tune.space import SearchSpace, load_space, parse_space
 from tune.strict_yaml import read_mapping
 
-PACKAGED = ("gan", "mnist", "projector", "quickstart", "smoke", "unet")
+PACKAGED = ("gan", "mnist", "projector", "quickstart", "shipped_gan", "smoke", "unet")
 RANGE = "projector.restarts: {choice: [1, 2]}\n"
 
 
@@ -100,6 +100,7 @@ def test_what_the_packaged_spaces_promise() -> None:
         "mnist": "defense",
         "projector": "projection",
         "quickstart": "defense",
+        "shipped_gan": "gan",
         "smoke": "defense",
         "unet": "unet",
     }
