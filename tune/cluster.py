@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
+from ray._private import services
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from tune.lock import ExperimentLock
 from tune.preflight import Refused
+from tune.storage import Storage
 
-OBJECT_STORE = 512 << 20  # bytes on one machine: the data once, and little else
+OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", 512 << 20))  # bytes: the data once, and little else
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,23 @@ class Resources:
 
 
 @contextmanager
+def alone(storage: Storage, home: Storage, resources: Resources, *, verbose: bool = False) -> Iterator[None]:
+    """The experiment's lock, and Ray, for the length of the block.
+
+    A cluster is joined before the experiment is locked, as it may refuse what was asked for, and then nothing is to be
+    written; a Ray of our own is started after, as the experiment may be another driver's.
+    """
+    with ExitStack() as stack:
+        if resources.address is not None:
+            stack.enter_context(connect(resources, verbose=verbose))
+            check_shared(storage)
+        stack.enter_context(ExperimentLock(home))
+        if resources.address is None:
+            stack.enter_context(connect(resources, verbose=verbose))
+        yield
+
+
+@contextmanager
 def connect(resources: Resources, *, verbose: bool = False) -> Iterator[None]:
     """Ray for the length of the block.
 
@@ -72,19 +94,101 @@ def connect(resources: Resources, *, verbose: bool = False) -> Iterator[None]:
     level = logging.INFO if verbose else logging.ERROR
     common: dict[str, Any] = {"logging_level": level, "log_to_driver": verbose, "configure_logging": True}
     if resources.address is None:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            object_store_memory=OBJECT_STORE,
-            **common,
-        )
+        with _on_loopback():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                object_store_memory=OBJECT_STORE,
+                **common,
+            )
     else:
-        ray.init(address=resources.address, **common)
+        _join(resources.address, common)
     try:
+        if resources.address is not None:
+            _check_nodes(resources)
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Within the block Ray takes 127.0.0.1 as the node's address, and then listens nowhere else.
+
+    Otherwise ray 2.60 replaces it, on Linux, by the machine's outer address and listens on all interfaces.
+    """
+    replaced = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = replaced
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
+    try:
+        ray.init(address=address, **options)
+    except (OSError, ValueError, RuntimeError) as error:  # which one depends on how far it came
+        reason = str(error).strip().splitlines()[0]
+        raise Refused(f"--address: expected a running Ray cluster, found none at {address}: {reason}") from error
+
+
+def _check_nodes(resources: Resources) -> None:
+    """Some node has what a trial asks for, or a kind of node that the cluster can start: Ray would wait for ever.
+
+    Raises:
+        Refused: no node has.
+    """
+    kinds = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    config = ray._private.state.state.get_cluster_config()
+    kinds += [dict(group.resources) for group in config.node_group_configs] if config is not None else []
+    for flag, kind, wanted in (
+        ("--cpus-per-trial", "CPU", resources.cpus),
+        ("--gpus-per-trial", "GPU", resources.gpus),
+    ):
+        most = max((float(found.get(kind, 0)) for found in kinds), default=0.0)
+        if wanted > most:
+            raise Refused(
+                f"{flag}: expected at most the {most:g} {kind}s of the cluster's largest node, found {wanted:g}"
+            )
+    if not any(found.get("CPU", 0) >= resources.cpus and found.get("GPU", 0) >= resources.gpus for found in kinds):
+        raise Refused(
+            f"--gpus-per-trial: expected a node with {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, found none"
+        )
+
+
+def check_shared(storage: Storage) -> None:
+    """Every node of a cluster sees the storage's files: one on the driver's own disk would be lost on the others.
+
+    Raises:
+        Refused: a node does not.
+    """
+    if storage.local is None:
+        return
+    name = f".preflight-{uuid.uuid4().hex}"
+    storage.write(name, b"0")
+    try:
+        nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+        look = ray.remote(num_cpus=0)(_sees)
+        tasks = {
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+                storage.uri, name
+            ): host
+            for node, host in nodes.items()
+        }
+        blind = [host for task, host in tasks.items() if not ray.get(task, timeout=60)]
+    finally:
+        storage.delete(name)
+    if blind:
+        raise Refused(
+            f"--storage: expected a folder that all nodes share (NFS), or an address such as s3://bucket/folder, "
+            f"found {storage.uri}, which {', '.join(blind)} does not see"
+        )
+
+
+def _sees(uri: str, name: str) -> bool:
+    return Storage(uri).exists(name)
 
 
 def _check(flag: str, value: float, *, above: float | None = None, least: float | None = None) -> None:

@@ -109,6 +109,7 @@ class Watch(Callback):
         self._last_row: dict[int, dict[str, float]] = {}
         self._pending: Any = None
         self._messages: dict[int, Message] = {}
+        self._outage: OSError | None = None
         self._trials = {outcome.trial: _ended(outcome) for outcome in ledger.outcomes()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,6 +128,8 @@ class Watch(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        if "outage" in result:
+            self._outage = OSError(result["outage"])
         if "epoch" in result:
             number = trial.config["trial"]
             self._values[number][str(result["epoch"])] = result["psd"]
@@ -140,6 +143,8 @@ class Watch(Callback):
         self._settle(trial, "failed", f"its worker was lost {trial.num_failures} times: {lines[-1]}")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._outage is not None:  # raised here, as Tune takes what other callbacks raise for a trial's failure
+            raise self._outage
         self.refresh()
 
     def refresh(self, last: bool = False) -> None:
@@ -169,6 +174,14 @@ class Watch(Callback):
                 self._trials[number] = _running(shown, message)
 
     def _settle(self, trial: Any, status: Any, error: str | None) -> None:
+        if self._outage is not None:
+            return  # the trial runs again once the storage does
+        try:
+            self._record(trial, status, error)
+        except OSError as problem:
+            self._outage = problem
+
+    def _record(self, trial: Any, status: Any, error: str | None) -> None:
         number, params = trial.config["trial"], trial.config["params"]
         outcome = self._ledger.outcome(number)
         if outcome is None:

@@ -49,6 +49,7 @@ def evaluate(
         "n": len(test),
         "metrics": _metrics(defense, test, attacked, purified, clean),
         "epsilon": _curve(defense, config, test),
+        "epsilon_images": min(CURVE_IMAGES, len(test)),
         "confusion": _confusion(test.labels, purified.label, judge.classes),
         "images_per_second": len(test) / seconds,
     }

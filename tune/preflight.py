@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
+import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,8 @@ from components.data import DataError, Dataset, load_dataset
 from components.files import read_json
 from components.pretrained import shipped_folder
 from tune.config import ExperimentConfig
+from tune.estimate import count, free_bytes, readable
+from tune.job import bounds_of
 from tune.space import SearchSpace, SpaceError, load_space, parse_space
 from tune.storage import Storage
 
@@ -70,6 +74,8 @@ def prepare(
             loaded = _same(loaded, place.child(name), name, resume=resume)
         config = loaded.config(_any_point(loaded))
         dataset = _data(config, data_dir)
+        if existing:
+            _check_same_data(place.child(name), dataset)
     except (SpaceError, DataError) as error:
         raise Refused(str(error)) from error
     except OSError as error:
@@ -78,6 +84,7 @@ def prepare(
         raise Refused(str(error)) from error
     _check_networks(loaded, config, dataset)
     _check_writable(place)
+    _check_room(loaded, dataset, place, name)
     return Plan(loaded, config, dataset, place, name, existing)
 
 
@@ -109,6 +116,20 @@ def _same(space: SearchSpace, home: Storage, name: str, *, resume: bool) -> Sear
     return space
 
 
+def _check_same_data(home: Storage, dataset: Dataset) -> None:
+    """The trials of one search are compared with each other, so they must have seen the same images."""
+    try:
+        before = json.loads(home.read("record.json"))["data"]
+        known = [before["fingerprint"], before["test_fingerprint"]]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return  # no record, or a damaged one: it is written again
+    if known != [dataset.fingerprint, dataset.test_fingerprint]:
+        raise Refused(
+            f"data.name: expected the images that {home.uri} was begun with, found others in {dataset.name}; "
+            f"a resumed search keeps its data (choose another --name for a new one)"
+        )
+
+
 def _any_point(space: SearchSpace) -> dict[str, Any]:
     """Some parameters of the space, to look at what all its configurations share."""
     params: dict[str, Any] = {}
@@ -134,22 +155,55 @@ def _check_networks(space: SearchSpace, config: ExperimentConfig, dataset: Datas
             if layer not in (*network.layer_names, "penultimate"):
                 known = ", ".join((*network.layer_names, "penultimate"))
                 raise Refused(f"unet.layer: expected one of {known}, found {layer!r} ({space.source})")
+    encoded = config.gan.encoder_steps > 0
     if config.gan.pretrained:
-        shape = tuple(read_json(shipped_folder(config.gan.pretrained) / "gan.json")["image_shape"])
+        facts = read_json(shipped_folder(config.gan.pretrained) / "gan.json")
+        shape, encoded = tuple(facts["image_shape"]), bool(facts["encoder_width"])
         if shape != dataset.image_shape:
             raise Refused(
                 f"gan.pretrained: expected images of {shape}, found {dataset.image_shape} ({space.source})"
             )
+    if "encoder" in (space.values("projector.init") or ()) and not encoded:
+        raise Refused(
+            f"projector.init: expected random or bank, or gan.encoder_steps above 0, found encoder ({space.source})"
+        )
 
 
 def _check_writable(storage: Storage) -> None:
-    """A local storage can be made or written to; an object store shows it at the first write, the driver's lock."""
+    """A small file can be written there; it is gone again, and no folder is made for it."""
     if storage.local is None:
-        return
+        return _check_bucket(storage)
     folder = storage.local
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
         raise Refused(f"--storage: expected a folder, found the file {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise Refused(f"--storage: expected a folder that can be written, found {folder} without that right")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:  # more than os.access knows: also of read-only disks
+            file.write(b"0" * 4096)
+            file.flush()
+    except OSError as error:
+        raise Refused(f"--storage: expected a folder that can be written, found {folder}: {error.strerror}") from error
+
+
+def _check_room(space: SearchSpace, dataset: Dataset, storage: Storage, name: str) -> None:
+    """The disk holds what is estimated to be built: a search that ends with a full disk has wasted hours."""
+    free = free_bytes(storage)
+    try:
+        needed = count(space, dataset, storage, storage.child(name), bounds_of(space)).bytes()
+    except ValueError as error:  # networks that the images are too small for
+        raise Refused(f"{error} ({space.source})") from error
+    if free is not None and needed > free:
+        raise Refused(
+            f"--storage: expected {readable(needed)} of free disk for the estimated artifacts, "
+            f"found {readable(free)} in {storage.uri}"
+        )
+
+
+def _check_bucket(storage: Storage) -> None:
+    name = f".preflight-{uuid.uuid4().hex}"
+    try:
+        storage.write(name, b"0")
+        storage.delete(name)
+    except OSError as error:
+        raise Refused(f"--storage: expected an object store that can be written, found {error}") from error

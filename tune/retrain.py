@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ from tune.storage import Storage
 from tune.store import Artifact
 from tune.workbench import Workbench
 
+log = logging.getLogger(__name__)
+
 
 def retrain_seed(
     bench: Workbench,
@@ -44,10 +47,9 @@ def retrain_seed(
     seeds = home.child("best").child("seeds")
     name = f"{bench.seed}.json"
     signatures = bench.signatures(config, FINAL_PATH)
-    if seeds.exists(name):
-        known: dict[str, Any] = json.loads(seeds.read(name))
-        if known["stages"] == signatures:
-            return known
+    known = _measured(seeds, name)
+    if known is not None and known["stages"] == signatures:
+        return known
     path = bench.get(config, FINAL_PATH, report)
     defense = assemble(bench, config, path.artifacts)
     scores, pictures = evaluate(
@@ -63,15 +65,27 @@ def retrain_seed(
     return scores
 
 
+def _measured(seeds: Storage, name: str) -> dict[str, Any] | None:
+    """What an earlier run measured; None where it did not, or where the file is damaged."""
+    try:
+        known = json.loads(seeds.read(name))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        log.warning("%s/%s: expected JSON, found something else; the seed is measured again", seeds.uri, name)
+        return None
+    return known if isinstance(known, dict) and "stages" in known else None
+
+
 def assemble(
     bench: Workbench, config: ExperimentConfig, artifacts: Mapping[str, Sequence[Artifact]]
 ) -> Defense:
     """The defense from the artifacts of a final path."""
-    generator, discriminator = read_gan(artifacts["gan"][0].folder, bench.device)
+    generator, discriminator, encoder = read_gan(artifacts["gan"][0].folder, bench.device)
     judge = read_classifier(artifacts["classifier"][0].folder, config, bench.data)
     network = read_unet(artifacts["unet"][0].folder, config, bench.data)
     projector = Projector(
-        generator, config.projector, discriminator=discriminator, seed=bench.seed, device=bench.device
+        generator, config.projector, discriminator=discriminator, encoder=encoder, seed=bench.seed, device=bench.device
     )
     return Defense(projector, network, judge, discriminator)
 

@@ -27,7 +27,7 @@ class Halving(FIFOScheduler):
 
     def __init__(self, metric: str, first: int, epochs: int, known: Iterable[Outcome] = ()) -> None:
         super().__init__()
-        self._metric = metric
+        self._compared = metric
         self._rungs: dict[int, dict[str, float]] = {}
         while first < epochs:
             self._rungs[first] = {}
@@ -39,7 +39,7 @@ class Halving(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         rung = self._rungs.get(int(result.get("epoch") or 0))
-        value = result.get(self._metric)
+        value = result.get(self._compared)
         if rung is None or value is None:
             return TrialScheduler.CONTINUE
         # by number, so that a trial that is taken up again replaces its own entry

@@ -10,6 +10,9 @@ import sys
 import time
 from typing import Annotated, Any
 
+if __name__ == "__main__":  # until `main` nothing has begun: Ctrl-C while torch is imported needs no traceback
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault(
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"
@@ -23,14 +26,16 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "100000")  # Tune's own state 
 
 import ray
 
+from components.pretrained import described
 from tune import cli
 from tune.choice import NoChoiceError, choose, rule
-from tune.cluster import Resources, connect
+from tune.cluster import Resources, alone
 from tune.driver import run_seeds, run_trials
+from tune.dry_run import describe
 from tune.job import Development
 from tune.ledger import Ledger, Outcome
 from tune.live import LiveView
-from tune.lock import ExperimentLock, LockedError
+from tune.lock import LockedError
 from tune.objectives import OBJECTIVES
 from tune.preflight import Plan, Refused, prepare
 from tune.record import reproducibility
@@ -100,9 +105,9 @@ def search(
         resources = Resources.asked(cpus_per_trial, gpus_per_trial, concurrent, address, asked)
         earlier = _warm(warm_start)
         if dry_run:
-            print(describe(plan, resources))
+            print(describe(plan, resources.concurrent, resources.cpus, resources.gpus))
             return 0
-        with ExperimentLock(plan.home), connect(resources, verbose=verbose):
+        with alone(plan.storage, plan.home, resources, verbose=verbose):
             return _run(plan, resources, earlier, quiet=quiet, verbose=verbose)
     except (Refused, LockedError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -122,6 +127,7 @@ def search(
 
 def _run(plan: Plan, resources: Resources, earlier: list[Ledger], *, quiet: bool, verbose: bool) -> int:
     began = time.monotonic()
+    _heed_sigterm()  # again: Ray has put a handler of its own in place
     setting = _begin(plan, resources)
     ledger, options = Ledger(plan.home), plan.config.search
     print(f"TensorBoard: {tensorboard_command(plan.home)}")
@@ -161,8 +167,10 @@ def _run(plan: Plan, resources: Resources, earlier: list[Ledger], *, quiet: bool
 def _begin(plan: Plan, resources: Resources) -> Setting:
     """Writes what the search is, and returns what its trials share."""
     plan.home.write("space.yaml", plan.space.to_yaml().encode())
-    if not plan.home.exists("record.json"):
+    if not _recorded(plan.home):
         record = reproducibility(sys.argv[1:], plan.config.search.seed, plan.dataset)
+        if plan.config.gan.pretrained:
+            record["notes"] = [described(plan.config.gan.pretrained)]
         plan.home.write("record.json", _json(record))
     write_experiment(plan.home, plan.space, plan.config.search.target)
     return Setting(
@@ -220,9 +228,18 @@ def _retrain(plan: Plan, setting: Setting, best: Outcome, *, quiet: bool, verbos
     plan.home.child("best").write("choice.json", _json({**choice, "median_seed": saved}))
 
 
+def _recorded(home: Storage) -> dict[str, Any]:
+    """The record of the search; nothing where it has none, or a damaged one."""
+    try:
+        record = json.loads(home.read("record.json"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def _add_time(home: Storage, seconds: float) -> None:
     """Adds this session to the search's wall time."""
-    record = json.loads(home.read("record.json"))
+    record = _recorded(home)
     home.write("record.json", _json({**record, "wall_s": round(record.get("wall_s", 0.0) + seconds, 1)}))
 
 
@@ -237,12 +254,6 @@ def _warm(folder: str | None) -> list[Ledger]:
     return [Ledger(source)]
 
 
-def describe(plan: Plan, resources: Resources) -> str:
-    """What a search would do, for `--dry-run`."""
-    state = "would be resumed" if plan.resumed else "would be started"
-    return f"{plan.home.uri}: {state}, {resources.concurrent} trials at once\n\n{plan.space.to_yaml()}"
-
-
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
@@ -254,8 +265,14 @@ def _resume_command() -> str:
 
 def main() -> None:
     """The command line."""
-    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _heed_sigterm()
     sys.exit(cli.run(search, name="python -m tune.search"))
+
+
+def _heed_sigterm() -> None:
+    """SIGTERM, by which schedulers and preempted machines announce the end, is treated as Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
 
 
 def _interrupt() -> None:

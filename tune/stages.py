@@ -36,6 +36,7 @@ class Stage:
         inputs: the stages whose results it follows from.
         observed: the stages that it measures itself with; its result does not follow from theirs.
         images: how many images it goes through where it can be built in parts; 0 = in one piece.
+        judged: whether trials are compared by its epochs while it trains.
         shipped: identity of a ready-made artifact that stands in for training, where the configuration asks for one.
     """
 
@@ -46,6 +47,7 @@ class Stage:
     inputs: tuple[str, ...] = ()
     observed: tuple[str, ...] = ()
     images: Callable[[ExperimentConfig, Development], int] = lambda config, data: 0
+    judged: bool = False
     shipped: Callable[[ExperimentConfig], str | None] = lambda config: None
 
     def parts(self, config: ExperimentConfig, data: Development) -> int:
@@ -131,7 +133,13 @@ _ALL = (
     ),
     Stage("map", 1, builders.success_map, _grid, ("classifier", "gan", "projection")),
     Stage(
-        "unet", 1, builders.unet, _unet, ("classifier", "gan", "projection_train"), observed=("projection",)
+        "unet",
+        1,
+        builders.unet,
+        _unet,
+        ("classifier", "gan", "projection_train"),
+        observed=("projection",),
+        judged=True,
     ),
     Stage("score_gan", 1, builders.score_gan, lambda config, bounds: {}, ("classifier", "gan")),
     Stage(

@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 from components.data import DataSplit
 from tune.builders import cost
 from tune.config import ExperimentConfig
-from tune.job import Bounds, Development, Progress
+from tune.job import Bounds, Development, Progress, bounds_of
 from tune.leases import FileLeases, Leases
 from tune.ledger import Ledger, Outcome
+from tune.outage import outage
 from tune.retrain import retrain_seed
 from tune.space import SearchSpace
 from tune.stages import PATHS
@@ -150,7 +151,17 @@ def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board
     """Ray Tune's trainable: runs trial `config["trial"]` with `config["params"]` and records its outcome.
 
     A failure of its own is an outcome like any other. What kills the process leaves none, and the trial runs again.
+    A storage that fails ends the search, and not the trial, which is told to the driver.
     """
+    try:
+        _run_trial(config, setting, arrays, board)
+    except Exception as error:
+        if reason := outage(error):
+            tune.report({"trial": int(config["trial"]), "outage": reason})
+        raise
+
+
+def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, board: Any) -> None:
     number, params = int(config["trial"]), dict(config["params"])
     ledger = Ledger(setting.home)
     tune.report({"trial": number})  # the driver learns the number even of a trial that dies at once
@@ -159,18 +170,22 @@ def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board
     with TrialBoard(setting.home, setting.space, number, params) as run:
         teller = Teller(number, board, run, judged=True)
         outcome, path = attempt(setting, development(setting, arrays), number, params, teller)
-        ledger.record(outcome)
         run.metrics({**outcome.metrics, **_speed(outcome)})
         if path is not None:
             _show(path, run)
         run.close(outcome.status)
+        ledger.record(outcome)  # last: a trial with a record never runs again, so TensorBoard must have all of it
     board.put.remote(number, None)
 
 
 def attempt(
     setting: Setting, data: Development, number: int, params: Mapping[str, Any], teller: Teller
 ) -> tuple[Outcome, Path | None]:
-    """The outcome of one trial, finished or failed by its own error, and its artifacts where it has them all."""
+    """The outcome of one trial, finished or failed by its own error, and its artifacts where it has them all.
+
+    Raises:
+        Exception: the storage's, where that has failed and the trial has not.
+    """
     began = time.time()
     path = None
     known: dict[str, Any] = {"trial": number, "params": dict(params), "seed": setting.seed}
@@ -188,17 +203,12 @@ def attempt(
         }
         status, error = "finished", None
     except Exception as caught:  # any error of a trial's own is recorded, and the search goes on
+        if outage(caught):
+            raise
         logging.getLogger(__name__).debug("trial %d", number, exc_info=True)
         status, error = "failed", " ".join(traceback.format_exception_only(caught)[-1].split())
     known |= {"intermediate": teller.intermediate, "seconds": round(time.time() - began, 3)}
     return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
-
-
-def bounds_of(space: SearchSpace) -> Bounds:
-    """The values of R and L that the space can propose; every L up to the largest where they are not listed."""
-    restarts = space.values("projector.restarts") or range(1, space.bound("projector.restarts") + 1)
-    steps = space.values("projector.steps") or range(1, space.bound("projector.steps") + 1)
-    return Bounds(list(restarts), list(steps))
 
 
 def work_of(path: Path, evaluations: int = 0) -> dict[str, dict[str, float]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from components.files import read_json
 from tune.builders import stage_description
 from tune.config import ExperimentConfig
 from tune.job import Bounds, Development, Job, Progress
@@ -130,6 +131,8 @@ class Workbench:
         artifact = self.store.find(name, node.signature)
         if artifact is not None:
             work.reused += 1
+            if node.stage.judged:
+                _replay(name, artifact, report)
         elif needed & {other.stage.name for other in pending if (other.stage.name, other.part) not in found}:
             return False  # what it is made from is not all there
         else:
@@ -181,3 +184,10 @@ class Workbench:
         finally:
             self.leases.release(node.signature)
         return self.store.find(name, node.signature)
+
+
+def _replay(stage: str, artifact: Artifact, report: Callable[[Progress], None]) -> None:
+    """Reports the epochs of a training that is over: who compares trials by epoch sees the same, built or found."""
+    history = read_json(artifact.folder / "history.json")
+    for row in history:
+        report(Progress(stage, int(row["epoch"]), len(history), row))

@@ -1,0 +1,159 @@
+"""How fast this machine is at each kind of work, measured for about a second each; and what a search takes at that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from components.classifier import Classifier, ClassifierTraining
+from components.data import DataSplit
+from components.gan import Discriminator, GanTraining, Generator
+from components.projector import Projector
+from components.training import Training, freeze
+from components.unet import UNetTraining
+from tune.builders import PROBE, PROBE_IMAGES
+from tune.config import ExperimentConfig
+from tune.estimate import bounds_of_one, images_of
+from tune.evaluate import CURVE_IMAGES, EPSILONS
+from tune.job import Bounds, Development
+
+SECONDS = 1.0  # of each measurement
+BATCHES = 4  # per epoch of a measured training: short, so that it ends in time
+GAN_STEPS = 4
+PROJECTED = 4  # steps of a measured projection
+FORWARD = 1 / 3  # of a training step's time that a network takes to be applied
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds per unit of work.
+
+    Attributes:
+        classifier: per image that it is trained on.
+        gan: per generator step, with the discriminator's that belong to it.
+        projection: per latent and step: one gradient evaluation.
+        unet: per image that it is trained on.
+    """
+
+    classifier: float
+    gan: float
+    projection: float
+    unet: float
+
+
+def measure(config: ExperimentConfig, data: Development, device: torch.device, seconds: float = SECONDS) -> Rates:
+    """Trains and projects for a few seconds; what comes of it is thrown away."""
+    train = data.train
+    judge = freeze(Classifier(config.classifier.architecture, data.image_shape, data.classes)).to(device)
+    some = _first(train, BATCHES * config.classifier.batch_size)
+    classifier = ClassifierTraining(
+        config.classifier.model_copy(update={"epochs": 10**6}), some, data.classes, 0, device
+    )
+    steps = {"steps": 10**9, "steps_per_epoch": GAN_STEPS}
+    gan = GanTraining(config.gan.model_copy(update=steps), train.images[:2000], 0, device)
+    paired = _first(train, BATCHES * config.unet.batch_size)
+    unet_config = config.unet.model_copy(update={"epochs": 10**6})
+    unet = UNetTraining(unet_config, paired.images, paired.images, paired.labels, judge, 0, device)
+    return Rates(
+        _training(classifier, len(some), seconds),
+        0.0 if config.gan.pretrained else _training(gan, GAN_STEPS, seconds),
+        _projection(config, data, device, seconds),
+        _training(unet, len(paired), seconds),
+    )
+
+
+def seconds_of(stage: str, config: ExperimentConfig, bounds: Bounds, data: Development, rates: Rates) -> float:
+    """Computing time of one artifact of a stage."""
+    return _WORK.get(stage, _nothing)(images_of(stage, config, data), config, bounds, data, rates)
+
+
+def seconds_of_test(config: ExperimentConfig, images: int, rates: Rates) -> float:
+    """Computing time of the look at the test images, of one seed: attacked, clean, and some at each strength."""
+    looks = 2 * images + len(EPSILONS) * min(CURVE_IMAGES, images)
+    bounds = bounds_of_one(config)
+    return looks * (bounds.restarts[0] * bounds.steps[0] * rates.projection + FORWARD * rates.unet)
+
+
+def _training(training: Training, units: int, seconds: float) -> float:
+    training.run_epoch()  # the first one also fills caches
+    training.epoch += 1
+    return _repeated(lambda: training.run_epoch(), units, seconds)
+
+
+def _projection(config: ExperimentConfig, data: Development, device: torch.device, seconds: float) -> float:
+    gan, shape = config.gan, data.image_shape
+    generator = Generator(gan.latent_dim, gan.width, shape)
+    restarts = min(config.projector.restarts, 8)
+    settings = {"restarts": restarts, "steps": PROJECTED, "bank_size": max(restarts, 64)}
+    judge = Discriminator(gan.discriminator_width, shape).to(device)
+    projector = Projector(
+        generator, config.projector.model_copy(update=settings), discriminator=freeze(judge), device=device
+    )
+    images = data.train.images[: max(1, projector.chunk // restarts)]
+    projector.trace(images, [PROJECTED])
+    return _repeated(lambda: projector.trace(images, [PROJECTED]), len(images) * restarts * PROJECTED, seconds)
+
+
+def _repeated(work: Callable[[], object], units: int, seconds: float) -> float:
+    """Seconds per unit of something that is done again and again for `seconds`."""
+    began, times = time.perf_counter(), 0
+    while times == 0 or time.perf_counter() - began < seconds:
+        work()
+        times += 1
+    return (time.perf_counter() - began) / (times * units)
+
+
+def _first(split: DataSplit, images: int) -> DataSplit:
+    return split.subset(min(images, len(split)))
+
+
+Work = Callable[[int, ExperimentConfig, Bounds, Development, Rates], float]
+
+
+def _classifier(images: int, config: ExperimentConfig, bounds: Bounds, data: Development, rates: Rates) -> float:
+    return config.classifier.epochs * images * rates.classifier
+
+
+def _gan(images: int, config: ExperimentConfig, bounds: Bounds, data: Development, rates: Rates) -> float:
+    if config.gan.pretrained:
+        return 0.0
+    epochs = -(-config.gan.steps // config.gan.steps_per_epoch)
+    judged = min(PROBE_IMAGES, len(data.validation)) if data.validation is not None else 0
+    return config.gan.steps * rates.gan + epochs * judged * PROBE.restarts * PROBE.steps * rates.projection
+
+
+def _attack(images: int, config: ExperimentConfig, bounds: Bounds, data: Development, rates: Rates) -> float:
+    return images * rates.classifier
+
+
+def _project(images: int, config: ExperimentConfig, bounds: Bounds, data: Development, rates: Rates) -> float:
+    return images * max(bounds.restarts) * max(bounds.steps) * rates.projection
+
+
+def _unet(images: int, config: ExperimentConfig, bounds: Bounds, data: Development, rates: Rates) -> float:
+    measured = len(data.validation) if data.validation is not None else 0
+    return config.unet.epochs * (images + 2 * FORWARD * measured) * rates.unet
+
+
+def _score_gan(images: int, config: ExperimentConfig, bounds: Bounds, data: Development, rates: Rates) -> float:
+    return images * PROBE.restarts * PROBE.steps * rates.projection
+
+
+def _nothing(images: int, config: ExperimentConfig, bounds: Bounds, data: Development, rates: Rates) -> float:
+    return 0.0
+
+
+_WORK: Mapping[str, Work] = {
+    "classifier": _classifier,
+    "gan": _gan,
+    "attack": _attack,
+    "attack_train": _attack,
+    "projection": _project,
+    "projection_clean": _project,
+    "projection_train": _project,
+    "unet": _unet,
+    "score_gan": _score_gan,
+}
