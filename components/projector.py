@@ -39,6 +39,7 @@ class ProjectorConfig(Config):
     steps: int = Field(default=60, ge=1, le=100_000)  # L, gradient steps per start
     distance: Literal["l2", "huber", "insensitive"] = "insensitive"  # l2 as published; insensitive: free to tolerance
     tolerance: float = Field(default=0.3, ge=0, le=1)  # where huber turns linear, or insensitive begins
+    levels: int | None = Field(default=None, ge=2, le=256)  # grey levels that images are reduced to first; null = all
     init: Literal["random", "bank", "encoder"] = "bank"  # random as published; bank: nearest drawn; encoder: a guess
     spread: float = Field(default=0.5, ge=0)  # of the further restarts around the encoder's guess, per latent
     bank_size: int = Field(default=8192, ge=1, le=1_000_000)  # images drawn for init: bank
@@ -143,7 +144,8 @@ class Projector:
         size = max(1, self.chunk // self.config.restarts)
         parts = []
         for start in range(0, max(1, len(images)), size):  # no images give a trace of none
-            parts.append(self._trace_chunk(images[start : start + size].to(self.device), record))
+            part = squeezed(images[start : start + size].to(self.device), self.config.levels)
+            parts.append(self._trace_chunk(part, record))
             if progress:
                 progress(min(start + size, len(images)))
         return ProjectionTrace.concatenate(parts)
@@ -255,6 +257,18 @@ class Projector:
             latents = _draw(self.config.bank_size, self.generator.latent_dim, mix(self.seed)).to(images)
             self._bank = latents, self.render(latents).flatten(1)
         return self._bank
+
+
+def squeezed(images: Tensor, levels: int | None) -> Tensor:
+    """Images in [0, 1] reduced to `levels` grey levels (feature squeezing: Xu, Evans, Qi 2018, section II-A).
+
+    With two levels, pixels above 0.5 become 1 and all others 0: what an attack changed by less than half is undone
+    where the original was black or white.
+    """
+    if levels is None:
+        return images
+    # just below the half, as `metrics.threshold` leaves a pixel of 0.5 black
+    return (images * (levels - 1) - 1e-6).round().clamp(min=0) / (levels - 1)
 
 
 def _draw(count: int, dim: int, seed: int) -> Tensor:

@@ -169,8 +169,7 @@ def _begin(plan: Plan, resources: Resources) -> Setting:
     plan.home.write("space.yaml", plan.space.to_yaml().encode())
     if not _recorded(plan.home):
         record = reproducibility(sys.argv[1:], plan.config.search.seed, plan.dataset)
-        if plan.config.gan.pretrained:
-            record["notes"] = [described(plan.config.gan.pretrained)]
+        record["notes"] = _notes(plan)
         plan.home.write("record.json", _json(record))
     write_experiment(plan.home, plan.space, plan.config.search.target)
     return Setting(
@@ -183,6 +182,19 @@ def _begin(plan: Plan, resources: Resources) -> Setting:
         plan.dataset.classes,
         plan.dataset.fingerprint,
     )
+
+
+def _notes(plan: Plan) -> list[str]:
+    """What a reader must know of additions to the published method, for the report."""
+    notes = []
+    if plan.config.gan.pretrained:
+        notes.append(described(plan.config.gan.pretrained))
+    if levels := plan.config.projector.levels:
+        notes.append(
+            f"Images are reduced to {levels} grey levels before they are projected: every row with the GAN contains that "
+            f"step, and the threshold row shows what two levels do alone."
+        )
+    return notes
 
 
 def _derive(plan: Plan, ledger: Ledger) -> None:

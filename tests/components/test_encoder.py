@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from components.encoder import Encoder, EncoderTraining
-from components.projector import Projector, ProjectorConfig
+from components.metrics import threshold
+from components.projector import Projector, ProjectorConfig, squeezed
 from tests.tiny_networks import generator_of
 
 GENERATOR = generator_of().float()
@@ -61,6 +62,13 @@ def test_the_noise_stays_within_its_bounds() -> None:
     strength = (noisy - images).abs()
     assert float(strength.max()) <= 0.4
     assert torch.equal(strength[:, :, ::2, ::2], strength[:, :, 1::2, 1::2])  # patches of 2 x 2 move together
+
+
+def test_squeezing_to_two_levels_is_the_threshold_baseline() -> None:
+    images = torch.tensor([0.0, 0.3, 0.5, 0.51, 1.0]).view(1, 1, 1, 5)
+    assert torch.equal(squeezed(images, 2), threshold(images))
+    assert torch.equal(squeezed(images, None), images)
+    assert squeezed(torch.linspace(0, 1, 101).view(1, 1, 1, -1), 4).unique().tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 
 def test_a_start_that_needs_an_encoder_says_so() -> None:
