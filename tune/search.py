@@ -191,8 +191,8 @@ def _notes(plan: Plan) -> list[str]:
         notes.append(described(plan.config.gan.pretrained))
     if levels := plan.config.projector.levels:
         notes.append(
-            f"Images are reduced to {levels} grey levels before they are projected: every row with the GAN contains that "
-            f"step, and the threshold row shows what two levels do alone."
+            f"Images are reduced to {levels} grey levels before they are projected: every row with the GAN contains "
+            f"that step, and the threshold row shows what two levels do alone."
         )
     return notes
 
