@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,10 +162,11 @@ class Defense(nn.Module):
             DefenseError: a file is missing, damaged or of another architecture, and which.
         """
         folder = Path(folder)
-        _verify(folder)
+        hashes = _hashes(folder)
+        _verify(folder, "defense.json", hashes)
         parts, config, seed = _described(folder / "defense.json")
         for name, part in parts.items():
-            _verify_file(folder, f"{name}.safetensors")
+            _verify(folder, f"{name}.safetensors", hashes)
             load_weights(part, folder / f"{name}.safetensors")
             freeze(part).to(device)
         projector = Projector(
@@ -229,29 +231,25 @@ def in_batches(module: nn.Module, images: Tensor, device: torch.device, size: in
     return torch.cat([module(part.to(device)).to(images.device) for part in images.split(size)])
 
 
-def _verify(folder: Path) -> None:
-    """Checks the manifest, and the description against it."""
-    if (version := _manifest(folder)[0]) != FORMAT:
-        raise DefenseError(f"{folder / 'manifest.json'}: expected format {FORMAT}, found {version!r}")
-    _verify_file(folder, "defense.json")
-
-
-def _verify_file(folder: Path, name: str) -> None:
-    """Checks one file against the manifest."""
-    expected = _manifest(folder)[1]
-    if name not in expected or not (folder / name).is_file():
+def _verify(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
+    """Checks one file against the manifest's hashes."""
+    if name not in hashes or not (folder / name).is_file():
         raise DefenseError(f"{folder / name}: expected a file of the saved defense, found none")
-    if sha256_file(folder / name) != expected[name]:
+    if sha256_file(folder / name) != hashes[name]:
         found = "found another; the file is damaged"
-        raise DefenseError(f"{folder / name}: expected sha256 {expected[name][:12]}…, {found}")
+        raise DefenseError(f"{folder / name}: expected sha256 {hashes[name][:12]}…, {found}")
 
 
-def _manifest(folder: Path) -> tuple[Any, dict[str, str]]:
+def _hashes(folder: Path) -> dict[str, str]:
+    """The manifest's sha256 of each file, by name."""
     path = folder / "manifest.json"
     try:
         manifest = read_json(path)
-        return manifest["format"], {str(name): str(sha) for name, sha in manifest["sha256"].items()}
+        version, hashes = manifest["format"], {str(name): str(sha) for name, sha in manifest["sha256"].items()}
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DefenseError(f"{folder}: expected a saved defense, found no manifest.json") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise DefenseError(f"{path}: expected a manifest, found {error!r}") from error
+    if version != FORMAT:
+        raise DefenseError(f"{path}: expected format {FORMAT}, found {version!r}")
+    return hashes

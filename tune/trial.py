@@ -222,10 +222,10 @@ def work_of(path: Path, evaluations: int = 0) -> dict[str, dict[str, float]]:
 
 def _show(path: Path, run: TrialBoard) -> None:
     """The pictures of a trial: its images stage by stage, and how the projection's error falls."""
-    for (artifact,) in (path.artifacts[name] for name in ("score_unet",) if name in path.artifacts):
-        run.images("images/validation", load_file(artifact.folder / "examples.safetensors")["examples"])
-    for (artifact,) in (path.artifacts[name] for name in ("map",) if name in path.artifacts):
-        for step, error in zip(artifact.metrics["steps"], artifact.metrics["error"], strict=True):
+    for score in path.artifacts.get("score_unet", ()):
+        run.images("images/validation", load_file(score.folder / "examples.safetensors")["examples"])
+    for course in path.artifacts.get("map", ()):
+        for step, error in zip(course.metrics["steps"], course.metrics["error"], strict=True):
             run.scalars(step, {"projection/error": error})
 
 
