@@ -23,9 +23,9 @@ from components.files import read_json, sha256_file, write_atomic, write_json
 from components.gan import Discriminator, Generator
 from components.projector import Projector, ProjectorConfig
 from components.training import freeze
-from components.unet import UNet
+from components.unet import UNet, join
 
-FORMAT = 1  # of the saved folder; raised when an older reader would misread it
+FORMAT = 2  # of the saved folder; raised when an older reader would misread it
 
 
 class DefenseError(ValueError):
@@ -87,11 +87,12 @@ class Defense(nn.Module):
         Raises:
             ValueError: the images have another shape than those the defense was trained on, or leave [0, 1].
         """
-        return self.denoise(self.projector.project(self._checked(images)).images)
+        images = self._checked(images)
+        return self.denoise(self.projector.project(images).images, images)
 
-    def denoise(self, generated: Tensor) -> Tensor:
-        """U(x_g): the second half of `purify`."""
-        return in_batches(self.unet, generated, self.projector.device)
+    def denoise(self, generated: Tensor, images: Tensor) -> Tensor:
+        """U(x_g), the second half of `purify`; `images` are those that were projected, for a U-Net that reads them."""
+        return in_batches(self.unet, join(self.unet.input, generated, images), self.projector.device)
 
     def inspect(self, images: Tensor) -> Purification:
         """Purifies as the published method runs: classify x_g, score its realism, denoise, classify again.
@@ -99,8 +100,9 @@ class Defense(nn.Module):
         Raises:
             ValueError: as `purify`.
         """
-        projection = self.projector.project(self._checked(images))
-        denoised = self.denoise(projection.images)
+        images = self._checked(images)
+        projection = self.projector.project(images)
+        denoised = self.denoise(projection.images, images)
         return Purification(
             projection.images,
             denoised,
@@ -150,7 +152,7 @@ class Defense(nn.Module):
             "generator": {"latent_dim": generator.latent_dim, "width": generator.width},
             "discriminator": {"width": self.discriminator.width},
             "encoder": {"width": getattr(self.projector.encoder, "width", 0)},
-            "unet": {"width": unet.width, "depth": unet.depth, "input_channels": unet.input_channels},
+            "unet": {"width": unet.width, "depth": unet.depth, "input": unet.input},
             "projector": {**self.projector.config.model_dump(), "seed": self.projector.seed},
         }
 

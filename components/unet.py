@@ -15,11 +15,17 @@ from components.config import Config
 from components.training import Training, batches, drawn_from
 
 
+Input = Literal["generated", "both", "attacked"]
+_KEPT = 1024  # numbers per image that F(x) may have to be kept for all training images
+_IMAGES = {"generated": 1, "both": 2, "attacked": 1}  # that a U-Net reads for each that it returns
+
+
 class UNetConfig(Config):
     """The U-Net, its loss (Eq. 3) and its training."""
 
     width: int = Field(default=16, ge=1, le=1024)  # channels at full size; doubled at each halving
     depth: int = Field(default=2, ge=1, le=8)  # halvings of the contracting path
+    input: Input = "generated"  # x_g alone, as published; both: the attacked image beside it; attacked: no x_g at all
     images: int | None = Field(default=None, ge=2)  # training images that are projected for it; null = all
     epochs: int = Field(default=8, ge=1)  # passes over the projected training images
     batch_size: int = Field(default=64, ge=2)  # images per step
@@ -49,7 +55,7 @@ class RepresentationClassifier(Protocol):
 
 
 class UNet(nn.Module):
-    """Generated images (N, C, H, W) in [0, 1] → denoised images of the same shape and range.
+    """Images (N, C, H, W) in [0, 1] → denoised images of the same shape and range.
 
     A contracting and an expansive path with skip connections (Ronneberger, Fischer, Brox 2015, figure 1). The
     output is a correction that is added to the input. Any H and W: images are padded to a multiple of 2^depth and
@@ -59,15 +65,14 @@ class UNet(nn.Module):
         channels: C of the images it returns.
         width: channels at full size.
         depth: halvings.
-        input_channels: C of its input where that is more than the image; the first `channels` are the image.
+        input: what it reads, see `join`.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, input_channels: int | None = None) -> None:
+    def __init__(self, channels: int, width: int, depth: int, input: Input = "generated") -> None:
         super().__init__()
-        self.channels, self.width, self.depth = channels, width, depth
-        self.input_channels = input_channels or channels
+        self.channels, self.width, self.depth, self.input = channels, width, depth, input
         widths = [width * 2**level for level in range(depth + 1)]
-        self.down = nn.ModuleList(map(_block, [self.input_channels, *widths[:-1]], widths))
+        self.down = nn.ModuleList(map(_block, [channels * _IMAGES[input], *widths[:-1]], widths))
         self.grow = nn.ModuleList(nn.ConvTranspose2d(2 * after, after, 2, 2) for after in widths[:-1])
         self.up = nn.ModuleList(_block(2 * after, after) for after in widths[:-1])
         self.out = nn.Conv2d(width, channels, 1)
@@ -75,7 +80,7 @@ class UNet(nn.Module):
             nn.init.zeros_(parameter)  # the first correction is none
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, input_channels, H, W) in [0, 1] → denoised (N, C, H, W) in [0, 1]."""
+        """What `join` makes, in [0, 1] → denoised (N, C, H, W) in [0, 1]; the first C channels are corrected."""
         height, width = images.shape[-2:]
         multiple = 2**self.depth
         maps = functional.pad(images, (0, -width % multiple, 0, -height % multiple))
@@ -89,13 +94,23 @@ class UNet(nn.Module):
         return (images[:, : self.channels] + correction).clamp(0, 1)
 
 
+def join(input: Input, generated: Tensor, images: Tensor) -> Tensor:
+    """What a U-Net reads of x_g and the image that was projected, both (N, C, H, W).
+
+    Returns:
+        generated: x_g, (N, C, H, W). both: x_g, then the image, (N, 2C, H, W). attacked: the image alone.
+    """
+    chosen = {"generated": (generated,), "both": (generated, images), "attacked": (images,)}[input]
+    return torch.cat(chosen, 1)
+
+
 class UNetTraining(Training):
     """Trains U on projections of attacked images, towards what the classifier sees in the originals.
 
     Args:
         config: network, loss and training.
-        generated: x_g, (N, C, H, W) in [0, 1].
-        originals: x, likewise.
+        inputs: what U reads, in [0, 1], as `join` makes it for `config.input`.
+        originals: x, (N, C, H, W) in [0, 1].
         labels: true labels, int64 (N,).
         classifier: frozen, in evaluation mode; gradients pass through it.
         seed: of weights and order.
@@ -105,7 +120,7 @@ class UNetTraining(Training):
     def __init__(
         self,
         config: UNetConfig,
-        generated: Tensor,
+        inputs: Tensor,
         originals: Tensor,
         labels: Tensor,
         classifier: RepresentationClassifier,
@@ -114,13 +129,14 @@ class UNetTraining(Training):
     ) -> None:
         super().__init__(config.epochs, seed, device)
         self.config, self.classifier = config, classifier
-        self.generated, self.originals = generated.to(device), originals.to(device)
+        self.inputs, self.originals = inputs.to(device), originals.to(device)
         self.labels = labels.to(device)
         self.batch_size = min(config.batch_size, len(labels))
         with drawn_from(seed):
-            self.unet = UNet(originals.shape[1], config.width, config.depth, generated.shape[1])
+            self.unet = UNet(originals.shape[1], config.width, config.depth, config.input)
         self.unet.to(device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.unet.parameters(), config.learning_rate)
+        self._wanted = self._features_of_originals()
         steps = config.epochs * -(-len(labels) // self.batch_size)
         self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1)
 
@@ -132,7 +148,8 @@ class UNetTraining(Training):
         total, seen = 0.0, 0
         for index in batches(len(self.labels), self.batch_size):
             with _autocast(self.device, self.config.precision):
-                loss = self.loss(self.generated[index], self.originals[index], self.labels[index])
+                wanted = None if self._wanted is None else self._wanted[index]
+                loss = self.loss(self.inputs[index], self.originals[index], self.labels[index], wanted)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -141,17 +158,32 @@ class UNetTraining(Training):
         self.unet.eval()
         return {"loss": total / seen}
 
-    def loss(self, generated: Tensor, originals: Tensor, labels: Tensor) -> Tensor:
-        """Eq. 3 on one batch: pixels, high-level representation, label."""
+    @torch.no_grad()
+    def _features_of_originals(self) -> Tensor | None:
+        """F(x), which no step changes, once for all epochs; None where it is not needed or would fill the memory."""
+        if not self.config.high_level_weight:
+            return None
+        parts: list[Tensor] = []
+        for part in self.originals.split(250):
+            parts.append(self.classifier.features(part, self.config.layer))
+            if parts[0][0].numel() > _KEPT:
+                return None
+        return torch.cat(parts)
+
+    def loss(
+        self, inputs: Tensor, originals: Tensor, labels: Tensor, wanted: Tensor | None = None
+    ) -> Tensor:
+        """Eq. 3 on one batch: pixels, high-level representation, label. `wanted` is F(originals) where it is known."""
         config = self.config
-        denoised = self.unet(generated)
+        denoised = self.unet(inputs)
         loss: Tensor = config.pixel_weight * (denoised - originals).abs().mean()
         if not (config.high_level_weight or config.label_weight):
             return loss
         seen, logits = self.classifier.features_and_logits(denoised, config.layer)
         if config.high_level_weight:
-            with torch.no_grad():
-                wanted = self.classifier.features(originals, config.layer)
+            if wanted is None:
+                with torch.no_grad():
+                    wanted = self.classifier.features(originals, config.layer)
             difference = seen - wanted
             size = difference.abs() if config.norm == "l1" else difference.square()
             loss = loss + config.high_level_weight * size.mean()
@@ -161,14 +193,14 @@ class UNetTraining(Training):
 
     @torch.no_grad()
     def validation_loss(
-        self, generated: Tensor, originals: Tensor, labels: Tensor, batch_size: int = 250
+        self, inputs: Tensor, originals: Tensor, labels: Tensor, batch_size: int = 250
     ) -> float:
         """Mean of Eq. 3 over images that were not trained on, in evaluation mode."""
         self.unet.eval()
         total = 0.0
-        for part in zip(*(tensor.split(batch_size) for tensor in (generated, originals, labels)), strict=True):
-            x_g, x, y = (tensor.to(self.device) for tensor in part)
-            total += float(self.loss(x_g, x, y)) * len(y)
+        for part in zip(*(tensor.split(batch_size) for tensor in (inputs, originals, labels)), strict=True):
+            read, x, y = (tensor.to(self.device) for tensor in part)
+            total += float(self.loss(read, x, y)) * len(y)
         return total / len(labels)
 
 

@@ -11,7 +11,7 @@ from components.encoder import Encoder
 from components.gan import Discriminator, Generator
 from components.projector import Projector, ProjectorConfig
 from components.training import drawn_from
-from components.unet import UNet
+from components.unet import Input, UNet
 
 
 def generator_of(shape: Sequence[int] = (1, 8, 8), latent_dim: int = 5, seed: int = 0) -> Generator:
@@ -37,14 +37,16 @@ def encoder_of(shape: Sequence[int] = (1, 8, 8), latent_dim: int = 5, seed: int 
     return encoder.eval()
 
 
-def defense_of(shape: Sequence[int] = (1, 8, 8), classes: int = 4, seed: int = 0, **projector: object) -> Defense:
+def defense_of(
+    shape: Sequence[int] = (1, 8, 8), classes: int = 4, seed: int = 0, reads: Input = "generated", **projector: object
+) -> Defense:
     """A defense of untrained networks that does something to every image."""
     settings = {"restarts": 2, "steps": 3, "bank_size": 16, **projector}
     generator = generator_of(shape, seed=seed).float()
     encoder = encoder_of(shape, seed=seed).float()
     with drawn_from(seed):
         discriminator = Discriminator(4, shape)
-        unet = UNet(shape[0], 4, 1)
+        unet = UNet(shape[0], 4, 1, reads)
         nn.init.normal_(unet.out.weight)
         classifier = Classifier("D", shape, classes)
     config = ProjectorConfig.model_validate(settings)

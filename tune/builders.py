@@ -22,7 +22,7 @@ from components.metrics import agreement, frechet_distance, threshold
 from components.pretrained import shipped_folder, shipped_identity
 from components.projector import Projection, ProjectionTrace, Projector, ProjectorConfig
 from components.training import freeze
-from components.unet import UNet, UNetTraining
+from components.unet import UNet, UNetTraining, join
 from tune.config import ExperimentConfig
 from tune.job import Development, Job, Progress, Row, no_measurement, to_cpu
 
@@ -134,24 +134,24 @@ def unet(job: Job) -> None:
     """Trains the U-Net on the projections that the chosen R and L give."""
     train = unet_images(job.config, job.data)
     judge = classifier_of(job)
-    generated = chosen(job, "projection_train").images
+    inputs = join(job.config.unet.input, chosen(job, "projection_train").images, attacked_of(job, "attack_train"))
     training = UNetTraining(
-        job.config.unet, generated, train.images, train.labels, judge, job.seed, job.device
+        job.config.unet, inputs, train.images, train.labels, judge, job.seed, job.device
     )
     if job.data.validation is None:
         measure: Callable[[], Row] = no_measurement
     else:
         held = job.data.validation
-        held_generated = chosen(job, "projection").images
+        held_inputs = join(job.config.unet.input, chosen(job, "projection").images, attacked_of(job, "attack"))
         originals = judge.predict(held.images)
 
         def measure() -> Row:
-            denoised = in_batches(training.unet, held_generated, job.device)
+            denoised = in_batches(training.unet, held_inputs, job.device)
             labels = judge.predict(denoised)
             return {
                 "psd": agreement(labels, held.labels),
                 "pco": agreement(labels, originals),
-                "validation_loss": training.validation_loss(held_generated, held.images, held.labels),
+                "validation_loss": training.validation_loss(held_inputs, held.images, held.labels),
             }
 
     _write_history(job, job.train(training, measure))
@@ -186,9 +186,10 @@ def score_unet(job: Job) -> None:
     generated = chosen(job, "projection")
     (artifact,) = job.artifacts["unet"]
     network = read_unet(artifact.folder, job.config, job.data).to(job.device)
-    denoised = in_batches(network, generated.images, job.device)
+    attacked = attacked_of(job, "attack")
+    denoised = in_batches(network, join(network.input, generated.images, attacked), job.device)
     labels = judge.predict(denoised)
-    rows = (held.images, attacked_of(job, "attack"), generated.images, denoised)
+    rows = (held.images, attacked, generated.images, denoised)
     examples = torch.stack([(images[:EXAMPLES] * 255).round().byte() for images in rows])
     save_file({"examples": examples}, job.draft.folder / "examples.safetensors")
     job.draft.metrics.update(
@@ -196,7 +197,7 @@ def score_unet(job: Job) -> None:
         psd_gan=agreement(judge.predict(generated.images), held.labels),
         psd=agreement(labels, held.labels),
         pco=agreement(labels, judge.predict(held.images)),
-        attacked_label=agreement(labels, judge.predict(attacked_of(job, "attack"))),
+        attacked_label=agreement(labels, judge.predict(attacked)),
         validation_loss=float(read_json(artifact.folder / "history.json")[-1]["validation_loss"]),
         cost=cost(job.config),
     )
@@ -252,7 +253,7 @@ def read_gan(folder: Path, device: torch.device) -> tuple[Generator, Discriminat
 
 def read_unet(folder: Path, config: ExperimentConfig, data: Development) -> UNet:
     """The U-Net from its artifact, frozen."""
-    network = UNet(data.image_shape[0], config.unet.width, config.unet.depth)
+    network = UNet(data.image_shape[0], config.unet.width, config.unet.depth, config.unet.input)
     load_weights(network, folder / "unet.safetensors")
     freeze(network)
     return network

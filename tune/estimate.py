@@ -186,7 +186,7 @@ def _trace(images: int, config: ExperimentConfig, bounds: Bounds, data: Developm
 
 def _unet(images: int, config: ExperimentConfig, bounds: Bounds, data: Development) -> int:
     with torch.device("meta"):
-        network = UNet(data.image_shape[0], config.unet.width, config.unet.depth)
+        network = UNet(data.image_shape[0], config.unet.width, config.unet.depth, config.unet.input)
     return 4 * _weights(network)  # also the save of its training: weights and Adam's two moments
 
 

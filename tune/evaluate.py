@@ -61,15 +61,13 @@ def _metrics(
 ) -> dict[str, float]:
     predict = defense.classifier.predict
     originals, noisy = predict(test.images), predict(attacked)
-    unet_alone = (
-        predict(defense.denoise(attacked)) if defense.unet.input_channels == defense.unet.channels else None
-    )
+    unet_alone = predict(defense.denoise(attacked, attacked))  # the attacked image stands in for x_g
     return {
         "pso": agreement(originals, test.labels),
         "noisy": agreement(noisy, test.labels),
         "threshold": agreement(predict(threshold(attacked)), test.labels),
         "psd_gan": agreement(purified.label_before, test.labels),
-        **({} if unet_alone is None else {"psd_unet": agreement(unet_alone, test.labels)}),
+        "psd_unet": agreement(unet_alone, test.labels),
         "psd": agreement(purified.label, test.labels),
         "pco": agreement(purified.label, originals),
         "clean_gan": agreement(clean.label_before, test.labels),

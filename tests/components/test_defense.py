@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from components.defense import Defense, DefenseError, in_batches, load_weights
 from components.files import read_json, sha256_file, write_json
 from components.gan import Discriminator
+from components.unet import Input, join
 from tests.tiny_networks import defense_of
 
 SHAPES = [((1, 8, 8), 4), ((1, 28, 28), 10), ((3, 12, 10), 7)]
@@ -84,6 +85,16 @@ def test_inspecting_tells_every_step(shape: tuple[int, ...], classes: int) -> No
     torch.testing.assert_close(seen.images, defense.purify(images))
     assert torch.equal(seen.label_before, defense.classifier(seen.generated).argmax(1))
     assert torch.equal(seen.label, defense(images).argmax(1))
+
+
+@pytest.mark.parametrize("reads", ["both", "attacked"])
+def test_a_unet_may_read_the_attacked_image(tmp_path: Path, reads: Input) -> None:
+    defense, images = defense_of(reads=reads), images_of(5, (1, 8, 8))
+    seen = defense.inspect(images)
+    torch.testing.assert_close(seen.images, defense.unet(join(reads, seen.generated, images)))
+    torch.testing.assert_close(seen.images, defense.purify(images))
+    defense.save(tmp_path / "saved")
+    assert torch.equal(Defense.load(tmp_path / "saved").purify(images), defense.purify(images))
 
 
 def test_nothing_in_it_trains() -> None:
@@ -239,11 +250,11 @@ def test_a_manifest_that_is_none_is_refused(folder: Path, content: bytes) -> Non
         Defense.load(folder)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [1, 3, "2", None])
 def test_another_format_is_refused(folder: Path, version: object) -> None:
     manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", {**manifest, "format": version})
-    with pytest.raises(DefenseError, match=rf"manifest\.json: expected format 1, found {version!r}"):
+    with pytest.raises(DefenseError, match=rf"manifest\.json: expected format 2, found {version!r}"):
         Defense.load(folder)
 
 

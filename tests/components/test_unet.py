@@ -11,12 +11,15 @@ from torch.nn import functional
 from components.classifier import Classifier
 from components.data import DataSplit
 from components.training import drawn_from, freeze
-from components.unet import UNet, UNetConfig, UNetTraining
+from components.unet import Input, UNet, UNetConfig, UNetTraining, join
 from tests.tiny import tiny_split
 
 SPLIT = DataSplit.of(tiny_split(24))
 with drawn_from(0):
     JUDGE = freeze(Classifier("A", (1, 8, 8), 4))
+
+
+INPUTS = st.sampled_from(["generated", "both", "attacked"])
 
 
 def blurred(images: Tensor) -> Tensor:
@@ -26,7 +29,8 @@ def blurred(images: Tensor) -> Tensor:
 
 def training_of(**settings: object) -> UNetTraining:
     config = UNetConfig.model_validate({"width": 4, "depth": 1, "epochs": 4, "batch_size": 8, **settings})
-    return UNetTraining(config, blurred(SPLIT.images), SPLIT.images, SPLIT.labels, JUDGE, seed=0)
+    inputs = join(config.input, blurred(SPLIT.images), 1 - SPLIT.images)
+    return UNetTraining(config, inputs, SPLIT.images, SPLIT.labels, JUDGE, seed=0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -35,18 +39,43 @@ def training_of(**settings: object) -> UNetTraining:
     height=st.integers(1, 11),
     width=st.integers(1, 11),
     depth=st.integers(1, 3),
-    extra=st.integers(0, 2),
+    reads=INPUTS,
     seed=st.integers(0, 9),
 )
-def test_any_image_size(channels: int, height: int, width: int, depth: int, extra: int, seed: int) -> None:
+def test_any_image_size(channels: int, height: int, width: int, depth: int, reads: Input, seed: int) -> None:
     with drawn_from(seed):
-        unet = UNet(channels, 2, depth, channels + extra).eval()
-        images = torch.rand(3, channels + extra, height, width)
+        unet = UNet(channels, 2, depth, reads).eval()
+        images = join(reads, *torch.rand(2, 3, channels, height, width))
         assert torch.equal(unet(images), images[:, :channels])  # before training it changes nothing
         torch.nn.init.normal_(unet.out.weight, std=5)
         denoised = unet(images).detach()
     assert denoised.shape == (3, channels, height, width)
     assert 0 <= float(denoised.min()) <= float(denoised.max()) <= 1
+
+
+def test_join_names_what_is_read() -> None:
+    generated, images = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)
+    assert join("generated", generated, images) is not images
+    assert join("generated", generated, images).mean() == 0
+    assert join("attacked", generated, images).mean() == 1
+    both = join("both", generated, images)
+    assert both.shape == (2, 6, 4, 4)
+    assert both[:, :3].mean() == 0
+    assert both[:, 3:].mean() == 1
+
+
+@pytest.mark.parametrize("reads", ["generated", "both", "attacked"])
+def test_every_input_is_learned_from(reads: str) -> None:
+    training = training_of(input=reads, epochs=8)
+    losses = [metrics["loss"] for metrics in training]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("layer", ["logits", "conv1"])
+def test_features_kept_or_made_again_give_one_loss(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = training_of(layer=layer).run()
+    monkeypatch.setattr("components.unet._KEPT", 0)
+    assert training_of(layer=layer).run() == pytest.approx(kept, rel=1e-5)
 
 
 def test_an_image_does_not_depend_on_its_neighbours() -> None:
