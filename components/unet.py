@@ -14,7 +14,6 @@ from torch.optim.lr_scheduler import OneCycleLR
 from components.config import Config
 from components.training import Training, batches, drawn_from
 
-
 Input = Literal["generated", "both", "attacked"]
 _KEPT = 1024  # numbers per image that F(x) may have to be kept for all training images
 _IMAGES = {"generated": 1, "both": 2, "attacked": 1}  # that a U-Net reads for each that it returns
