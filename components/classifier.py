@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from components.config import Config
 from components.data import DataSplit
-from components.training import Training, batches, drawn_from
+from components.training import Precision, Training, autocast, batches, drawn_from
 
 # Samangouei, Kabkab, Chellappa: Defense-GAN (ICLR 2018), appendix, table 5. C64-5/2: 64 filters of 5 × 5,
 # stride 2; FC128: fully connected; D.5: dropout. A ReLU follows each C and FC; the last layer, to the classes,
@@ -38,6 +38,7 @@ class ClassifierConfig(Config):
     epochs: int = Field(default=6, ge=1)  # passes over the training images
     batch_size: int = Field(default=128, ge=2)  # images per step
     learning_rate: float = Field(default=1e-3, gt=0, le=1)  # Adam's at the peak of a one-cycle schedule
+    precision: Precision = "float32"  # of the training's matrix products
 
 
 class Classifier(nn.Module):
@@ -128,6 +129,7 @@ class ClassifierTraining(Training):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(config.epochs, seed, device)
+        self.precision = config.precision
         self.images, self.labels = train.images.to(device), train.labels.to(device)
         self.batch_size = min(config.batch_size, len(train.labels))
         with drawn_from(seed):
@@ -144,7 +146,8 @@ class ClassifierTraining(Training):
         self.classifier.train()
         total, seen = 0.0, 0
         for index in batches(len(self.labels), self.batch_size):
-            loss = functional.cross_entropy(self.classifier(self.images[index]), self.labels[index])
+            with autocast(self.device, self.precision):
+                loss = functional.cross_entropy(self.classifier(self.images[index]), self.labels[index])
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()

@@ -27,7 +27,7 @@ from components.config import Config
 from components.descent import Adam, Descent, Momentum
 from components.distances import DISTANCES
 from components.trace import Projection, ProjectionTrace, leads_of
-from components.training import mix
+from components.training import Precision, mix
 
 __all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector", "ProjectorConfig"]
 
@@ -48,7 +48,7 @@ class ProjectorConfig(Config):
     momentum: float = Field(default=0.7, ge=0, lt=1)  # of sgd; published: 0.7
     prior_weight: float = Field(default=0.0, ge=0)  # of ‖z‖² / latent_dim, which keeps z where G was trained
     realism_weight: float = Field(default=0.0, ge=0)  # of softplus(−D(G(z))), which keeps x_g like an image
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the generator's arithmetic; z stays in float32
+    precision: Precision = "float32"  # of the generator's arithmetic; z stays in float32
     chunk: int | None = Field(default=None, ge=1)  # latents evaluated at once; none = what suits the device
 
     @model_validator(mode="after")

@@ -7,12 +7,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
+Precision = Literal["float32", "bfloat16"]
 
 
 class TrainingDiverged(RuntimeError):
@@ -117,6 +118,11 @@ def freeze(module: Network) -> Network:
     """Sets `module` to evaluation mode and stops gradients to its weights (they still pass through it)."""
     module.eval().requires_grad_(False)
     return module
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Within the block matrix products run in `precision`; weights, sums and losses stay in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @contextmanager

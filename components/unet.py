@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
 from components.config import Config
-from components.training import Training, batches, drawn_from
+from components.training import Precision, Training, autocast, batches, drawn_from
 
 Input = Literal["generated", "both", "attacked"]
 _KEPT = 1024  # numbers per image that F(x) may have to be kept for all training images
@@ -34,7 +34,7 @@ class UNetConfig(Config):
     label_weight: float = Field(default=0.1, ge=0)  # of CE(C(U(x_g)), y), y the true label
     layer: str = "logits"  # F: logits, penultimate, or a layer's name such as conv2
     norm: Literal["l1", "l2"] = "l1"  # of the high-level term
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the training's matrix products
+    precision: Precision = "float32"  # of the training's matrix products
 
 
 class RepresentationClassifier(Protocol):
@@ -146,7 +146,7 @@ class UNetTraining(Training):
         self.unet.train()
         total, seen = 0.0, 0
         for index in batches(len(self.labels), self.batch_size):
-            with _autocast(self.device, self.config.precision):
+            with autocast(self.device, self.config.precision):
                 wanted = None if self._wanted is None else self._wanted[index]
                 loss = self.loss(self.inputs[index], self.originals[index], self.labels[index], wanted)
             self.optimizer.zero_grad(set_to_none=True)
@@ -210,6 +210,3 @@ def _block(before: int, after: int) -> nn.Sequential:
         layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -82,10 +82,12 @@ def test_predictions_do_not_depend_on_batches() -> None:
 
 
 @each
-def test_it_learns(architecture: str) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_it_learns(architecture: str, precision: str) -> None:
     shape = (1, 28, 28) if architecture in "BF" else (1, 8, 8)
     train, test = (DataSplit.of(tiny_split(n, shape=shape, seed=seed)) for n, seed in ((80, 0), (20, 1)))
-    config = ClassifierConfig(architecture=architecture, epochs=6, batch_size=8)  # type: ignore[arg-type]
+    settings = {"architecture": architecture, "precision": precision, "epochs": 6, "batch_size": 8}
+    config = ClassifierConfig.model_validate(settings)
     training = ClassifierTraining(config, train, 4, 0)
     losses = [row["loss"] for row in training]
     assert losses[-1] < losses[0]
