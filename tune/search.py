@@ -138,6 +138,7 @@ def _run(plan: Plan, resources: Resources, earlier: list[Ledger], *, quiet: bool
             trials=options.trials,
             seed=options.seed,
             warm_start=earlier,
+            points=options.points,
             startup=options.startup_trials,
             max_cost=options.max_cost,
         )

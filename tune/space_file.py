@@ -103,6 +103,7 @@ class _Reader:
                 fixed[key] = self.value(leaf, entry.value)
         ranges = {key: self.with_conditions(key, ranges) for key in ranges}
         self.check_search(fixed, ranges)
+        fixed["search.points"] = tuple(self.point(point, ranges) for point in fixed["search.points"])
         return fixed, {key: ranges[key] for key in self.ordered(ranges)}
 
     def refuse(self, key: str, message: str) -> NoReturn:
@@ -159,20 +160,28 @@ class _Reader:
                 f"when: expected a parameter that takes few values, found {condition.key}, a continuous one",
             )
         return replace(
-            condition, values=tuple(self.possible(key, condition.key, other, v) for v in condition.values)
+            condition, values=tuple(self.possible(key, condition.key, other, v, "when: ") for v in condition.values)
         )
 
-    def possible(self, key: str, other: str, values: Range, value: Any) -> Any:
+    def possible(self, key: str, other: str, values: Range, value: Any, where: str = "") -> Any:
         leaf = leaves()[other]
         try:
             held = leaf.check(value)
         except ValueError as error:
-            self.refuse(key, f"when: {other}: {error}")
+            self.refuse(key, f"{where}{other}: {error}")
         if held not in values and not (values.when and held == leaf.default):
             self.refuse(
-                key, f"when: {other}: expected a value it can take, {_options(values)}, found {found(value)}"
+                key, f"{where}{other}: expected a value it can take, {_options(values)}, found {found(value)}"
             )
         return held
+
+    def point(self, point: Mapping[str, Any], ranges: Mapping[str, Range]) -> dict[str, Any]:
+        """The parameters of a first trial, each a value that the search could have proposed."""
+        for key in point:
+            if key not in ranges:
+                hint = nearest(key, ranges)
+                self.refuse("search.points", f"expected searched parameters, found {key}, another field{hint}")
+        return {key: self.possible("search.points", key, ranges[key], value) for key, value in point.items()}
 
     def ordered(self, ranges: Mapping[str, Range]) -> Iterator[str]:
         """Searched keys by name, each after those its conditions name; the file's order does not matter."""

@@ -213,3 +213,11 @@ def test_a_space_and_its_yaml_are_equal(
     assert space.contains(params)
     assert space.config(params).data.name == names
     assert params.get("projector.steps") in (space.values("projector.steps") or ())
+
+
+def test_points_are_held_to_the_fields_they_name() -> None:
+    text = "unet.label_weight: {low: 0.0, high: 2.0}\nsearch.points: [{unet.label_weight: 1}, {}]\n"
+    space = parse_space(text, "some", "some.yaml")
+    assert space.fixed["search.points"] == ({"unet.label_weight": 1.0}, {})
+    assert parse_space(space.to_yaml(), "same", "same.yaml") == space
+    assert space.config({"unet.label_weight": 1.0}).search.points == space.fixed["search.points"]

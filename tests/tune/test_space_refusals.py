@@ -147,6 +147,19 @@ REFUSED = {
         "unet.label_weight: step: expected a number > 0, found -0.5",
     ),
     # conditions
+    "projector.steps: {low: 1, high: 9}\nsearch.points: [{projector.step: 3}]\n": (
+        2,
+        "search.points: expected searched parameters, found projector.step, another field; did you mean projector.steps?",
+    ),
+    "projector.steps: {low: 1, high: 9}\nsearch.points: [{projector.steps: 10}]\n": (
+        2,
+        "search.points: projector.steps: expected a value it can take, 1 to 9, found 10",
+    ),
+    "projector.steps: {low: 1, high: 9}\nsearch.points: [{projector.steps: few}]\n": (
+        2,
+        "search.points: projector.steps: expected an integer ≥ 1 and ≤ 100000, found 'few'",
+    ),
+    "projector.steps: {low: 1, high: 9}\nsearch.points: 3\n": (2, "search.points: expected a list, found 3"),
     TOLERANCE % "insensitive": (
         2,
         "projector.tolerance: when: expected {other.key: value}, found 'insensitive'",
