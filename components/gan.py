@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from components.config import Config
+from components.frozen import FrozenGenerator
 from components.pretrained import shipped_folder
 from components.training import Training, drawn_from, freeze
 
@@ -72,17 +73,22 @@ class Generator(nn.Module):
             maps = torch.sigmoid(maps) if layer is self.out else functional.relu(maps)
         return maps
 
-    def folded(self) -> Generator:
+    def folded(self) -> FrozenGenerator:
         """A frozen copy in evaluation mode with normalisation folded into the weights.
 
-        It makes the same images in fewer passes over the memory.
+        It makes the same images, in fewer passes over the memory and by faster convolutions.
         """
         clone = freeze(copy.deepcopy(self))
         linear, norm = cast(tuple[nn.Linear, nn.BatchNorm1d], tuple(clone.dense))
-        clone.dense = nn.Sequential(fuse_linear_bn_eval(linear, norm))
         stages = [cast(tuple[nn.ConvTranspose2d, nn.BatchNorm2d], cast(nn.Sequential, up)) for up in clone.up]
-        clone.up = nn.ModuleList(fuse_conv_bn_eval(conv, norm, transpose=True) for conv, norm in stages)
-        return clone.requires_grad_(False).to(memory_format=torch.channels_last)
+        layers = [*(fuse_conv_bn_eval(conv, norm, transpose=True) for conv, norm in stages), clone.out]
+        return FrozenGenerator(
+            _weights(fuse_linear_bn_eval(linear, norm)), [_weights(layer) for layer in layers], self.base, self.sizes
+        )
+
+
+def _weights(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    return cast(Tensor, layer.weight), cast(Tensor, layer.bias)
 
 
 class Discriminator(nn.Module):
