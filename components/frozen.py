@@ -148,7 +148,7 @@ def _clear_border(blocks: Tensor, before: tuple[int, int], after: tuple[int, int
 
 def _from_cells(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps of cells (N, 4·4·C, I, J), the first at pixel −3 → images (N, C, H, W)."""
-    pixels = cells.unflatten(1, (4, 4, -1)).permute(0, 3, 4, 1, 5, 2)
+    pixels: Tensor = cells.unflatten(1, (4, 4, -1)).permute(0, 3, 4, 1, 5, 2)
     return pixels.flatten(4, 5).flatten(2, 3)[..., 3 : 3 + size[0], 3 : 3 + size[1]]
 
 
@@ -156,7 +156,7 @@ def _to_cells(images: Tensor, cells: Sequence[int]) -> Tensor:
     """Images (N, C, H, W) → maps of cells (N, 4·4·C, I, J), the first at pixel −3, cleared beyond the image."""
     height, breadth = images.shape[2:]
     padded = functional.pad(images, (3, 4 * cells[1] - 3 - breadth, 3, 4 * cells[0] - 3 - height))
-    pixels = padded.unflatten(3, (-1, 4)).unflatten(2, (-1, 4)).permute(0, 2, 4, 3, 5, 1)
+    pixels: Tensor = padded.unflatten(3, (-1, 4)).unflatten(2, (-1, 4)).permute(0, 2, 4, 3, 5, 1)
     return pixels.flatten(3, 5).permute(0, 3, 1, 2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,6 +28,14 @@ class Projection:
     def to(self, device: torch.device | str) -> Projection:
         """The same on another device."""
         return Projection(self.images.to(device), self.latents.to(device), self.errors.to(device))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Projection]) -> Projection:
+        """The projection of all images from those of parts of them, in order."""
+        images, latents, errors = (
+            [getattr(part, name) for part in parts] for name in ("images", "latents", "errors")
+        )
+        return Projection(torch.cat(images), torch.cat(latents), torch.cat(errors))
 
 
 @dataclass(frozen=True)
@@ -72,8 +81,13 @@ class ProjectionTrace:
             held = f"one of {self.steps.tolist()} (what the trace holds)"
             raise ValueError(f"steps: expected {held}, found {steps}")
         # The winner among the first R is the last that leads among them: count the leads up to there.
-        counts = self.leads.flatten().cumsum(0).view(self.leads.shape)
-        return counts[:, int(found), restarts - 1] - 1
+        return self._first[:, int(found)] + self.leads[:, int(found), :restarts].sum(1) - 1
+
+    @cached_property
+    def _first(self) -> Tensor:
+        """Index into `latents` and `errors` of the first lead of each image at each step, int64 (N, S)."""
+        counts = self.leads.sum(2)
+        return counts.flatten().cumsum(0).view(counts.shape) - counts
 
     def select(self, restarts: int, steps: int) -> Projection:
         """What `Projector.project` with that many restarts and steps gives.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,21 +112,24 @@ def project_clean(job: Job) -> None:
 
 def success_map(job: Job) -> None:
     """GAN-only PSD for every R and L that the trace holds."""
-    trace, judge = trace_of(job, "projection"), classifier_of(job)
-    labels = job.data.split("validation").labels
-    # each latent is classified once, however many (R, L) it wins
-    predicted = torch.cat([judge.predict(trace.render(part)) for part in trace.latents.split(5000)])
+    judge, labels = classifier_of(job), job.data.split("validation").labels
+    grid = [(r, step) for r in job.bounds.restarts for step in job.bounds.steps]
+    hits, errors = dict.fromkeys(grid, 0), dict.fromkeys(job.bounds.steps, 0.0)
+    seen = 0
+    for trace in traces_of(job, "projection"):
+        truth = labels[seen : seen + len(trace)]
+        seen += len(trace)
+        # each latent is classified once, however many (R, L) it wins
+        predicted = torch.cat([judge.predict(trace.render(part)) for part in trace.latents.split(5000)])
+        for r, step in grid:
+            hits[r, step] += int((predicted[trace.winners(r, step)] == truth).sum())
+        for step in errors:
+            errors[step] += float(trace.errors[trace.winners(max(job.bounds.restarts), step)].double().sum())
     job.draft.metrics.update(
         restarts=list(job.bounds.restarts),
         steps=list(job.bounds.steps),
-        error=[
-            float(trace.errors[trace.winners(max(job.bounds.restarts), step)].mean())
-            for step in job.bounds.steps
-        ],
-        psd_gan=[
-            [agreement(predicted[trace.winners(r, step)], labels) for step in job.bounds.steps]
-            for r in job.bounds.restarts
-        ],
+        error=[errors[step] / len(labels) for step in job.bounds.steps],
+        psd_gan=[[hits[r, step] / len(labels) for step in job.bounds.steps] for r in job.bounds.restarts],
     )
 
 
@@ -265,16 +268,17 @@ def attacked_of(job: Job, stage: str) -> Tensor:
     return load_file(artifact.folder / "attacked.safetensors")["images"]
 
 
-def trace_of(job: Job, stage: str) -> ProjectionTrace:
-    """The whole trace of a projection stage, from its parts."""
+def traces_of(job: Job, stage: str) -> Iterator[ProjectionTrace]:
+    """The trace of a projection stage, part by part: one part is in memory at a time, and of it what is read."""
     render = projector_of(job).render
-    parts = [load_file(artifact.folder / "trace.safetensors") for artifact in job.artifacts[stage]]
-    return ProjectionTrace.concatenate([ProjectionTrace(**part, render=render) for part in parts])
+    for artifact in job.artifacts[stage]:
+        yield ProjectionTrace(**load_file(artifact.folder / "trace.safetensors"), render=render)
 
 
 def chosen(job: Job, stage: str) -> Projection:
     """What the configured restarts and steps give, read from the trace."""
-    return trace_of(job, stage).select(job.config.projector.restarts, job.config.projector.steps)
+    wanted = job.config.projector.restarts, job.config.projector.steps
+    return Projection.concatenate([trace.select(*wanted) for trace in traces_of(job, stage)])
 
 
 def projector_of(job: Job) -> Projector:
