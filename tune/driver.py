@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune import Callback
 
 from components.data import Dataset
+from tune.board import Message, new_board
 from tune.job import Development
 from tune.ledger import Ledger, Outcome
 from tune.live import LiveView, TrialView
@@ -19,7 +20,7 @@ from tune.runs import run_name
 from tune.scheduler import Halving
 from tune.searcher import LedgerSearcher
 from tune.tracking import close_run
-from tune.trial import Message, Setting, arrays_of, new_board, run_retraining, run_trial
+from tune.trial import Setting, arrays_of, run_retraining, run_trial
 
 LOOK = 0.5  # seconds between two looks at what the trials say
 

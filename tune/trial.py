@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import time
 import traceback
 import warnings
@@ -12,16 +11,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 from numpy.typing import NDArray
 from ray import tune
 from safetensors.torch import load_file
 
 from components.data import DataSplit
+from tune.board import Teller
 from tune.builders import cost
 from tune.config import ExperimentConfig
-from tune.job import Bounds, Development, Progress, bounds_of
+from tune.job import Bounds, Development, bounds_of
 from tune.leases import FileLeases, Leases
 from tune.ledger import Ledger, Outcome
 from tune.outage import outage
@@ -73,78 +72,6 @@ class Setting:
         store = Store(Storage(self.storage).child("store"))
         device = torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
         return Workbench(store, leases_of(store), data, bounds, seed, device)
-
-
-@dataclass(frozen=True)
-class Message:
-    """Where a trial is, for the live view."""
-
-    stage: str
-    done: int
-    total: int
-    since: float  # when the stage began, seconds since 1970
-    host: str
-
-
-@ray.remote(num_cpus=0)
-class Board:
-    """Holds the last word of every running trial."""
-
-    def __init__(self) -> None:
-        self._messages: dict[int, Message] = {}
-
-    def put(self, trial: int, message: Message | None) -> None:
-        """Replaces a trial's word; None removes it."""
-        if message is None:
-            self._messages.pop(trial, None)
-        else:
-            self._messages[trial] = message
-
-    def all(self) -> dict[int, Message]:
-        """Every running trial's word."""
-        return self._messages
-
-
-def new_board() -> Any:
-    """A board on the cluster's head or this machine, wherever the driver is."""
-    return Board.remote()  # type: ignore[attr-defined]
-
-
-class Teller:
-    """Tells the board and TensorBoard how far a trial is, and Tune after each epoch of its U-Net."""
-
-    def __init__(self, trial: int, board: Any, run: TrialBoard | None, judged: bool) -> None:
-        self.trial, self.board, self.run, self.judged = trial, board, run, judged
-        self.intermediate: dict[str, float] = {}
-        self._stage, self._since, self._told = "", 0.0, 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.time()
-        if progress.stage != self._stage:
-            self._stage, self._since, self._told = progress.stage, now, 0.0
-        if now - self._told > 0.3 or progress.row:
-            self._told = now
-            message = Message(
-                progress.stage, progress.done, progress.total, self._since, socket.gethostname()
-            )
-            self.board.put.remote(self.trial, message)
-        if progress.row:
-            self._epoch(progress.stage, progress.row)
-
-    def _epoch(self, stage: str, row: Mapping[str, float]) -> None:
-        epoch = int(row["epoch"])
-        if self.run:
-            self.run.scalars(
-                epoch, {f"{stage}/{name}": value for name, value in row.items() if name != "epoch"}
-            )
-        if self.judged and stage == "unet":
-            self.intermediate[str(epoch)] = row["psd"]
-            if self.run:
-                # TensorBoard's parallel coordinates leave out a run that lacks one of them, such as a pruned one
-                self.run.metrics(
-                    {"pco": row["pco"], "psd": row["psd"], "validation_loss": row["validation_loss"]}, epoch
-                )
-            tune.report({"trial": self.trial, **row})
 
 
 def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board: Any) -> None:
