@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import ray
@@ -12,6 +13,8 @@ from ray import tune
 
 from tune.job import Progress
 from tune.tracking import TrialBoard
+
+MEASURED = ("psd", "pco", "validation_loss")  # after each epoch of a trial's U-Net
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,27 @@ def new_board() -> Any:
 
 
 class Teller:
-    """Tells the board and TensorBoard how far a trial is, and Tune after each epoch of its U-Net."""
+    """Tells the board and TensorBoard how far a trial is, and Tune after each epoch of its U-Net.
+
+    Args:
+        trial: its number; of a retraining, the seed.
+        board: from `new_board`.
+        run: its run in TensorBoard; None = none.
+        judged: whether it is a trial, which Tune compares with others by epoch.
+    """
 
     def __init__(self, trial: int, board: Any, run: TrialBoard | None, judged: bool) -> None:
         self.trial, self.board, self.run, self.judged = trial, board, run, judged
+        self.cost = 0  # of its projection; the trial sets it
         self.intermediate: dict[str, float] = {}
+        self._rates: list[float] = []
         self._stage, self._since, self._told = "", 0.0, 0.0
 
     def __call__(self, progress: Progress) -> None:
+        if progress.artifact is not None:
+            if progress.stage == "projection":
+                self._rates.append(progress.artifact.metrics["evaluations_per_second"])
+            return
         now = time.time()
         if progress.stage != self._stage:
             self._stage, self._since, self._told = progress.stage, now, 0.0
@@ -67,15 +83,20 @@ class Teller:
         if progress.row:
             self._epoch(progress.stage, progress.row)
 
+    @property
+    def speed(self) -> dict[str, float]:
+        """Images per second of its projection, by the median of the parts; nothing where none is known."""
+        known = self._rates and self.cost
+        return {"images_per_second": round(median(self._rates) / self.cost, 3)} if known else {}
+
     def _epoch(self, stage: str, row: Mapping[str, float]) -> None:
         epoch = int(row["epoch"])
         if self.run:
             self.run.scalars(epoch, {f"{stage}/{name}": value for name, value in row.items() if name != "epoch"})
         if self.judged and stage == "unet":
             self.intermediate[str(epoch)] = row["psd"]
+            # All of them: TensorBoard's parallel coordinates leave out a run that lacks one, such as a pruned one
+            metrics = {name: row[name] for name in MEASURED} | {"cost": self.cost} | self.speed
             if self.run:
-                # TensorBoard's parallel coordinates leave out a run that lacks one of them, such as a pruned one
-                self.run.metrics(
-                    {"pco": row["pco"], "psd": row["psd"], "validation_loss": row["validation_loss"]}, epoch
-                )
-            tune.report({"trial": self.trial, **row})
+                self.run.metrics(metrics, epoch)
+            tune.report({"trial": self.trial, "epoch": epoch, "metrics": metrics, "psd": row["psd"]})

@@ -105,9 +105,9 @@ class Watch(Callback):
     def __init__(self, setting: Setting, ledger: Ledger, view: LiveView) -> None:
         self._setting, self._ledger, self._view = setting, ledger, view
         self._board: Any = None
-        self._last = 0.0
+        self._looked = 0.0
         self._values: dict[int, dict[str, float]] = {}
-        self._last_row: dict[int, dict[str, float]] = {}
+        self._last: dict[int, tuple[dict[str, float], int]] = {}  # trial → metrics after its last epoch, and that epoch
         self._pending: Any = None
         self._messages: dict[int, Message] = {}
         self._outage: OSError | None = None
@@ -134,7 +134,7 @@ class Watch(Callback):
         if "epoch" in result:
             number = trial.config["trial"]
             self._values[number][str(result["epoch"])] = result["psd"]
-            self._last_row[number] = {name: result[name] for name in ("psd", "pco", "validation_loss")}
+            self._last[number] = (result["metrics"], int(result["epoch"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._settle(trial, "pruned", None)
@@ -150,9 +150,9 @@ class Watch(Callback):
 
     def refresh(self, last: bool = False) -> None:
         """Brings the view up to date, at most every half second."""
-        if not last and time.time() - self._last < LOOK:
+        if not last and time.time() - self._looked < LOOK:
             return
-        self._last = time.time()
+        self._looked = time.time()
         self._collect()
         work = [outcome.work for outcome in self._ledger.outcomes()]
         stages = {name: (0, 0) for stages in work for name in stages}
@@ -187,8 +187,8 @@ class Watch(Callback):
         outcome = self._ledger.outcome(number)
         if outcome is None:
             outcome = self._ledger.record(self._unrecorded(number, params, status, error))
-            last = self._last_row.get(number, {})
-            close_run(self._setting.home, self._setting.space, number, params, outcome.status, last)
+            metrics, epoch = self._last.get(number, ({}, 0))
+            close_run(self._setting.home, self._setting.space, number, params, outcome.status, metrics, epoch)
         self._trials[number] = _ended(outcome)
 
     def _unrecorded(self, number: int, params: dict[str, Any], status: Any, error: str | None) -> Outcome:

@@ -87,12 +87,21 @@ def bounds_of(space: SearchSpace) -> Bounds:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is: `done` of `total` units, and after an epoch its measurements."""
+    """How far a stage is: `done` of `total` units.
+
+    Attributes:
+        stage: its name.
+        done: units.
+        total: units; 0 = not known.
+        row: after an epoch, its measurements.
+        artifact: once it is there, built or found, what the stage made.
+    """
 
     stage: str
     done: int
     total: int
     row: Row | None = None
+    artifact: Artifact | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from ray import tune
@@ -24,6 +23,7 @@ from tune.job import Bounds, Development, bounds_of
 from tune.leases import FileLeases, Leases
 from tune.ledger import Ledger, Outcome
 from tune.outage import outage
+from tune.reporting.plots import map_png
 from tune.retrain import retrain_seed
 from tune.space import SearchSpace
 from tune.stages import PATHS
@@ -97,9 +97,9 @@ def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, boar
     with TrialBoard(setting.home, setting.space, number, params) as run:
         teller = Teller(number, board, run, judged=True)
         outcome, path = attempt(setting, development(setting, arrays), number, params, teller)
-        run.metrics({**outcome.metrics, **_speed(outcome)})
+        run.metrics({**outcome.metrics, **teller.speed})
         if path is not None:
-            _show(path, run)
+            _show(path, setting.space.config(params), run)
         run.close(outcome.status)
         ledger.record(outcome)  # last: a trial with a record never runs again, so TensorBoard must have all of it
     board.put.remote(number, None)
@@ -120,13 +120,14 @@ def attempt(
         space = setting.space
         config = space.config(params)
         target = config.search.target
+        teller.cost = cost(config)
         bench = setting.workbench(data, bounds_of(space), setting.seed)
         path = bench.get(config, PATHS[target], teller)
         score = path.artifacts[PATHS[target][-1]][0]
         known |= {
             "metrics": dict(score.metrics),
             "stages": path.signatures,
-            "work": work_of(path, cost(config)),
+            "work": work_of(path, teller.speed),
         }
         status, error = "finished", None
     except Exception as caught:  # any error of a trial's own is recorded, and the search goes on
@@ -138,27 +139,22 @@ def attempt(
     return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
 
 
-def work_of(path: Path, evaluations: int = 0) -> dict[str, dict[str, float]]:
+def work_of(path: Path, speed: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """What a trial built and found, by stage, and how fast its projections ran where they were built."""
     work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in path.work.items()}
-    rates = [part.metrics["evaluations_per_second"] for part in path.artifacts.get("projection", ())]
-    if rates and evaluations:
-        work["projection"]["images_per_second"] = round(float(np.median(rates)) / evaluations, 3)
+    if speed:
+        work["projection"] |= speed
     return work
 
 
-def _show(path: Path, run: TrialBoard) -> None:
-    """The pictures of a trial: its images stage by stage, and how the projection's error falls."""
+def _show(path: Path, config: ExperimentConfig, run: TrialBoard) -> None:
+    """The pictures of a trial: its images by stage, the map over R and L, and how the projection error falls."""
     for score in path.artifacts.get("score_unet", ()):
         run.images("images/validation", load_file(score.folder / "examples.safetensors")["examples"])
-    for course in path.artifacts.get("map", ()):
-        for step, error in zip(course.metrics["steps"], course.metrics["error"], strict=True):
+    for found in path.artifacts.get("map", ()):
+        for step, error in zip(found.metrics["steps"], found.metrics["error"], strict=True):
             run.scalars(step, {"projection/error": error})
-
-
-def _speed(outcome: Outcome) -> dict[str, float]:
-    speed = outcome.work.get("projection", {}).get("images_per_second")
-    return {} if speed is None else {"images_per_second": speed}
+        run.figure("projection/R × L map", map_png(found.metrics, config.projector.restarts, config.projector.steps))
 
 
 def arrays_of(**splits: DataSplit) -> dict[str, NDArray[Any]]:

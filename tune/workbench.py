@@ -142,6 +142,7 @@ class Workbench:
             work.built += 1
             work.seconds += float(artifact.manifest["seconds"])
         found[name, node.part] = artifact
+        report(Progress(name, 1, 1, artifact=artifact))
         return True
 
     def _build(
