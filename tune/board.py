@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 import ray
 from ray import tune
 
-from tune.job import Progress
+from tune.job import Progress, Work
 from tune.tracking import TrialBoard
 
 MEASURED = ("psd", "pco", "validation_loss")  # after each epoch of a trial's U-Net
@@ -66,10 +66,12 @@ class Teller:
         self.cost = 0  # of its projection; the trial sets it
         self.intermediate: dict[str, float] = {}
         self._rates: list[float] = []
+        self._work: Mapping[str, Work] = {}
         self._stage, self._since, self._told = "", 0.0, 0.0
 
     def __call__(self, progress: Progress) -> None:
         if progress.artifact is not None:
+            self._work = progress.work
             if progress.stage == "projection":
                 self._rates.append(progress.artifact.metrics["evaluations_per_second"])
             return
@@ -89,6 +91,15 @@ class Teller:
         known = self._rates and self.cost
         return {"images_per_second": round(median(self._rates) / self.cost, 3)} if known else {}
 
+    def work(self, unfinished: str = "") -> dict[str, dict[str, float]]:
+        """What the trial did so far, by stage, and how fast its projection is; of one that it is in, the seconds."""
+        work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in self._work.items()}
+        if unfinished:
+            work[unfinished] = asdict(Work(seconds=round(time.time() - self._since, 3)))
+        if self.speed:
+            work["projection"] |= self.speed
+        return work
+
     def _epoch(self, stage: str, row: Mapping[str, float]) -> None:
         epoch = int(row["epoch"])
         if self.run:
@@ -99,4 +110,5 @@ class Teller:
             metrics = {name: row[name] for name in MEASURED} | {"cost": self.cost} | self.speed
             if self.run:
                 self.run.metrics(metrics, epoch)
-            tune.report({"trial": self.trial, "epoch": epoch, "metrics": metrics, "psd": row["psd"]})
+            told = {"epoch": epoch, "psd": row["psd"], "metrics": metrics, "work": self.work(unfinished=stage)}
+            tune.report({"trial": self.trial, **told})

@@ -107,7 +107,7 @@ class Watch(Callback):
         self._board: Any = None
         self._looked = 0.0
         self._values: dict[int, dict[str, float]] = {}
-        self._last: dict[int, tuple[dict[str, float], int]] = {}  # trial → metrics after its last epoch, and that epoch
+        self._last: dict[int, dict[str, Any]] = {}  # trial → what it told after its last epoch
         self._pending: Any = None
         self._messages: dict[int, Message] = {}
         self._outage: OSError | None = None
@@ -134,7 +134,7 @@ class Watch(Callback):
         if "epoch" in result:
             number = trial.config["trial"]
             self._values[number][str(result["epoch"])] = result["psd"]
-            self._last[number] = (result["metrics"], int(result["epoch"]))
+            self._last[number] = result
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._settle(trial, "pruned", None)
@@ -187,8 +187,9 @@ class Watch(Callback):
         outcome = self._ledger.outcome(number)
         if outcome is None:
             outcome = self._ledger.record(self._unrecorded(number, params, status, error))
-            metrics, epoch = self._last.get(number, ({}, 0))
-            close_run(self._setting.home, self._setting.space, number, params, outcome.status, metrics, epoch)
+            last = self._last.get(number, {"metrics": {}, "epoch": 0})
+            end = (outcome.status, last["metrics"], last["epoch"])
+            close_run(self._setting.home, self._setting.space, number, params, *end)
         self._trials[number] = _ended(outcome)
 
     def _unrecorded(self, number: int, params: dict[str, Any], status: Any, error: str | None) -> Outcome:
@@ -201,6 +202,7 @@ class Watch(Callback):
             seed=self._setting.seed,
             error=error,
             intermediate=self._values.get(number, {}),
+            work=self._last.get(number, {}).get("work", {}),
         )
 
 

@@ -7,7 +7,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -85,6 +85,15 @@ def bounds_of(space: SearchSpace) -> Bounds:
     return Bounds(list(restarts), list(steps))
 
 
+@dataclass
+class Work:
+    """What one trial did for a stage: parts built and found, and its own seconds of building."""
+
+    built: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a stage is: `done` of `total` units.
@@ -95,6 +104,7 @@ class Progress:
         total: units; 0 = not known.
         row: after an epoch, its measurements.
         artifact: once it is there, built or found, what the stage made.
+        work: with an artifact, what was done so far, by stage.
     """
 
     stage: str
@@ -102,6 +112,7 @@ class Progress:
     total: int
     row: Row | None = None
     artifact: Artifact | None = None
+    work: Mapping[str, Work] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

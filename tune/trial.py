@@ -7,7 +7,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -124,27 +124,15 @@ def attempt(
         bench = setting.workbench(data, bounds_of(space), setting.seed)
         path = bench.get(config, PATHS[target], teller)
         score = path.artifacts[PATHS[target][-1]][0]
-        known |= {
-            "metrics": dict(score.metrics),
-            "stages": path.signatures,
-            "work": work_of(path, teller.speed),
-        }
+        known |= {"metrics": dict(score.metrics), "stages": path.signatures}
         status, error = "finished", None
     except Exception as caught:  # any error of a trial's own is recorded, and the search goes on
         if outage(caught):
             raise
         logging.getLogger(__name__).debug("trial %d", number, exc_info=True)
         status, error = "failed", " ".join(traceback.format_exception_only(caught)[-1].split())
-    known |= {"intermediate": teller.intermediate, "seconds": round(time.time() - began, 3)}
+    known |= {"intermediate": teller.intermediate, "work": teller.work(), "seconds": round(time.time() - began, 3)}
     return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
-
-
-def work_of(path: Path, speed: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """What a trial built and found, by stage, and how fast its projections ran where they were built."""
-    work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in path.work.items()}
-    if speed:
-        work["projection"] |= speed
-    return work
 
 
 def _show(path: Path, config: ExperimentConfig, run: TrialBoard) -> None:

@@ -19,7 +19,7 @@ from tune.tracking import TrialBoard, close_run
 from tune.trial import attempt
 
 
-def test_a_trial_that_is_stopped_early_has_every_metric_of_the_page(
+def test_a_trial_that_is_stopped_early_has_its_metrics_and_its_work(
     tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Tune stops a trial: its report does not return. TensorBoard would not draw a run that lacks a metric."""
@@ -41,6 +41,10 @@ def test_a_trial_that_is_stopped_early_has_every_metric_of_the_page(
     assert set(last) == {name for name, *_ in METRICS["defense"]}
     assert last["cost"] == 8
     assert last["images_per_second"] > 0
+    work = told[-1]["work"]
+    assert (work["classifier"]["built"], work["projection_train"]["built"]) == (1, 1)
+    assert (work["unet"]["built"], work["unet"]["reused"]) == (0, 0)  # not to its end
+    assert work["unet"]["seconds"] > 0
     for name, value in last.items():
         shown = {point.step: point.value for point in events.Scalars(f"result/{name}")}
         assert list(shown) == [1, 2]  # the driver repeats the last, and drops none before it
