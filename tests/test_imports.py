@@ -11,7 +11,7 @@ SOURCES = sorted(path for package in ("components", "tune") for path in (ROOT / 
 INDEPENDENT = ("gan", "projector", "unet", "classifier")
 RAY = {
     f"tune/{name}.py"
-    for name in ("search", "driver", "cluster", "searcher", "scheduler", "trial", "lease_actor")
+    for name in ("search", "driver", "cluster", "searcher", "scheduler", "trial", "board", "lease_actor")
 }
 OPTUNA = {"tune/space.py", "tune/searcher.py", "tune/study.py", "tune/sampler.py", "tune/reporting/plots.py"}
 SUMMARY_WRITER = {"tune/tracking.py"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -26,6 +27,9 @@ def report(folder: Annotated[str, "FOLDER"]) -> int:
 
     Args:
         folder: the experiment, STORAGE/NAME; a path or an s3:// address.
+
+    Examples:
+        python -m tune report results/quickstart
     """
     from tune.report import write_report
 
@@ -39,6 +43,9 @@ def compare(*folders: Annotated[str, "FOLDER"], out: Annotated[str | None, "DIR"
     Args:
         folders: the experiments, two or more.
         out: where to write compare.html and compare.md too.
+
+    Examples:
+        python -m tune compare results/quickstart results/mnist --out comparison
     """
     from tune.compare import compare as compared
 
@@ -80,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _REFUSALS as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
+    except BrokenPipeError:  # `| head` has seen enough; what Python flushes at its end must not complain either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except OSError as error:  # a full disk, a network that is gone
         print(f"error: {error}", file=sys.stderr)
         return FAILED

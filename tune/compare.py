@@ -43,7 +43,7 @@ def compare(folders: Sequence[Storage | Path | str], out: Storage | Path | str |
         FileNotFoundError: a folder that holds no experiment.
     """
     if len(folders) < 2:
-        raise ValueError(f"folders: expected at least two searches to compare, found {len(folders)}")
+        raise ValueError(f"FOLDER: expected at least two searches to compare, found {len(folders)}")
     candidates = _candidates([read_experiment(Storage(folder)) for folder in folders])
     if out is not None:
         with drawing():

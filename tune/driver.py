@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune import Callback
 
 from components.data import Dataset
+from tune.board import Message, new_board
 from tune.job import Development
 from tune.ledger import Ledger, Outcome
 from tune.live import LiveView, TrialView
@@ -19,7 +20,7 @@ from tune.runs import run_name
 from tune.scheduler import Halving
 from tune.searcher import LedgerSearcher
 from tune.tracking import close_run
-from tune.trial import Message, Setting, arrays_of, new_board, run_retraining, run_trial
+from tune.trial import Setting, arrays_of, run_retraining, run_trial
 
 LOOK = 0.5  # seconds between two looks at what the trials say
 
@@ -104,9 +105,9 @@ class Watch(Callback):
     def __init__(self, setting: Setting, ledger: Ledger, view: LiveView) -> None:
         self._setting, self._ledger, self._view = setting, ledger, view
         self._board: Any = None
-        self._last = 0.0
+        self._looked = 0.0
         self._values: dict[int, dict[str, float]] = {}
-        self._last_row: dict[int, dict[str, float]] = {}
+        self._last: dict[int, dict[str, Any]] = {}  # trial → what it told after its last epoch
         self._pending: Any = None
         self._messages: dict[int, Message] = {}
         self._outage: OSError | None = None
@@ -133,7 +134,7 @@ class Watch(Callback):
         if "epoch" in result:
             number = trial.config["trial"]
             self._values[number][str(result["epoch"])] = result["psd"]
-            self._last_row[number] = {name: result[name] for name in ("psd", "pco", "validation_loss")}
+            self._last[number] = result
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._settle(trial, "pruned", None)
@@ -149,9 +150,9 @@ class Watch(Callback):
 
     def refresh(self, last: bool = False) -> None:
         """Brings the view up to date, at most every half second."""
-        if not last and time.time() - self._last < LOOK:
+        if not last and time.time() - self._looked < LOOK:
             return
-        self._last = time.time()
+        self._looked = time.time()
         self._collect()
         work = [outcome.work for outcome in self._ledger.outcomes()]
         stages = {name: (0, 0) for stages in work for name in stages}
@@ -186,8 +187,9 @@ class Watch(Callback):
         outcome = self._ledger.outcome(number)
         if outcome is None:
             outcome = self._ledger.record(self._unrecorded(number, params, status, error))
-            last = self._last_row.get(number, {})
-            close_run(self._setting.home, self._setting.space, number, params, outcome.status, last)
+            last = self._last.get(number, {"metrics": {}, "epoch": 0})
+            end = (outcome.status, last["metrics"], last["epoch"])
+            close_run(self._setting.home, self._setting.space, number, params, *end)
         self._trials[number] = _ended(outcome)
 
     def _unrecorded(self, number: int, params: dict[str, Any], status: Any, error: str | None) -> Outcome:
@@ -200,6 +202,7 @@ class Watch(Callback):
             seed=self._setting.seed,
             error=error,
             intermediate=self._values.get(number, {}),
+            work=self._last.get(number, {}).get("work", {}),
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,8 +110,3 @@ def _captioned(sheet: Image.Image, captions: Sequence[str]) -> Image.Image:
     for index, caption in enumerate(captions):
         draw.text((6, row * (index + 0.5)), caption, fill="black", font=font, anchor="lm")
     return page
-
-
-def curve(tag: str, values: Iterable[float], first: int = 0) -> bytes:
-    """One scalar over consecutive steps, beginning at `first`."""
-    return b"".join(scalars(step, {tag: float(value)}) for step, value in enumerate(values, first))

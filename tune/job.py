@@ -7,7 +7,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -85,14 +85,34 @@ def bounds_of(space: SearchSpace) -> Bounds:
     return Bounds(list(restarts), list(steps))
 
 
+@dataclass
+class Work:
+    """What one trial did for a stage: parts built and found, and its own seconds of building."""
+
+    built: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is: `done` of `total` units, and after an epoch its measurements."""
+    """How far a stage is: `done` of `total` units.
+
+    Attributes:
+        stage: its name.
+        done: units.
+        total: units; 0 = not known.
+        row: after an epoch, its measurements.
+        artifact: once it is there, built or found, what the stage made.
+        work: with an artifact, what was done so far, by stage.
+    """
 
     stage: str
     done: int
     total: int
     row: Row | None = None
+    artifact: Artifact | None = None
+    work: Mapping[str, Work] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

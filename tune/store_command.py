@@ -15,6 +15,8 @@ from tune.lock import ExperimentLock, LockedError
 from tune.storage import Storage
 from tune.store import Store
 
+SIGNATURE = 12  # characters shown: enough to tell folders apart, and all fits 80 columns
+
 
 def store(
     storage: Annotated[str, "STORAGE"],
@@ -110,18 +112,19 @@ def _print_problems(uses: Uses) -> None:
 
 
 def _print_table(held: Sequence[Holding]) -> None:
-    table = Table("stage", "signature", "parts", "size", "age", "built in", "used by")
+    names = ("stage", "signature", "parts", "size", "age", "built in", "used by")
+    table = Table(*names, box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for column in table.columns[2:6]:
         column.justify = "right"
     now = time.time()
-    for stage in dict.fromkeys(holding.stage for holding in held):
-        rows = [holding for holding in held if holding.stage == stage]
-        for row in rows:
-            age = "–" if row.created is None else duration(now - row.created)
-            numbers = (str(len(row.folders)), bytes_text(row.size), age, "–" if row.is_save else duration(row.seconds))
-            table.add_row(stage.removeprefix("."), row.signature, *numbers, ", ".join(row.users) or "–")
-        table.add_section()
-    Console(soft_wrap=True).print(table)
+    for row in held:
+        age = "–" if row.created is None else duration(now - row.created)
+        numbers = (str(len(row.folders)), bytes_text(row.size), age, "–" if row.is_save else duration(row.seconds))
+        name = row.stage.removeprefix(".")
+        table.add_row(name, row.signature[:SIGNATURE], *numbers, ", ".join(row.users) or "–")
+    Console().print(table)
     print(f"In all {_sum(held)}")
 
 

@@ -13,10 +13,9 @@ The end stands in a file of its own because TensorBoard believes only the first 
 from __future__ import annotations
 
 import logging
-import re
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -29,7 +28,7 @@ from tune.runs import run_name, tensorboard_command
 from tune.space import SearchSpace
 from tune.storage import Storage
 
-__all__ = ["TrialBoard", "close_run", "run_name", "tensorboard_command", "write_experiment", "write_figure"]
+__all__ = ["TrialBoard", "close_run", "run_name", "tensorboard_command", "write_experiment"]
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +40,6 @@ def write_experiment(experiment: Storage, space: SearchSpace, target: str) -> No
     """Write the columns of the HPARAMS page to the log root, when a search starts; resuming replaces them."""
     configuration = hparams.experiment_record(space, target)
     experiment.child("tensorboard").write(_file_name(0, "experiment"), configuration)
-
-
-def write_figure(experiment: Storage, tag: str, png: bytes) -> None:
-    """Put a figure of the whole search, such as the R × L map, on the Images page; again replaces it."""
-    name = _file_name(1, re.sub(r"\W+", "-", tag))
-    experiment.child("tensorboard").write(name, events.picture(tag, png))
 
 
 def _file_name(number: int, suffix: str) -> str:
@@ -114,10 +107,6 @@ class TrialBoard:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write values of one step, such as an epoch: `{"unet/loss": 0.41}`. NaN is shown."""
         self._write(events.scalars(step, {tag: float(value) for tag, value in values.items()}))
-
-    def curve(self, tag: str, values: Iterable[float], first: int = 0) -> None:
-        """Write one value for each of consecutive steps: the projector's errors as `projection/error`."""
-        self._write(events.curve(tag, values, first))
 
     def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Fill the trial's row on the HPARAMS page: at the end, and after every epoch if so wished.
@@ -204,6 +193,7 @@ def close_run(
     params: Mapping[str, Any],
     status: Status,
     metrics: Mapping[str, Any] | None = None,
+    step: int = 0,
 ) -> None:
     """End the run of a trial that could not do so itself: killed, pruned, or dead before it began.
 
@@ -216,12 +206,13 @@ def close_run(
         params: its searched parameters.
         status: how it ended.
         metrics: its last known metrics, if any.
+        step: the epoch they are of; an earlier one than the run has would make TensorBoard drop those after it.
     """
     board = TrialBoard(experiment, space, trial, params)
     if any(map(_is_end, board.folder.names())):
         return
     board.__enter__()
-    board.metrics(metrics or {})
+    board.metrics(metrics or {}, step)
     board.close(status)
 
 

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import logging
-import socket
 import time
 import traceback
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import ray
 import torch
 from numpy.typing import NDArray
 from ray import tune
 from safetensors.torch import load_file
 
 from components.data import DataSplit
+from tune.board import Teller
 from tune.builders import cost
 from tune.config import ExperimentConfig
-from tune.job import Bounds, Development, Progress, bounds_of
+from tune.job import Bounds, Development, bounds_of
 from tune.leases import FileLeases, Leases
 from tune.ledger import Ledger, Outcome
 from tune.outage import outage
+from tune.reporting.plots import map_png
 from tune.retrain import retrain_seed
 from tune.space import SearchSpace
 from tune.stages import PATHS
@@ -75,78 +74,6 @@ class Setting:
         return Workbench(store, leases_of(store), data, bounds, seed, device)
 
 
-@dataclass(frozen=True)
-class Message:
-    """Where a trial is, for the live view."""
-
-    stage: str
-    done: int
-    total: int
-    since: float  # when the stage began, seconds since 1970
-    host: str
-
-
-@ray.remote(num_cpus=0)
-class Board:
-    """Holds the last word of every running trial."""
-
-    def __init__(self) -> None:
-        self._messages: dict[int, Message] = {}
-
-    def put(self, trial: int, message: Message | None) -> None:
-        """Replaces a trial's word; None removes it."""
-        if message is None:
-            self._messages.pop(trial, None)
-        else:
-            self._messages[trial] = message
-
-    def all(self) -> dict[int, Message]:
-        """Every running trial's word."""
-        return self._messages
-
-
-def new_board() -> Any:
-    """A board on the cluster's head or this machine, wherever the driver is."""
-    return Board.remote()  # type: ignore[attr-defined]
-
-
-class Teller:
-    """Tells the board and TensorBoard how far a trial is, and Tune after each epoch of its U-Net."""
-
-    def __init__(self, trial: int, board: Any, run: TrialBoard | None, judged: bool) -> None:
-        self.trial, self.board, self.run, self.judged = trial, board, run, judged
-        self.intermediate: dict[str, float] = {}
-        self._stage, self._since, self._told = "", 0.0, 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.time()
-        if progress.stage != self._stage:
-            self._stage, self._since, self._told = progress.stage, now, 0.0
-        if now - self._told > 0.3 or progress.row:
-            self._told = now
-            message = Message(
-                progress.stage, progress.done, progress.total, self._since, socket.gethostname()
-            )
-            self.board.put.remote(self.trial, message)
-        if progress.row:
-            self._epoch(progress.stage, progress.row)
-
-    def _epoch(self, stage: str, row: Mapping[str, float]) -> None:
-        epoch = int(row["epoch"])
-        if self.run:
-            self.run.scalars(
-                epoch, {f"{stage}/{name}": value for name, value in row.items() if name != "epoch"}
-            )
-        if self.judged and stage == "unet":
-            self.intermediate[str(epoch)] = row["psd"]
-            if self.run:
-                # TensorBoard's parallel coordinates leave out a run that lacks one of them, such as a pruned one
-                self.run.metrics(
-                    {"pco": row["pco"], "psd": row["psd"], "validation_loss": row["validation_loss"]}, epoch
-                )
-            tune.report({"trial": self.trial, **row})
-
-
 def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board: Any) -> None:
     """Ray Tune's trainable: runs trial `config["trial"]` with `config["params"]` and records its outcome.
 
@@ -170,9 +97,9 @@ def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, boar
     with TrialBoard(setting.home, setting.space, number, params) as run:
         teller = Teller(number, board, run, judged=True)
         outcome, path = attempt(setting, development(setting, arrays), number, params, teller)
-        run.metrics({**outcome.metrics, **_speed(outcome)})
+        run.metrics({**outcome.metrics, **teller.speed})
         if path is not None:
-            _show(path, run)
+            _show(path, setting.space.config(params), run)
         run.close(outcome.status)
         ledger.record(outcome)  # last: a trial with a record never runs again, so TensorBoard must have all of it
     board.put.remote(number, None)
@@ -193,45 +120,29 @@ def attempt(
         space = setting.space
         config = space.config(params)
         target = config.search.target
+        teller.cost = cost(config)
         bench = setting.workbench(data, bounds_of(space), setting.seed)
         path = bench.get(config, PATHS[target], teller)
         score = path.artifacts[PATHS[target][-1]][0]
-        known |= {
-            "metrics": dict(score.metrics),
-            "stages": path.signatures,
-            "work": work_of(path, cost(config)),
-        }
+        known |= {"metrics": dict(score.metrics), "stages": path.signatures}
         status, error = "finished", None
     except Exception as caught:  # any error of a trial's own is recorded, and the search goes on
         if outage(caught):
             raise
         logging.getLogger(__name__).debug("trial %d", number, exc_info=True)
         status, error = "failed", " ".join(traceback.format_exception_only(caught)[-1].split())
-    known |= {"intermediate": teller.intermediate, "seconds": round(time.time() - began, 3)}
+    known |= {"intermediate": teller.intermediate, "work": teller.work(), "seconds": round(time.time() - began, 3)}
     return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
 
 
-def work_of(path: Path, evaluations: int = 0) -> dict[str, dict[str, float]]:
-    """What a trial built and found, by stage, and how fast its projections ran where they were built."""
-    work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in path.work.items()}
-    rates = [part.metrics["evaluations_per_second"] for part in path.artifacts.get("projection", ())]
-    if rates and evaluations:
-        work["projection"]["images_per_second"] = round(float(np.median(rates)) / evaluations, 3)
-    return work
-
-
-def _show(path: Path, run: TrialBoard) -> None:
-    """The pictures of a trial: its images stage by stage, and how the projection's error falls."""
+def _show(path: Path, config: ExperimentConfig, run: TrialBoard) -> None:
+    """The pictures of a trial: its images by stage, the map over R and L, and how the projection error falls."""
     for score in path.artifacts.get("score_unet", ()):
         run.images("images/validation", load_file(score.folder / "examples.safetensors")["examples"])
-    for course in path.artifacts.get("map", ()):
-        for step, error in zip(course.metrics["steps"], course.metrics["error"], strict=True):
+    for found in path.artifacts.get("map", ()):
+        for step, error in zip(found.metrics["steps"], found.metrics["error"], strict=True):
             run.scalars(step, {"projection/error": error})
-
-
-def _speed(outcome: Outcome) -> dict[str, float]:
-    speed = outcome.work.get("projection", {}).get("images_per_second")
-    return {} if speed is None else {"images_per_second": speed}
+        run.figure("projection/R × L map", map_png(found.metrics, config.projector.restarts, config.projector.steps))
 
 
 def arrays_of(**splits: DataSplit) -> dict[str, NDArray[Any]]:

@@ -16,7 +16,7 @@ import torch
 from components.files import read_json
 from tune.builders import stage_description
 from tune.config import ExperimentConfig
-from tune.job import Bounds, Development, Job, Progress
+from tune.job import Bounds, Development, Job, Progress, Work
 from tune.leases import Leases
 from tune.stages import STAGES, Stage
 from tune.store import Artifact, Store
@@ -24,15 +24,6 @@ from tune.store import Artifact, Store
 log = logging.getLogger(__name__)
 
 POLL = 0.25  # seconds between two looks at what others are building
-
-
-@dataclass
-class Work:
-    """What one trial did for a stage: parts built and found, and its own seconds of building."""
-
-    built: int = 0
-    reused: int = 0
-    seconds: float = 0.0
 
 
 @dataclass
@@ -142,6 +133,7 @@ class Workbench:
             work.built += 1
             work.seconds += float(artifact.manifest["seconds"])
         found[name, node.part] = artifact
+        report(Progress(name, 1, 1, artifact=artifact, work=path.work))
         return True
 
     def _build(

@@ -56,7 +56,7 @@ def test_report_and_compare_work_from_files(tmp_path: Path, capsys: pytest.Captu
         (["serch"], "expected one of search, report, compare, purify, store, found 'serch'; did you mean search?"),
         (["report"], "FOLDER: expected text, found nothing"),
         (["report", "{none}"], "{none}"),
-        (["compare", "{none}"], "folders: expected at least two searches to compare, found 1"),
+        (["compare", "{none}"], "FOLDER: expected at least two searches to compare, found 1"),
         (["compare", "{none}", "{none}"], "{none}"),
         (["purify", "{none}", "a.png"], "--out: expected text, found nothing"),
         (["purify", "{none}", "a.png", "--out", "{none}"], "{none}: expected a saved defense, found no manifest.json"),

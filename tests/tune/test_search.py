@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from components.data import Dataset
+from docs.recompute import disagreements, recomputed
 from tests.tune.tiny_search import choice, outcomes, results, run, words, write_space
 from tests.tune.workbench_fixture import search_here, with_test_labels
 from tune import search
@@ -15,12 +19,18 @@ from tune.choice import choose
 from tune.storage import Storage
 
 
-def test_a_search_from_space_to_report(tmp_path: Path) -> None:
-    space = write_space(tmp_path, search__trials=2)
-    home = tmp_path / "results/one"
-    status, output = run(words(space, home.parent), tmp_path / "log", 110)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search that has ended."""
+    folder = tmp_path_factory.mktemp("search")
+    space = write_space(folder, search__trials=2, search__retrain_seeds=2)
+    status, output = run(words(space, folder / "results"), folder / "log", 110)
     assert status == 0, output
     assert "Traceback" not in output
+    return folder / "results/one"
+
+
+def test_a_search_from_space_to_report(home: Path) -> None:
     assert {outcome.status for outcome in outcomes(home).values()} == {"finished"}
     report = json.loads((home / "report.json").read_text())
     assert report["search"]["finished"] == 2
@@ -33,6 +43,39 @@ def test_a_search_from_space_to_report(tmp_path: Path) -> None:
         assert (home / name).stat().st_size > 0
     assert (home / "best/manifest.json").exists()
     assert not list((home.parent / "store/.unfinished").glob("*/*"))
+
+
+def test_the_report_follows_from_the_saved_defense_and_the_data(home: Path) -> None:
+    report = json.loads((home / "report.json").read_text())
+    counts = recomputed(home, report)
+    assert report["test"].keys() == counts.keys() - {"images"}
+    assert list(disagreements(report, counts)) == []
+    for place, seed in enumerate(report["seeds"]):
+        measured = json.loads((home / f"best/seeds/{seed}.json").read_text())["metrics"]
+        assert {name: score["seeds"][place] for name, score in report["test"].items()} == measured
+
+
+@pytest.mark.parametrize(
+    ("figure", "change"),
+    [("seeds", lambda seeds: [seed + 0.05 for seed in seeds]), ("mean", lambda mean: mean + 0.01),
+     ("std", lambda std: std + 0.01), ("ci95", lambda ends: [ends[0] - 0.01, ends[1]])],
+)  # fmt: skip
+def test_a_figure_that_was_changed_is_found(home: Path, figure: str, change: Callable[[Any], Any]) -> None:
+    report = json.loads((home / "report.json").read_text())
+    counts = recomputed(home, report)
+    report["test"]["psd"][figure] = change(report["test"]["psd"][figure])
+    found = list(disagreements(report, counts))
+    assert found
+    assert all(line.startswith("psd") for line in found)
+
+
+def test_tensorboard_has_the_pictures_of_every_trial(home: Path) -> None:
+    for trial in outcomes(home):
+        (folder,) = home.glob(f"tensorboard/{trial:03d} *")
+        events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+        assert {"images/validation", "projection/R × L map"} <= set(events.Tags()["tensors"])
+        assert [point.step for point in events.Scalars("projection/error")] == [2, 4, 6]
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 50_000
 
 
 def test_two_runs_of_one_seed_are_the_same(tmp_path: Path, tiny_dataset: Dataset) -> None:

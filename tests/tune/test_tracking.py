@@ -37,7 +37,6 @@ from tune.tracking import (
     run_name,
     tensorboard_command,
     write_experiment,
-    write_figure,
 )
 
 PARAMS = params(4, 60, 0.3)
@@ -203,7 +202,8 @@ def test_an_exception_is_a_failure_and_passes_on(tmp_path: Path) -> None:
 
 
 def interrupted(board: TrialBoard) -> None:
-    board.curve("unet/loss", [5.0, 4.0, 3.0], first=1)
+    for epoch, loss in enumerate((5.0, 4.0, 3.0), 1):
+        board.scalars(epoch, {"unet/loss": loss})
     board.scalars(1, {"projection/error": 0.5})
     raise KeyboardInterrupt
 
@@ -404,13 +404,12 @@ def test_grid_refuses_what_is_not_rows_of_images() -> None:
 
 
 def test_a_figure_is_a_png(tmp_path: Path) -> None:
-    experiment, png = Storage(tmp_path), events.grid(digits())
-    write_figure(experiment, "projection/R × L map", png)
-    write_figure(experiment, "projection/R × L map", png)
-    (name,) = experiment.child("tensorboard").names()
-    assert experiment.child("tensorboard").read(name).count(png) == 1
-    with pytest.raises(ValueError, match="map: expected the bytes of a PNG file"):
-        write_figure(experiment, "map", b"JFIF")
+    png = events.grid(digits())
+    with TrialBoard(Storage(tmp_path), mixed_space(), 0, PARAMS) as board:
+        board.figure("projection/R × L map", png)
+        with pytest.raises(ValueError, match="map: expected the bytes of a PNG file"):
+            board.figure("map", b"JFIF")
+    assert b"".join(map(board.folder.read, board.folder.names())).count(png) == 1
 
 
 def test_the_command_is_quoted_and_starts_this_interpreters_tensorboard(tmp_path: Path) -> None:

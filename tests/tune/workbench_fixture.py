@@ -11,6 +11,7 @@ import torch
 
 from components.data import Dataset
 from tests.tune.tiny_search import SETTINGS
+from tune.board import Teller
 from tune.config import ExperimentConfig
 from tune.job import Bounds, Development
 from tune.leases import FileLeases
@@ -20,7 +21,7 @@ from tune.space import SearchSpace, parse_space
 from tune.stages import PATHS
 from tune.storage import Storage
 from tune.store import Store
-from tune.trial import Setting, Teller, attempt
+from tune.trial import Setting, attempt
 from tune.workbench import Workbench
 
 PATH = PATHS["defense"]

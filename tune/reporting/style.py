@@ -90,13 +90,20 @@ def blank(width: float = WIDTH, height: float = 3.2) -> tuple[Figure, Axes]:
 
 def render(name: str, figure: Figure) -> Chart:
     """Both forms of a drawing. Equal drawings give equal bytes: no dates, ids by name."""
-    png, svg = io.BytesIO(), io.StringIO()
+    svg = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+        pixels = png(figure, 200)
         figure.set_layout_engine("none")  # both forms are laid out alike; once is enough
         figure.patch.set_alpha(0)
         figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return Chart(name, png.getvalue(), _inline(name, svg.getvalue()), float(figure.get_figwidth()))
+    return Chart(name, pixels, _inline(name, svg.getvalue()), float(figure.get_figwidth()))
+
+
+def png(figure: Figure, dpi: int) -> bytes:
+    """The pixels of a drawing; to be called while its style holds."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
+    return file.getvalue()
 
 
 def _inline(name: str, svg: str) -> str:

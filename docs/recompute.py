@@ -1,0 +1,117 @@
+"""Recomputes a report's test scores from the saved defense and the data, with none of the code that measured them.
+
+    python docs/recompute.py results/quickstart [--data-dir DIR] [--off IMAGES]
+
+First the scores of the saved defense, which is the seed with the median PSD; then whether the mean, the standard
+deviation and the 95 % interval of every score follow from its seeds. Exit status 1 where something does not agree.
+On another machine than the search ran on, rounding may move an image or two: --off says how many may differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy import stats
+
+from components.attacks import fgsm
+from components.data import load_dataset
+from components.defense import Defense
+
+
+def recomputed(folder: Path, report: dict[str, Any], data_dir: str | None = None) -> dict[str, int]:
+    """How many test images each share of the report counts, and `images`, of how many."""
+    defense = Defense.load(folder / "best")
+    test = load_dataset(report["dataset"], data_dir).test
+    counts: dict[str, int] = {"images": len(test.labels)}
+    for clean, true in zip(test.images.split(250), test.labels.split(250), strict=True):
+        for name, right in _batch(defense, clean, true, report["attack"]).items():
+            counts[name] = counts.get(name, 0) + int(right.sum())
+    return counts
+
+
+def _batch(
+    defense: Defense, clean: torch.Tensor, true: torch.Tensor, attack: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    """Which images of a batch count for which score: booleans (N,)."""
+
+    def label(images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return defense.classifier(images).argmax(1)
+
+    originals = label(clean)
+    attacked = fgsm(defense.classifier, clean, true if attack["labels"] == "true" else originals, attack["epsilon"])
+    generated = defense.projector.project(attacked).images
+    denoised = label(defense.denoise(generated, attacked))
+    noisy = label(attacked)
+    return {
+        "pso": originals == true,
+        "noisy": noisy == true,
+        "threshold": label((attacked > 0.5).float()) == true,
+        "psd_gan": label(generated) == true,
+        "psd_unet": label(defense.denoise(attacked, attacked)) == true,
+        "psd": denoised == true,
+        "pco": denoised == originals,
+        "clean_gan": label(defense.projector.project(clean).images) == true,
+        "clean_purified": label(defense.purify(clean)) == true,
+        "attacked_label": denoised == noisy,
+    }
+
+
+def disagreements(report: dict[str, Any], counts: dict[str, int], off: int = 0) -> Iterator[str]:
+    """A line for each figure of the report that does not follow from the defense, the data and the seeds."""
+    images, saved = counts["images"], report["seeds"].index(report["median_seed"])
+    if report["test_images"] != images:
+        yield f"test images: reported {report['test_images']}, found {images}"
+    for name in sorted(report["test"].keys() ^ (counts.keys() - {"images"})):
+        yield f"{name}: not in both the report and what is computed here"
+    for name, score in report["test"].items():
+        values = score["seeds"]
+        if abs(values[saved] * images - counts.get(name, 0)) > off + 1e-6:
+            yield f"{name}: reported {values[saved]}, found {counts.get(name, 0) / images}"
+        for figure, expected in _over_seeds(values, images).items():
+            if not all(map(math.isclose, _list(score[figure]), expected)):
+                yield f"{name}.{figure}: reported {score[figure]}, expected {expected}"
+
+
+def _over_seeds(values: list[float], images: int) -> dict[str, list[float]]:
+    """Mean, standard deviation and interval as the report defines them."""
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        low, high = stats.binomtest(round(mean * images), images).proportion_ci(method="wilson")
+        return {"mean": [mean], "std": [0.0], "ci95": [low, high]}
+    std = statistics.stdev(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * std / len(values) ** 0.5
+    return {"mean": [mean], "std": [std], "ci95": [max(0.0, mean - half), min(1.0, mean + half)]}
+
+
+def _list(figure: Any) -> list[float]:
+    return figure if isinstance(figure, list) else [figure]
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("folder", type=Path, help="the experiment, with report.json and best/")
+    words.add_argument("--data-dir", help="where a named data set lies, or is downloaded to")
+    words.add_argument("--off", type=int, default=0, help="images by which a score may differ (default: 0)")
+    given = words.parse_args()
+    report = json.loads((given.folder / "report.json").read_text())
+    counts = recomputed(given.folder, report, given.data_dir)
+    saved = report["seeds"].index(report["median_seed"])
+    print(f"seed {report['median_seed']}, {counts['images']:,} test images\n{'score':16}{'report':>10}{'here':>10}")
+    for name, score in report["test"].items():
+        print(f"{name:16}{score['seeds'][saved]:10.2%}{counts.get(name, 0) / counts['images']:10.2%}")
+    found = list(disagreements(report, counts, given.off))
+    print("\n".join(found) or "All scores agree, and every mean, deviation and interval follows from its seeds.")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
