@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from tune.ledger import Ledger, Outcome
 from tune.live import LiveView, TrialView
 from tune.runs import run_name
 from tune.scheduler import Halving
+from tune.scratch import scratch
 from tune.searcher import LedgerSearcher
 from tune.tracking import close_run
 from tune.trial import Message, Setting, arrays_of, new_board, run_retraining, run_trial
@@ -43,7 +43,7 @@ def run_trials(
         board=board,
     )
     # Tune's own state is not used: the ledger is the state. It goes where nothing else looks.
-    with tempfile.TemporaryDirectory(prefix="ray-tune-") as scratch:
+    with scratch("ray-tune") as folder:
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": setting.cpus, "gpu": setting.gpus}),
             tune_config=tune.TuneConfig(
@@ -57,7 +57,7 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name=setting.experiment,
-                storage_path=scratch,
+                storage_path=str(folder),
                 callbacks=[watch],
                 failure_config=tune.FailureConfig(max_failures=int(setting.space.fixed["search.retries"])),
                 verbose=0,

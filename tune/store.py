@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from components.files import sha256_file
+from tune.scratch import scratch
 from tune.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -90,8 +91,8 @@ class Store:
         Raises:
             OSError: it cannot be written; no part of it counts, and what stood there before is gone or still whole.
         """
-        with tempfile.TemporaryDirectory(prefix=f"{stage}-") as folder:
-            draft = Draft(Path(folder))
+        with scratch(stage) as folder:
+            draft = Draft(folder)
             began = time.perf_counter()
             yield draft
             draft.description["seconds"] = round(draft.seconds_before + time.perf_counter() - began, 3)
