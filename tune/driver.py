@@ -15,9 +15,12 @@ from tune.job import Development
 from tune.ledger import Ledger, Outcome
 from tune.live import LiveView, TrialView
 from tune.runs import run_name
+from tune.saves import Saves
 from tune.scheduler import Halving
 from tune.scratch import scratch
 from tune.searcher import LedgerSearcher
+from tune.storage import Storage
+from tune.store import Store
 from tune.tracking import close_run
 from tune.trial import Message, Setting, arrays_of, new_board, run_retraining, run_trial
 
@@ -30,7 +33,10 @@ def run_trials(
     """Runs every trial of the search that has no outcome yet. Returns early, resumable, only by an exception."""
     ledger = Ledger(setting.home)
     total = int(setting.space.fixed["search.trials"])
-    watch = Watch(setting, ledger, view)
+    store = Store(Storage(setting.storage).child("store"))
+    saves = Saves(setting.space, Development.for_search(dataset), setting.seed, store)
+    saves.forget(ledger.outcomes())  # of a driver that was killed before it did
+    watch = Watch(setting, ledger, view, saves)
     left = total - sum(outcome.trial < total for outcome in ledger.outcomes())
     if left == 0:
         return
@@ -101,8 +107,8 @@ def run_seeds(
 class Watch(Callback):
     """Follows the trials: the view is refreshed, and a trial that could not record its own end gets it recorded."""
 
-    def __init__(self, setting: Setting, ledger: Ledger, view: LiveView) -> None:
-        self._setting, self._ledger, self._view = setting, ledger, view
+    def __init__(self, setting: Setting, ledger: Ledger, view: LiveView, saves: Saves) -> None:
+        self._setting, self._ledger, self._view, self._saves = setting, ledger, view, saves
         self._board: Any = None
         self._last = 0.0
         self._values: dict[int, dict[str, float]] = {}
@@ -188,6 +194,7 @@ class Watch(Callback):
             outcome = self._ledger.record(self._unrecorded(number, params, status, error))
             last = self._last_row.get(number, {})
             close_run(self._setting.home, self._setting.space, number, params, outcome.status, last)
+        self._saves.forget([outcome])
         self._trials[number] = _ended(outcome)
 
     def _unrecorded(self, number: int, params: dict[str, Any], status: Any, error: str | None) -> Outcome:
