@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import tempfile
 import time
@@ -72,7 +73,7 @@ class Store:
         """The artifact, each file checked against its manifest once per process; None where there is no whole one."""
         key = stage, signature
         if key not in self._known:
-            artifact = self._open(self.storage.child(stage).child(signature))
+            artifact = self._open(stage, signature)
             if artifact is None:
                 return None
             self._known[key] = artifact
@@ -109,7 +110,7 @@ class Store:
             if stage.startswith("."):
                 continue
             for signature in self.storage.child(stage).folders():
-                manifest = _read_manifest(self.storage.child(stage).child(signature))
+                manifest = self._manifest(stage, signature)
                 if manifest is not None:
                     yield manifest
 
@@ -136,8 +137,9 @@ class Store:
         }
         home.write(MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode())
 
-    def _open(self, home: Storage) -> Artifact | None:
-        manifest = _read_manifest(home)
+    def _open(self, stage: str, signature: str) -> Artifact | None:
+        home = self.storage.child(stage).child(signature)
+        manifest = self._manifest(stage, signature)
         if manifest is None:
             return None
         folder = home.local or self._fetch(home, manifest)
@@ -152,6 +154,18 @@ class Store:
                 _refuse(home, name, f"expected sha256 {expected[:12]}…, found another")
                 return None
         return Artifact(folder, manifest)
+
+    def _manifest(self, stage: str, signature: str) -> dict[str, Any] | None:
+        home = self.storage.child(stage).child(signature)
+        try:
+            manifest = json.loads(home.read(MANIFEST))
+            _check(manifest, stage, signature)
+        except FileNotFoundError:
+            return None
+        except (ValueError, AttributeError, TypeError) as error:
+            _refuse(home, MANIFEST, f"expected the manifest of this artifact, {error}")
+            return None
+        return dict(manifest)
 
     def _fetch(self, home: Storage, manifest: Mapping[str, Any]) -> Path:
         folder = self.cache / str(manifest["stage"]) / str(manifest["signature"])
@@ -181,17 +195,15 @@ class Draft:
         self.seconds_before = 0.0
 
 
-def _read_manifest(home: Storage) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads(home.read(MANIFEST))
-        if not {"stage", "signature", "files", "metrics"} <= manifest.keys():
-            raise ValueError(f"found only the keys {', '.join(manifest)}")
-    except FileNotFoundError:
-        return None
-    except (ValueError, AttributeError) as error:
-        _refuse(home, MANIFEST, f"expected the manifest of an artifact, {error}")
-        return None
-    return dict(manifest)
+def _check(manifest: Any, stage: str, signature: str) -> None:
+    """Raises ValueError, AttributeError or TypeError unless it is the manifest of that very artifact."""
+    if not {"stage", "signature", "files", "metrics"} <= manifest.keys():
+        raise ValueError(f"found only the keys {', '.join(manifest)}")
+    if (manifest["stage"], manifest["signature"]) != (stage, signature):  # a folder that was copied or renamed
+        raise ValueError(f"found that of {manifest['stage']}/{manifest['signature']}")
+    for name in dict(manifest["files"]):
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ValueError(f"found a file outside its folder, {name!r}")
 
 
 def _refuse(home: Storage, name: str, reason: str) -> None:
