@@ -198,12 +198,14 @@ class Watch(Callback):
         self._trials[number] = _ended(outcome)
 
     def _unrecorded(self, number: int, params: dict[str, Any], status: Any, error: str | None) -> Outcome:
-        started = self._trials[number].started or time.time()
+        ended = round(time.time(), 3)
+        started = self._trials[number].started or ended
         return Outcome(
             trial=number,
             status=status,
             params=params,
-            seconds=round(time.time() - started, 3),
+            seconds=round(ended - started, 3),
+            ended=ended,
             seed=self._setting.seed,
             error=error,
             intermediate=self._values.get(number, {}),

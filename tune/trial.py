@@ -207,7 +207,8 @@ def attempt(
             raise
         logging.getLogger(__name__).debug("trial %d", number, exc_info=True)
         status, error = "failed", " ".join(traceback.format_exception_only(caught)[-1].split())
-    known |= {"intermediate": teller.intermediate, "seconds": round(time.time() - began, 3)}
+    ended = round(time.time(), 3)
+    known |= {"intermediate": teller.intermediate, "seconds": round(ended - began, 3), "ended": ended}
     return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
 
 
