@@ -9,6 +9,7 @@ there: it is built again, and the store says so. Nothing in it is ever unpickled
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -135,6 +136,7 @@ class Store:
             "bytes": sum(path.stat().st_size for path in files),
             "files": {path.name: sha256_file(path) for path in files},
         }
+        manifest = {**manifest, "sha256": _hash(manifest)}
         home.write(MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode())
 
     def _open(self, stage: str, signature: str) -> Artifact | None:
@@ -195,6 +197,12 @@ class Draft:
         self.seconds_before = 0.0
 
 
+def _hash(manifest: Mapping[str, Any]) -> str:
+    """Of a manifest without its own hash; what was measured stands there and nowhere else."""
+    own = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+
+
 def _check(manifest: Any, stage: str, signature: str) -> None:
     """Raises ValueError, AttributeError or TypeError unless it is the manifest of that very artifact."""
     if not {"stage", "signature", "files", "metrics"} <= manifest.keys():
@@ -204,6 +212,9 @@ def _check(manifest: Any, stage: str, signature: str) -> None:
     for name in dict(manifest["files"]):
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ValueError(f"found a file outside its folder, {name!r}")
+    expected = _hash(manifest)
+    if manifest.get("sha256", expected) != expected:  # the first stores were written without it
+        raise ValueError(f"found another sha256 than {expected[:12]}…, which follows from the rest of it")
 
 
 def _refuse(home: Storage, name: str, reason: str) -> None:

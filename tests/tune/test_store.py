@@ -97,6 +97,14 @@ def test_a_damaged_manifest_is_named(store: Store, caplog: pytest.LogCaptureFixt
     assert list(again(store).artifacts()) == []
 
 
+def test_a_flipped_bit_in_a_measurement_is_noticed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    path = put(store) / MANIFEST
+    assert path.read_text().count("0.5") == 1
+    path.write_text(path.read_text().replace("0.5", "0.7"))
+    assert again(store).find("gan", "abc") is None
+    assert f"{path}: expected the manifest of this artifact, found another sha256" in caplog.text
+
+
 def test_an_artifact_under_anothers_signature_is_not_used(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     path = put(store, "abc")
     put(store, "xyz", b"of another architecture")
