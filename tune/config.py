@@ -22,7 +22,7 @@ class SearchConfig(Config):
     target: Target = "defense"  # the part that is judged; those before it are built, those after it are not
     trials: int = Field(default=20, ge=1)  # configurations to try
     startup_trials: int = Field(default=8, ge=1)  # of these, drawn at random before results guide the rest
-    points: tuple[dict[str, Any], ...] = ()  # parameters of the first trials: what must be compared is not left to chance
+    points: tuple[dict[str, Any], ...] = ()  # parameters of the first trials, which are not left to chance
     seed: int = Field(default=0, ge=0, le=10**9)  # of the suggestions and of every training
     max_cost: int | None = Field(default=None, ge=1)  # largest restarts × steps of "best"; null = any
     early_stopping: bool = True  # stop a U-Net early that is worse than others were after as many epochs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,8 +16,12 @@ from tune.job import Development
 from tune.ledger import Ledger, Outcome
 from tune.live import LiveView, TrialView
 from tune.runs import run_name
+from tune.saves import Saves
 from tune.scheduler import Halving
+from tune.scratch import scratch
 from tune.searcher import LedgerSearcher
+from tune.storage import Storage
+from tune.store import Store
 from tune.tracking import close_run
 from tune.trial import Setting, arrays_of, run_retraining, run_trial
 
@@ -31,7 +34,10 @@ def run_trials(
     """Runs every trial of the search that has no outcome yet. Returns early, resumable, only by an exception."""
     ledger = Ledger(setting.home)
     total = int(setting.space.fixed["search.trials"])
-    watch = Watch(setting, ledger, view)
+    store = Store(Storage(setting.storage).child("store"))
+    saves = Saves(setting.space, Development.for_search(dataset), setting.seed, store)
+    saves.forget(ledger.outcomes())  # of a driver that was killed before it did
+    watch = Watch(setting, ledger, view, saves)
     left = total - sum(outcome.trial < total for outcome in ledger.outcomes())
     if left == 0:
         return
@@ -44,7 +50,7 @@ def run_trials(
         board=board,
     )
     # Tune's own state is not used: the ledger is the state. It goes where nothing else looks.
-    with tempfile.TemporaryDirectory(prefix="ray-tune-") as scratch:
+    with scratch("ray-tune") as folder:
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": setting.cpus, "gpu": setting.gpus}),
             tune_config=tune.TuneConfig(
@@ -58,7 +64,7 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name=setting.experiment,
-                storage_path=scratch,
+                storage_path=str(folder),
                 callbacks=[watch],
                 failure_config=tune.FailureConfig(max_failures=int(setting.space.fixed["search.retries"])),
                 verbose=0,
@@ -102,8 +108,8 @@ def run_seeds(
 class Watch(Callback):
     """Follows the trials: the view is refreshed, and a trial that could not record its own end gets it recorded."""
 
-    def __init__(self, setting: Setting, ledger: Ledger, view: LiveView) -> None:
-        self._setting, self._ledger, self._view = setting, ledger, view
+    def __init__(self, setting: Setting, ledger: Ledger, view: LiveView, saves: Saves) -> None:
+        self._setting, self._ledger, self._view, self._saves = setting, ledger, view, saves
         self._board: Any = None
         self._looked = 0.0
         self._values: dict[int, dict[str, float]] = {}
@@ -190,15 +196,18 @@ class Watch(Callback):
             last = self._last.get(number, {"metrics": {}, "epoch": 0})
             end = (outcome.status, last["metrics"], last["epoch"])
             close_run(self._setting.home, self._setting.space, number, params, *end)
+        self._saves.forget([outcome])
         self._trials[number] = _ended(outcome)
 
     def _unrecorded(self, number: int, params: dict[str, Any], status: Any, error: str | None) -> Outcome:
-        started = self._trials[number].started or time.time()
+        ended = round(time.time(), 3)
+        started = self._trials[number].started or ended
         return Outcome(
             trial=number,
             status=status,
             params=params,
-            seconds=round(time.time() - started, 3),
+            seconds=round(ended - started, 3),
+            ended=ended,
             seed=self._setting.seed,
             error=error,
             intermediate=self._values.get(number, {}),

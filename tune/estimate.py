@@ -23,7 +23,7 @@ from tune.config import ExperimentConfig
 from tune.job import Bounds, Development
 from tune.ledger import Ledger
 from tune.space import SearchSpace
-from tune.stages import FINAL_PATH, PATHS, STAGES
+from tune.stages import FINAL_PATH, PATHS, STAGES, signatures_of
 from tune.storage import Storage
 from tune.store import Store
 from tune.study import LedgerStudy
@@ -215,10 +215,8 @@ def _artifacts(
 ) -> list[Artifacts]:
     found: dict[str, dict[str, ExperimentConfig]] = {name: {} for name in path}
     for config, bounds, seed in sources:
-        signatures: dict[str, str] = {}
-        for name in path:
-            signatures[name] = STAGES[name].signature(config, bounds, data, seed, signatures)
-            found[name].setdefault(signatures[name], config)
+        for name, signature in signatures_of(config, path, bounds, data, seed).items():
+            found[name].setdefault(signature, config)
     return [Artifacts(name, found[name], _held(store, data, name, found[name]), scale) for name in path]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import logging
@@ -171,18 +172,19 @@ class Job:
         self.saves.write(file, sealed(buffer.getvalue()))
 
     def _restore(self, training: Training, file: str) -> list[Row]:
+        before = copy.deepcopy(training.state_dict())
         try:
             state = torch.load(io.BytesIO(unsealed(self.saves.read(file))), weights_only=True)
             training.load_state_dict(state["training"])
+            history, seconds = list(state["history"]), float(state["seconds"])
         except FileNotFoundError:
             return []
-        except Exception as error:  # whatever a damaged file makes of torch.load; the training starts over
-            log.warning(
-                "%s/%s: expected a save of %s, %s; starting over", self.saves.uri, file, self.stage, error
-            )
+        except Exception as error:  # whatever a damaged file makes of torch.load
+            training.load_state_dict(before)  # of a save that does not fit, some parts may have been loaded
+            log.warning("%s/%s: expected a save of %s, %s; starting over", self.saves.uri, file, self.stage, error)
             return []
-        self.draft.seconds_before = float(state["seconds"])
-        return list(state["history"])
+        self.draft.seconds_before = seconds
+        return history
 
 
 def sealed(content: bytes) -> bytes:

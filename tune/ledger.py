@@ -49,6 +49,7 @@ class Outcome(Proposal):
     metrics: dict[str, int | float] = Field(default_factory=dict)  # on validation images
     stages: dict[str, str] = Field(default_factory=dict)  # stage → signature of its artifact
     seconds: float = Field(default=0.0, ge=0)  # wall time
+    ended: float | None = None  # when, in seconds since 1970, by the clock of who recorded it
     seed: int = 0  # of its trainings
     error: str | None = None  # the last line of the traceback
     work: dict[str, dict[str, int | float]] = Field(default_factory=dict)  # built, reused, seconds by stage

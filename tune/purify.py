@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
@@ -21,6 +20,7 @@ from rich.table import Table
 from components.defense import Defense
 from components.files import write_atomic
 from tune.pictures import Picture, batch_of, find_pictures, png_of
+from tune.scratch import scratch
 from tune.storage import Storage
 
 BATCH = 100  # images between two steps of the progress bar, and held in memory at once
@@ -93,9 +93,9 @@ def load_defense(folder: str) -> Defense:
         home = home.child("best")
     if home.local is not None:
         return Defense.load(home.local, device)
-    with tempfile.TemporaryDirectory(prefix="defense-") as copy:
+    with scratch("defense") as copy:
         for name in home.names():
-            home.download(name, Path(copy) / name)
+            home.download(name, copy / name)
         return Defense.load(copy, device)
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ from tune.choice import median_seed
 from tune.config import ExperimentConfig
 from tune.evaluate import evaluate
 from tune.job import Progress
+from tune.scratch import scratch
 from tune.stages import FINAL_PATH
 from tune.storage import Storage
 from tune.store import Artifact
@@ -100,13 +98,8 @@ def save_median(
     if best.local is not None:
         defense.save(best.local)
         return seed
-    folder = Path(tempfile.mkdtemp(prefix="best-"))
-    try:
+    with scratch("best") as folder:
         defense.save(folder)
-        for path in sorted(
-            folder.iterdir(), key=lambda path: path.name == "manifest.json"
-        ):  # the manifest last
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "manifest.json"):  # the manifest last
             best.upload(path, path.name)
-    finally:
-        shutil.rmtree(folder)
     return seed

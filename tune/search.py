@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 if __name__ == "__main__":  # until `main` nothing has begun: Ctrl-C while torch is imported needs no traceback
@@ -42,10 +43,11 @@ from tune.record import reproducibility
 from tune.report import write_report
 from tune.retrain import save_median
 from tune.runs import tensorboard_command
-from tune.searcher import LedgerSearcher, export_study
+from tune.searcher import LedgerSearcher, WarmStart, export_study
 from tune.storage import Storage
 from tune.tracking import write_experiment
 from tune.trial import Setting, arrays_of, final_bench
+from tune.warm_start import earlier_ledgers
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -103,7 +105,7 @@ def search(
         plan = prepare(space, overrides, storage, name, data_dir, resume=resume)
         asked = plan.config.search.trials
         resources = Resources.asked(cpus_per_trial, gpus_per_trial, concurrent, address, asked)
-        earlier = _warm(warm_start)
+        earlier = earlier_ledgers(warm_start, plan.home, _recorded(plan.home))
         if dry_run:
             print(describe(plan, resources.concurrent, resources.cpus, resources.gpus))
             return 0
@@ -142,6 +144,7 @@ def _run(plan: Plan, resources: Resources, earlier: list[Ledger], *, quiet: bool
             startup=options.startup_trials,
             max_cost=options.max_cost,
         )
+        _tell_of_warm_start(plan.home, searcher.warm_started)
         title = f"{plan.name} · {options.target}"
         with LiveView(title, options.trials, OBJECTIVES[options.target], quiet, verbose) as view:
             run_trials(setting, plan.dataset, searcher, resources.concurrent, view)
@@ -256,15 +259,16 @@ def _add_time(home: Storage, seconds: float) -> None:
     home.write("record.json", _json({**record, "wall_s": round(record.get("wall_s", 0.0) + seconds, 1)}))
 
 
-def _warm(folder: str | None) -> list[Ledger]:
-    if folder is None:
-        return []
-    source = Storage(folder)
-    if not source.exists("space.yaml"):
-        raise Refused(
-            f"--warm-start: expected the folder of an experiment, found no space.yaml in {source.uri}"
-        )
-    return [Ledger(source)]
+def _tell_of_warm_start(home: Storage, learned: Mapping[str, WarmStart]) -> None:
+    """Notes in the record what was learned from where, for the report and for whoever resumes."""
+    record = _recorded(home)
+    before = record.get("warm_start")
+    noted = dict(before) if isinstance(before, Mapping) else {}
+    for uri, (used, left_out) in learned.items():
+        print(f"Warm start: {used} finished trials of {uri}; {left_out} more do not fit this space")
+        noted.setdefault(uri, {"used": used, "left_out": left_out})
+    if noted:
+        home.write("record.json", _json({**record, "warm_start": noted}))
 
 
 def _json(value: Any) -> bytes:

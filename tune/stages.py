@@ -75,6 +75,16 @@ class Stage:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
 
+def signatures_of(
+    config: ExperimentConfig, path: Sequence[str], bounds: Bounds, data: Development, seed: int
+) -> dict[str, str]:
+    """The signature of each stage of a path; a path names a stage after its inputs."""
+    signatures: dict[str, str] = {}
+    for name in path:
+        signatures[name] = STAGES[name].signature(config, bounds, data, seed, signatures)
+    return signatures
+
+
 def _section(name: str) -> Callable[[ExperimentConfig, Bounds], Mapping[str, Any]]:
     return lambda config, bounds: getattr(config, name).model_dump()
 

@@ -9,8 +9,10 @@ there: it is built again, and the store says so. Nothing in it is ever unpickled
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import re
 import shutil
 import tempfile
 import time
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from components.files import sha256_file
+from tune.scratch import scratch
 from tune.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -71,7 +74,7 @@ class Store:
         """The artifact, each file checked against its manifest once per process; None where there is no whole one."""
         key = stage, signature
         if key not in self._known:
-            artifact = self._open(self.storage.child(stage).child(signature))
+            artifact = self._open(stage, signature)
             if artifact is None:
                 return None
             self._known[key] = artifact
@@ -90,8 +93,8 @@ class Store:
         Raises:
             OSError: it cannot be written; no part of it counts, and what stood there before is gone or still whole.
         """
-        with tempfile.TemporaryDirectory(prefix=f"{stage}-") as folder:
-            draft = Draft(Path(folder))
+        with scratch(stage) as folder:
+            draft = Draft(folder)
             began = time.perf_counter()
             yield draft
             draft.description["seconds"] = round(draft.seconds_before + time.perf_counter() - began, 3)
@@ -108,7 +111,7 @@ class Store:
             if stage.startswith("."):
                 continue
             for signature in self.storage.child(stage).folders():
-                manifest = _read_manifest(self.storage.child(stage).child(signature))
+                manifest = self._manifest(stage, signature)
                 if manifest is not None:
                     yield manifest
 
@@ -133,10 +136,12 @@ class Store:
             "bytes": sum(path.stat().st_size for path in files),
             "files": {path.name: sha256_file(path) for path in files},
         }
+        manifest = {**manifest, "sha256": _hash(manifest)}
         home.write(MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode())
 
-    def _open(self, home: Storage) -> Artifact | None:
-        manifest = _read_manifest(home)
+    def _open(self, stage: str, signature: str) -> Artifact | None:
+        home = self.storage.child(stage).child(signature)
+        manifest = self._manifest(stage, signature)
         if manifest is None:
             return None
         folder = home.local or self._fetch(home, manifest)
@@ -151,6 +156,18 @@ class Store:
                 _refuse(home, name, f"expected sha256 {expected[:12]}…, found another")
                 return None
         return Artifact(folder, manifest)
+
+    def _manifest(self, stage: str, signature: str) -> dict[str, Any] | None:
+        home = self.storage.child(stage).child(signature)
+        try:
+            manifest = json.loads(home.read(MANIFEST))
+            _check(manifest, stage, signature)
+        except FileNotFoundError:
+            return None
+        except (ValueError, AttributeError, TypeError) as error:
+            _refuse(home, MANIFEST, f"expected the manifest of this artifact, {error}")
+            return None
+        return dict(manifest)
 
     def _fetch(self, home: Storage, manifest: Mapping[str, Any]) -> Path:
         folder = self.cache / str(manifest["stage"]) / str(manifest["signature"])
@@ -180,17 +197,24 @@ class Draft:
         self.seconds_before = 0.0
 
 
-def _read_manifest(home: Storage) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads(home.read(MANIFEST))
-        if not {"stage", "signature", "files", "metrics"} <= manifest.keys():
-            raise ValueError(f"found only the keys {', '.join(manifest)}")
-    except FileNotFoundError:
-        return None
-    except (ValueError, AttributeError) as error:
-        _refuse(home, MANIFEST, f"expected the manifest of an artifact, {error}")
-        return None
-    return dict(manifest)
+def _hash(manifest: Mapping[str, Any]) -> str:
+    """Of a manifest without its own hash; what was measured stands there and nowhere else."""
+    own = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+
+
+def _check(manifest: Any, stage: str, signature: str) -> None:
+    """Raises ValueError, AttributeError or TypeError unless it is the manifest of that very artifact."""
+    if not {"stage", "signature", "files", "metrics"} <= manifest.keys():
+        raise ValueError(f"found only the keys {', '.join(manifest)}")
+    if (manifest["stage"], manifest["signature"]) != (stage, signature):  # a folder that was copied or renamed
+        raise ValueError(f"found that of {manifest['stage']}/{manifest['signature']}")
+    for name in dict(manifest["files"]):
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ValueError(f"found a file outside its folder, {name!r}")
+    expected = _hash(manifest)
+    if manifest.get("sha256", expected) != expected:  # the first stores were written without it
+        raise ValueError(f"found another sha256 than {expected[:12]}…, which follows from the rest of it")
 
 
 def _refuse(home: Storage, name: str, reason: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import warnings
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +205,9 @@ def _exported(
         intermediate_values={int(epoch): value for epoch, value in epochs.items()},
         user_attrs={"trial": number, **({**outcome.metrics, "error": outcome.error} if outcome else {})},
     )
-    if outcome is not None and trial.datetime_complete is not None:
+    if outcome is not None and trial.datetime_complete is not None:  # that of the export, unless there is a better one
+        if outcome.ended is not None:
+            trial.datetime_complete = datetime.fromtimestamp(outcome.ended)
         trial.datetime_start = trial.datetime_complete - timedelta(seconds=outcome.seconds)
     return trial
 

@@ -13,9 +13,9 @@ The end stands in a file of its own because TensorBoard believes only the first 
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -25,6 +25,7 @@ from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 from tune import events, hparams
 from tune.hparams import Status
 from tune.runs import run_name, tensorboard_command
+from tune.scratch import scratch
 from tune.space import SearchSpace
 from tune.storage import Storage
 
@@ -76,7 +77,7 @@ class TrialBoard:
         self._start = hparams.start_record(space, trial, params)
         self._split = "result" if seed is None else "test"
         self._file: BinaryIO | None = None
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch = ExitStack()
         self._step = 0
         self._uploaded = time.monotonic()
 
@@ -164,8 +165,7 @@ class TrialBoard:
     def _root(self) -> Path:
         """The run's folder, or a passing one where it lies in an object store."""
         if self.folder.local is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="tensorboard-")
-            return Path(self._scratch.name)
+            return self._scratch.enter_context(scratch("tensorboard"))
         return self.folder.local
 
     def _release(self) -> None:
@@ -173,8 +173,7 @@ class TrialBoard:
         if self._file is not None:
             self._file.close()
             self._file = None
-        if self._scratch is not None:
-            self._scratch.cleanup()
+        self._scratch.close()
 
     def _write(self, records: bytes) -> None:
         """Append whole records and hand them to the system at once: what is killed later has them."""

@@ -131,7 +131,9 @@ def attempt(
             raise
         logging.getLogger(__name__).debug("trial %d", number, exc_info=True)
         status, error = "failed", " ".join(traceback.format_exception_only(caught)[-1].split())
-    known |= {"intermediate": teller.intermediate, "work": teller.work(), "seconds": round(time.time() - began, 3)}
+    ended = round(time.time(), 3)
+    known |= {"intermediate": teller.intermediate, "work": teller.work()}
+    known |= {"seconds": round(ended - began, 3), "ended": ended}
     return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
 
 

@@ -18,7 +18,7 @@ from tune.builders import stage_description
 from tune.config import ExperimentConfig
 from tune.job import Bounds, Development, Job, Progress, Work
 from tune.leases import Leases
-from tune.stages import STAGES, Stage
+from tune.stages import STAGES, Stage, signatures_of
 from tune.store import Artifact, Store
 
 log = logging.getLogger(__name__)
@@ -71,11 +71,8 @@ class Workbench:
     device: torch.device
 
     def signatures(self, config: ExperimentConfig, stages: Sequence[str]) -> dict[str, str]:
-        """The signature of each stage of a path; a path names a stage after its inputs."""
-        signatures: dict[str, str] = {}
-        for name in stages:
-            signatures[name] = STAGES[name].signature(config, self.bounds, self.data, self.seed, signatures)
-        return signatures
+        """The signature of each stage of a path."""
+        return signatures_of(config, stages, self.bounds, self.data, self.seed)
 
     def nodes(self, config: ExperimentConfig, signatures: Mapping[str, str]) -> list[Node]:
         """Every artifact of a path, in an order in which they can be built."""

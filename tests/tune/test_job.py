@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -99,10 +100,43 @@ def test_a_flipped_bit_in_a_save_is_noticed(make: Any, caplog: pytest.LogCapture
     assert "starting over" in caplog.text
 
 
-def test_a_save_of_another_architecture_is_not_used(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    make().train(Walk(width=7), no_measurement)
-    history = make().train(Walk(), no_measurement)
-    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+class Stroll(Walk):
+    """A walk with a second layer, of which a save may have another width than the first's."""
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.second = nn.Linear(width, 1)
+        nn.init.zeros_(self.second.weight)
+
+    def parts(self) -> Mapping[str, Any]:
+        return {"layer": self.layer, "second": self.second}
+
+
+@pytest.mark.parametrize("of_another", [Walk(width=7), Stroll(width=7), Walk()], ids=["first", "second", "fewer"])
+def test_a_save_of_another_architecture_leaves_no_weights_behind(
+    make: Any, caplog: pytest.LogCaptureFixture, of_another: Walk
+) -> None:
+    undisturbed = make().train(Stroll(), no_measurement)
+    make().saves.remove_tree()
+    make().train(of_another, no_measurement)
+    training = Stroll()
+    assert make().train(training, no_measurement) == undisturbed
+    assert [row["epoch"] for row in undisturbed] == [1, 2, 3, 4]
+    assert "starting over" in caplog.text
+
+
+@pytest.mark.parametrize("missing", ["training", "history", "seconds"])
+def test_a_save_without_one_of_its_fields_is_not_used(
+    make: Any, caplog: pytest.LogCaptureFixture, missing: str
+) -> None:
+    undisturbed = make().train(Walk(), no_measurement)
+    saves = make().saves
+    state = torch.load(io.BytesIO(unsealed(saves.read(SAVE))), weights_only=True)
+    del state[missing]
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    saves.write(SAVE, sealed(buffer.getvalue()))
+    assert make().train(Walk(), no_measurement) == undisturbed
     assert "starting over" in caplog.text
 
 

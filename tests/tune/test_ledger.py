@@ -71,7 +71,7 @@ def test_another_process_reads_what_was_recorded(
 
 
 def test_the_file_has_the_documented_keys(ledger: Ledger, tmp_path: Path) -> None:
-    ledger.record(outcome(7, stages={"gan": "ab12"}, seconds=1.5, seed=3, intermediate={"1": 0.5}))
+    ledger.record(outcome(7, stages={"gan": "ab12"}, seconds=1.5, ended=1.7e9, seed=3, intermediate={"1": 0.5}))
     ledger.propose(7, {"projector.steps": 30})
     assert json.loads((tmp_path / "trials" / "007.json").read_text()) == {
         "trial": 7,
@@ -80,6 +80,7 @@ def test_the_file_has_the_documented_keys(ledger: Ledger, tmp_path: Path) -> Non
         "metrics": {"psd": 0.9},
         "stages": {"gan": "ab12"},
         "seconds": 1.5,
+        "ended": 1.7e9,
         "seed": 3,
         "error": None,
         "work": {},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,9 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
     def refuse(*arguments: str) -> str:
         before = everything(tmp_path)
-        began = time.monotonic()
         status = cli.run(search, list(arguments), "python -m tune.search")
         said = capsys.readouterr().err
         assert status == 2, said
-        assert time.monotonic() - began < 5
         assert everything(tmp_path) == before
         assert said.startswith("error: ")
         assert "Traceback" not in said

@@ -48,6 +48,20 @@ def report(written: Path) -> dict[str, Any]:
     return json.loads((written / "report.json").read_text())
 
 
+def test_what_a_warm_start_taught_is_told(folder: Path) -> None:
+    note = {"/results/first": {"used": 12, "left_out": 3}}
+    edit(folder / "record.json", lambda record: record.update(warm_start=note))
+    write_report(folder)
+    said = (folder / "report.md").read_text()
+    assert "the search knew 12 finished trials of `/results/first` (3 more do not fit this space)" in said
+
+
+@pytest.mark.parametrize("damaged", [None, [], "x", {"/results/first": 3}, {"/results/first": {}}])
+def test_a_damaged_note_of_a_warm_start_does_not_stop_the_report(folder: Path, damaged: Any) -> None:
+    edit(folder / "record.json", lambda record: record.update(warm_start=damaged))
+    assert write_report(folder)
+
+
 def test_where_the_report_is_gets_returned(folder: Path) -> None:
     assert write_report(folder) == str(folder / "report.html")
     assert write_report(Storage(folder)) == str(folder / "report.html")

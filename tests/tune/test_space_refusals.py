@@ -149,7 +149,8 @@ REFUSED = {
     # conditions
     "projector.steps: {low: 1, high: 9}\nsearch.points: [{projector.step: 3}]\n": (
         2,
-        "search.points: expected searched parameters, found projector.step, another field; did you mean projector.steps?",
+        "search.points: expected searched parameters, found projector.step, another field; did you mean "
+        "projector.steps?",
     ),
     "projector.steps: {low: 1, high: 9}\nsearch.points: [{projector.steps: 10}]\n": (
         2,

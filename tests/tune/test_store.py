@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,13 +88,42 @@ def test_a_missing_file_is_noticed(store: Store, caplog: pytest.LogCaptureFixtur
     assert f"{path}: found no such file" in caplog.text
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"stage": "gan"}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"stage": "gan"}', b"\xff\xfe", b"3"])
 def test_a_damaged_manifest_is_named(store: Store, caplog: pytest.LogCaptureFixture, content: bytes) -> None:
     path = put(store) / MANIFEST
     path.write_bytes(content)
     assert again(store).find("gan", "abc") is None
     assert str(path) in caplog.text
     assert list(again(store).artifacts()) == []
+
+
+def test_a_flipped_bit_in_a_measurement_is_noticed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    path = put(store) / MANIFEST
+    assert path.read_text().count("0.5") == 1
+    path.write_text(path.read_text().replace("0.5", "0.7"))
+    assert again(store).find("gan", "abc") is None
+    assert f"{path}: expected the manifest of this artifact, found another sha256" in caplog.text
+
+
+def test_an_artifact_under_anothers_signature_is_not_used(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    path = put(store, "abc")
+    put(store, "xyz", b"of another architecture")
+    shutil.rmtree(path)
+    shutil.copytree(path.with_name("xyz"), path)
+    assert again(store).find("gan", "abc") is None
+    assert f"{path / MANIFEST}: expected the manifest of this artifact, found that of gan/xyz" in caplog.text
+    assert again(store).find("gan", "xyz") is not None
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "a/b", "..", ""])
+def test_a_manifest_cannot_point_outside_its_folder(
+    store: Store, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    path = put(store) / MANIFEST
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "files": {name: "0" * 64}}))
+    assert again(store).find("gan", "abc") is None
+    assert "found a file outside its folder" in caplog.text
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.99])

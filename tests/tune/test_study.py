@@ -3,7 +3,13 @@
 import json
 import math
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -199,6 +205,17 @@ class TestExport:
         assert study.trials[0].constraints["cost"] == study.trials[0].user_attrs["cost"] - 60
         assert study.best_trials
 
+    def test_trials_have_their_own_times(self, tmp_path: Path) -> None:
+        ledger = Ledger(Storage(tmp_path))
+        for trial, ended in enumerate((1.7e9, 1.7e9 + 60)):
+            judged = judge(trial, space_params())
+            ledger.record(Outcome(trial=trial, params=space_params(), ended=ended, seconds=20.5, **judged))
+        export_study(space_of(), ledger, tmp_path / "study.db")
+        one, other = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}").trials
+        assert other.datetime_complete - one.datetime_complete == timedelta(seconds=60)
+        assert one.duration == timedelta(seconds=20.5)
+        assert one.datetime_complete == datetime.fromtimestamp(1.7e9)
+
     def test_it_is_replaced_whole(self, tmp_path: Path) -> None:
         searcher, ledger = made(tmp_path)
         path = tmp_path / "study.db"
@@ -218,16 +235,40 @@ class TestExport:
 
     @pytest.mark.slow
     def test_the_dashboard_shows_it(self, tmp_path: Path) -> None:
-        dashboard = pytest.importorskip("optuna_dashboard")
+        pytest.importorskip("optuna_dashboard")
         searcher, ledger = made(tmp_path)
-        run(searcher, ledger)
+        run(searcher, ledger, stop=12)
         export_study(space_of(), ledger, tmp_path / "study.db")
-        app = dashboard.wsgi(optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}"))
-        status: list[str] = []
-        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies/1", "QUERY_STRING": ""}
-        environ |= {"SERVER_NAME": "x", "SERVER_PORT": "1", "wsgi.url_scheme": "http"}
-        body = b"".join(app(environ, lambda line, headers, error=None: status.append(line)))
-        assert status == ["200 OK"]
-        assert len(json.loads(body)["trials"]) == 14
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        program = Path(sys.executable).with_name("optuna-dashboard")
+        command = [program, f"sqlite:///{tmp_path / 'study.db'}", "--host", "127.0.0.1", "--port", str(port)]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            shown = answer(f"http://127.0.0.1:{port}/api/studies/1", server)
+            page = urllib.request.urlopen(f"http://127.0.0.1:{port}/dashboard/studies/1").read()
+        finally:
+            server.terminate()
+            server.wait()
+        assert b"<title>Optuna Dashboard</title>" in page
+        assert (shown["name"], shown["directions"]) == ("small", ["maximize", "minimize"])
+        assert shown["objective_names"] == ["psd", "cost"]
+        found = [trial["state"].upper() for trial in shown["trials"]]
+        assert found == [state.name for state in states(searcher)]
+        assert {"COMPLETE", "FAIL", "PRUNED", "RUNNING"} == set(found)
+        proposed = [{key: str(value) for key, value in params.items()} for params in ledger.proposals().values()]
+        assert [
+            {param["name"]: param["param_external_value"] for param in trial["params"]} for trial in shown["trials"]
+        ] == proposed
 
 
+def answer(address: str, server: "subprocess.Popen[bytes]") -> Any:
+    """What a server that is just starting answers."""
+    while server.poll() is None:
+        try:
+            with urllib.request.urlopen(address) as reply:
+                return json.load(reply)
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"it ended with status {server.returncode}")

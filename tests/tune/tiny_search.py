@@ -159,6 +159,18 @@ def run(arguments: Sequence[str], log: Path, seconds: float = 150) -> tuple[int,
         return search.wait(seconds), search.output
 
 
+def note(fault: str, status: int, said: str, lost: str) -> None:
+    """A row of the table of faults, which `pytest -s` shows."""
+    print(f"\n| {fault} | {status} | {said} | {lost} |", flush=True)
+
+
+def line(output: str, text: str) -> str:
+    """The first line of an output that holds a text."""
+    found = [line.strip() for line in output.splitlines() if text in line]
+    assert found, f"expected {text!r} in:\n{output}"
+    return found[0]
+
+
 def outcomes(home: Path) -> dict[int, Outcome]:
     """The ledger."""
     return {outcome.trial: outcome for outcome in Ledger(Storage(home)).outcomes()}

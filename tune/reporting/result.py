@@ -44,11 +44,25 @@ def asked(experiment: Experiment) -> Section:
     )
     blocks: list[Block] = [Text(f"{sentence} It sought {goals} on validation images, which no training sees.")]
     blocks += [Text(str(note)) for note in experiment.record.get("notes") or ()]
+    blocks += _warm_start(experiment.record.get("warm_start"))
     if experiment.ranges:
         chosen = experiment.best_params
         rows = [(f"`{k}`", _range(r), value(chosen[k]) if k in chosen else "–") for k, r in experiment.ranges.items()]
         blocks.append(Table(("searched parameter", "range", "chosen"), rows))
     return Section("What was asked", (*blocks, *_data(experiment)))
+
+
+def _warm_start(noted: Any) -> list[Block]:
+    """What the search knew before its first trial; nothing where it knew nothing, or the note is damaged."""
+    if not isinstance(noted, Mapping):
+        return []
+    sources = [
+        f"{source.get('used')} finished trials of `{uri}` ({source.get('left_out')} more do not fit this space)"
+        for uri, source in noted.items()
+        if isinstance(source, Mapping)
+    ]
+    words = "Warm start: before its first trial the search knew " + ", and ".join(sources)
+    return [Text(words + ". They are no trials of this search, and cannot be chosen.")] if sources else []
 
 
 def _range(description: Mapping[str, Any]) -> str:
