@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from components.config import Config
 from components.frozen import FrozenGenerator
 from components.pretrained import shipped_folder
-from components.training import Training, drawn_from, freeze
+from components.training import Precision, Training, drawn_from, freeze
 
 
 class GanConfig(Config):
@@ -31,8 +31,10 @@ class GanConfig(Config):
     batch_size: int = Field(default=64, ge=2)  # images per step
     learning_rate: float | None = Field(default=None, gt=0, le=1)  # Adam's, of both; none = the loss's own
     average: float = Field(default=0.999, ge=0, lt=1)  # decay of the running average of the generator's weights
-    encoder_steps: int = Field(default=0, ge=0)  # of an encoder for projector.init: encoder; 0 = none
+    encoder_steps: int = Field(default=0, ge=0)  # after that, of generator and an encoder, see projector.init; 0 = none
     encoder_width: int = Field(default=32, ge=1, le=1024)  # channels of the encoder's first map
+    encoder_levels: int | None = Field(default=None, ge=2, le=256)  # grey levels it learns from, as projector.levels
+    encoder_precision: Precision = "float32"  # of the matrix products in these further steps
     pretrained: str | None = None  # a pair that comes with the project, such as mnist; null = train one
 
     @field_validator("pretrained")

@@ -26,6 +26,7 @@ from torch.nn import functional
 from components.config import Config
 from components.descent import Adam, Descent, Momentum
 from components.distances import DISTANCES
+from components.squeezing import squeezed
 from components.trace import Projection, ProjectionTrace, leads_of
 from components.training import Precision, mix
 
@@ -257,18 +258,6 @@ class Projector:
             latents = _draw(self.config.bank_size, self.generator.latent_dim, mix(self.seed)).to(images)
             self._bank = latents, self.render(latents).flatten(1)
         return self._bank
-
-
-def squeezed(images: Tensor, levels: int | None) -> Tensor:
-    """Images in [0, 1] reduced to `levels` grey levels (feature squeezing: Xu, Evans, Qi 2018, section II-A).
-
-    With two levels, pixels above 0.5 become 1 and all others 0: what an attack changed by less than half is undone
-    where the original was black or white.
-    """
-    if levels is None:
-        return images
-    # just below the half, as `metrics.threshold` leaves a pixel of 0.5 black
-    return (images * (levels - 1) - 1e-6).round().clamp(min=0) / (levels - 1)
 
 
 def _draw(count: int, dim: int, seed: int) -> Tensor:

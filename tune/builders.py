@@ -52,9 +52,10 @@ def gan(job: Job) -> None:
         return
     training = GanTraining(config, job.data.train.images, job.seed, job.device)
     _write_history(job, job.train(training, lambda: _judge(job, training.generator, PROBE_IMAGES)))
+    generator = training.generator
     if config.encoder_steps:
-        _train_encoder(job, training.generator)
-    _write_weights(job, "generator", training.generator)
+        generator = _train_encoder(job, generator)
+    _write_weights(job, "generator", generator)
     _write_weights(job, "discriminator", training.discriminator)
     shape = {
         "latent_dim": config.latent_dim,
@@ -65,19 +66,23 @@ def gan(job: Job) -> None:
     write_json(job.draft.folder / "gan.json", {**shape, "image_shape": list(job.data.image_shape)})
 
 
-def _train_encoder(job: Job, generator: Generator) -> None:
+def _train_encoder(job: Job, generator: Generator) -> Generator:
+    """Writes the encoder and returns the generator that learned beside it."""
     config = job.config.gan
     training = EncoderTraining(
         generator,
-        job.data.image_shape,
+        job.data.train.images,
         width=config.encoder_width,
         steps=config.encoder_steps,
         steps_per_epoch=config.steps_per_epoch,
+        levels=config.encoder_levels,
+        precision=config.encoder_precision,
         seed=job.seed,
         device=job.device,
     )
     job.train(training, no_measurement, "encoder")
     _write_weights(job, "encoder", training.encoder)
+    return training.generator
 
 
 def shipped_gan(config: GanConfig) -> str | None:

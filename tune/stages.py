@@ -123,7 +123,7 @@ _ALL = (
     Stage("classifier", 1, builders.classifier, _section("classifier")),
     Stage(
         "gan",
-        1,
+        2,
         builders.gan,
         _section("gan"),
         observed=("classifier",),

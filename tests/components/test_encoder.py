@@ -1,19 +1,27 @@
-"""The encoder: learned from the generator alone, and continued to the same weights."""
+"""The encoder: learned with its generator, and continued to the same weights."""
+
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
+from components.data import DataSplit
 from components.encoder import Encoder, EncoderTraining
+from components.gan import Generator
 from components.metrics import threshold
-from components.projector import Projector, ProjectorConfig, squeezed
+from components.projector import Projector, ProjectorConfig
+from components.squeezing import squeezed
+from components.training import Precision, drawn_from, freeze
+from tests.tiny import tiny_split
 from tests.tiny_networks import generator_of
 
 GENERATOR = generator_of().float()
+IMAGES = DataSplit.of(tiny_split(64)).images
 
 
-def training_of(steps: int = 6) -> EncoderTraining:
-    return EncoderTraining(GENERATOR, (1, 8, 8), width=4, steps=steps, steps_per_epoch=3, batch_size=8, seed=3)
+def training_of(generator: Generator = GENERATOR, steps: int = 6, **settings: Any) -> EncoderTraining:
+    sizes = {"width": 4, "steps": steps, "steps_per_epoch": 3, "batch_size": 8, "seed": 3}
+    return EncoderTraining(generator, IMAGES, **{**sizes, **settings})
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 10), (1, 28, 28)])
@@ -21,28 +29,26 @@ def test_images_of_any_size_become_latents(shape: tuple[int, int, int]) -> None:
     assert Encoder(5, 4, shape).eval()(torch.rand(2, *shape)).shape == (2, 5)
 
 
-class Spots(nn.Module):
-    """A generator whose latent is seen in its images: a bright spot at z, on a grid from -2 to 2."""
-
-    latent_dim = 2
-
-    def forward(self, latents: Tensor) -> Tensor:
-        grid = torch.linspace(-2, 2, 8)
-        away = (grid - latents[:, :1]).square()[:, None, :] + (grid - latents[:, 1:]).square()[:, :, None]
-        return torch.exp(-away)[:, None]
-
-    def folded(self) -> nn.Module:
-        return self
-
-
-def test_a_trained_encoder_starts_nearer_than_random_draws() -> None:
-    spots = Spots()
-    training = EncoderTraining(spots, (1, 8, 8), width=4, steps=200, steps_per_epoch=100, batch_size=32)
+@pytest.mark.parametrize("levels", [None, 2])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_it_learns_to_rebuild_what_lies_under_noise(levels: int | None, precision: Precision) -> None:
+    with drawn_from(0):
+        untrained = freeze(Generator(5, 8, (1, 8, 8)))
+    training = training_of(untrained, 400, steps_per_epoch=200, width=8, levels=levels, precision=precision)
     training.run()
-    latents = torch.randn(40, 2, generator=torch.Generator().manual_seed(5))
+    noisy = squeezed(training._noisy(IMAGES, patch=1), levels)
     with torch.no_grad():
-        missed = (training.encoder(spots(latents)) - latents).square().mean()
-    assert float(missed) < 0.25  # a guess that knows nothing misses by the latents' variance, 1
+        missed = (training.generator(training.encoder(noisy)) - IMAGES).square().mean()
+        mean = (IMAGES.mean(0) - IMAGES).square().mean()  # the best guess that looks at no image
+    assert float(missed) < float(mean) / 2
+
+
+def test_the_generator_that_it_was_given_stays() -> None:
+    before = GENERATOR.out.weight.clone()
+    training = training_of()
+    training.run()
+    assert torch.equal(GENERATOR.out.weight, before)
+    assert not torch.equal(training.generator.out.weight, before)
 
 
 def test_an_interrupted_training_ends_in_the_same_weights() -> None:
@@ -51,8 +57,9 @@ def test_an_interrupted_training_ends_in_the_same_weights() -> None:
     next(iter(first))
     second.load_state_dict(first.state_dict())
     second.run()
-    for one, other in zip(whole.encoder.parameters(), second.encoder.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for name in ("encoder", "generator"):
+        for one, other in zip(getattr(whole, name).parameters(), getattr(second, name).parameters(), strict=True):
+            assert torch.equal(one, other)
 
 
 def test_the_noise_stays_within_its_bounds() -> None:
