@@ -112,9 +112,12 @@ def _cost(rows: Sequence[Row], concurrent: int, rates: Rates) -> str:
     measured = {
         "classifier": f"{1e3 * rates.classifier:.3g} ms/image",
         "GAN": f"{1e3 * rates.gan:.3g} ms/step" if rates.gan else "shipped",
+        "encoder": f"{1e3 * rates.encoder:.3g} ms/step",
         "projection": f"{1 / rates.projection:,.0f} evaluations/s",
         "U-Net": f"{1e3 * rates.unet:.3g} ms/image",
     }
+    if not rates.encoder:
+        del measured["encoder"]
     speed = ", ".join(f"{name} {value}" for name, value in measured.items())
     return (
         f"Estimated: {_time(computing)} of computing, about {_time(wall)} with {concurrent} trials at once\n"

@@ -66,7 +66,7 @@ def prepare(
         Refused: with one message that says what to change.
     """
     try:
-        loaded = load_space(space, {key: value for key, value in overrides.items() if value is not None})
+        loaded = load_space(space, overrides)
         place = Storage(storage)
         name = _name(name or loaded.name)
         existing = place.child(name).exists("space.yaml")

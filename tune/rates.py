@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from components.classifier import Classifier, ClassifierTraining
 from components.data import DataSplit
+from components.encoder import EncoderTraining
 from components.gan import Discriminator, GanTraining, Generator
 from components.projector import Projector
 from components.training import Training, freeze
@@ -34,12 +36,14 @@ class Rates:
     Attributes:
         classifier: per image that it is trained on.
         gan: per generator step, with the discriminator's that belong to it.
+        encoder: per step of encoder and generator.
         projection: per latent and step: one gradient evaluation.
         unet: per image that it is trained on.
     """
 
     classifier: float
     gan: float
+    encoder: float
     projection: float
     unet: float
 
@@ -60,6 +64,7 @@ def measure(config: ExperimentConfig, data: Development, device: torch.device, s
     return Rates(
         _training(classifier, len(some), seconds),
         0.0 if config.gan.pretrained else _training(gan, GAN_STEPS, seconds),
+        _encoder(config, train.images[:2000], device, seconds),
         _projection(config, data, device, seconds),
         _training(unet, len(paired), seconds),
     )
@@ -81,6 +86,24 @@ def _training(training: Training, units: int, seconds: float) -> float:
     training.run_epoch()  # the first one also fills caches
     training.epoch += 1
     return _repeated(lambda: training.run_epoch(), units, seconds)
+
+
+def _encoder(config: ExperimentConfig, images: Tensor, device: torch.device, seconds: float) -> float:
+    gan = config.gan
+    if gan.pretrained or not gan.encoder_steps:
+        return 0.0
+    channels, height, width = images.shape[1:]
+    training = EncoderTraining(
+        Generator(gan.latent_dim, gan.width, (channels, height, width)),
+        images,
+        width=gan.encoder_width,
+        steps=10**9,
+        steps_per_epoch=GAN_STEPS,
+        levels=gan.encoder_levels,
+        precision=gan.encoder_precision,
+        device=device,
+    )
+    return _training(training, GAN_STEPS, seconds)
 
 
 def _projection(config: ExperimentConfig, data: Development, device: torch.device, seconds: float) -> float:
@@ -122,7 +145,12 @@ def _gan(images: int, config: ExperimentConfig, bounds: Bounds, data: Developmen
         return 0.0
     epochs = -(-config.gan.steps // config.gan.steps_per_epoch)
     judged = min(PROBE_IMAGES, len(data.validation)) if data.validation is not None else 0
-    return config.gan.steps * rates.gan + epochs * judged * PROBE.restarts * PROBE.steps * rates.projection
+    probes = epochs * judged * PROBE.restarts * PROBE.steps
+    return (
+        config.gan.steps * rates.gan
+        + config.gan.encoder_steps * rates.encoder
+        + probes * rates.projection
+    )
 
 
 def _attack(images: int, config: ExperimentConfig, bounds: Bounds, data: Development, rates: Rates) -> float:

@@ -44,6 +44,7 @@ from tune.report import write_report
 from tune.retrain import save_median
 from tune.runs import tensorboard_command
 from tune.searcher import LedgerSearcher, WarmStart, export_study
+from tune.space import SpaceError, parse_settings
 from tune.storage import Storage
 from tune.tracking import write_experiment
 from tune.trial import Setting, arrays_of, final_bench
@@ -66,6 +67,7 @@ def search(
     address: str | None = None,
     data_dir: Annotated[str | None, "DIR"] = None,
     max_cost: int | None = None,
+    set: Annotated[str | None, "YAML"] = None,
     warm_start: Annotated[str | None, "DIR"] = None,
     dry_run: bool = False,
     quiet: bool = False,
@@ -89,6 +91,7 @@ def search(
         address: of a running Ray cluster (auto = the one on this machine); none = this machine alone.
         data_dir: where a named data set lies, or is downloaded to.
         max_cost: the largest restarts × steps that the best configuration may have.
+        set: other values for fields of the space, such as "classifier.architecture: E, unet.epochs: 2".
         warm_start: folder of an earlier experiment to learn from.
         dry_run: print what would be done, and do nothing.
         quiet: print failures and the result alone.
@@ -100,8 +103,10 @@ def search(
         python -m tune.search --space mnist --data-dir ~/mnist  the published setting
         python -m tune.search --space mnist --resume            go on after a crash
     """
-    overrides = {"search.trials": trials, "search.seed": seed, "search.max_cost": max_cost}
     try:
+        overrides = parse_settings(set) if set else {}
+        flags = {"search.trials": trials, "search.seed": seed, "search.max_cost": max_cost}
+        overrides |= {key: value for key, value in flags.items() if value is not None}
         plan = prepare(space, overrides, storage, name, data_dir, resume=resume)
         asked = plan.config.search.trials
         resources = Resources.asked(cpus_per_trial, gpus_per_trial, concurrent, address, asked)
@@ -111,7 +116,7 @@ def search(
             return 0
         with alone(plan.storage, plan.home, resources, verbose=verbose):
             return _run(plan, resources, earlier, quiet=quiet, verbose=verbose)
-    except (Refused, LockedError) as error:
+    except (Refused, LockedError, SpaceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:

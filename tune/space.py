@@ -27,7 +27,7 @@ from tune.config import ExperimentConfig
 from tune.fields import Leaf, found, leaves, sections
 from tune.ranges import Choice, Interval, Range
 from tune.space_file import find_file, read_space
-from tune.strict_yaml import SpaceError, show
+from tune.strict_yaml import SpaceError, read_mapping, show
 
 __all__ = ["SearchSpace", "SpaceError", "load_space", "parse_space"]
 
@@ -186,6 +186,16 @@ def load_space(name_or_path: str | Path, overrides: Mapping[str, Any] | None = N
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(f"expected a readable YAML file, found {_reason(error)} ({source})") from error
     return parse_space(text, path.stem, source, overrides)
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """Overrides for `load_space` from one line of YAML: `classifier.architecture: E, unet.epochs: 2`.
+
+    Raises:
+        SpaceError: it is not YAML, or no mapping.
+    """
+    flow = text if text.lstrip().startswith("{") else f"{{{text}}}"
+    return {key: entry.value for key, entry in read_mapping(flow, "--set").items()}
 
 
 def parse_space(text: str, name: str, source: str, overrides: Mapping[str, Any] | None = None) -> SearchSpace:

@@ -68,10 +68,13 @@ def test_rates_are_measured(tiny_dataset: Dataset) -> None:
     data = Development.for_search(tiny_dataset)
     rates = measure(tiny_config(), data, torch.device("cpu"), seconds=0.01)
     assert min(rates.classifier, rates.gan, rates.projection, rates.unet) > 0
+    assert rates.encoder == 0  # there is none to train
+    assert measure(tiny_config(gan__encoder_steps=9), data, torch.device("cpu"), seconds=0.01).encoder > 0
 
 
 def test_time_follows_the_counts(tiny_dataset: Dataset) -> None:
-    data, rates = Development.for_search(tiny_dataset), Rates(1.0, 2.0, 3.0, 4.0)
+    data = Development.for_search(tiny_dataset)
+    rates = Rates(classifier=1.0, gan=2.0, encoder=5.0, projection=3.0, unet=4.0)
     bounds = Bounds([1, 4], [5, 10])
     assert seconds_of("classifier", tiny_config(), bounds, data, rates) == 3 * 32
     assert seconds_of("projection_train", tiny_config(), bounds, data, rates) == 32 * 4 * 10 * 3

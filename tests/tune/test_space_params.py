@@ -12,7 +12,7 @@ from optuna.trial import FixedTrial
 from components.config import Config
 from tests.tune.spaces import FULL, parse, refusal
 from tune.fields import leaves, sections
-from tune.space import SearchSpace, parse_space
+from tune.space import SearchSpace, SpaceError, parse_settings, parse_space
 from tune.strict_yaml import read_mapping, show
 
 
@@ -221,3 +221,10 @@ def test_points_are_held_to_the_fields_they_name() -> None:
     assert space.fixed["search.points"] == ({"unet.label_weight": 1.0}, {})
     assert parse_space(space.to_yaml(), "same", "same.yaml") == space
     assert space.config({"unet.label_weight": 1.0}).search.points == space.fixed["search.points"]
+
+
+def test_settings_of_the_command_line_are_yaml() -> None:
+    assert parse_settings("unet.epochs: 2, unet.images: null") == {"unet.epochs": 2, "unet.images": None}
+    assert parse_settings("{projector.steps: {choice: [1, 2]}}") == {"projector.steps": {"choice": [1, 2]}}
+    with pytest.raises(SpaceError, match="--set"):
+        parse_settings("unet.epochs=2")
