@@ -130,10 +130,10 @@ def readable(size: float) -> str:
 def draw(space: SearchSpace, ledger: Ledger, trials: int) -> list[dict[str, Any]]:
     """Parameters of the first `trials` trials: as proposed, or as they would be while nothing is known."""
     study = LedgerStudy(space, int(space.fixed["search.seed"]), int(space.fixed["search.startup_trials"]))
-    proposed = ledger.proposals()
+    proposed, points = ledger.proposals(), space.fixed["search.points"]
     drawn = []
     for number in range(trials):
-        params = proposed.get(number) or study.suggest(number)
+        params = proposed.get(number) or study.suggest(number, points[number] if number < len(points) else None)
         study.start(number, params)
         drawn.append(dict(params))
     return drawn

@@ -110,7 +110,8 @@ def _projection(config: ExperimentConfig, data: Development, device: torch.devic
     gan, shape = config.gan, data.image_shape
     generator = Generator(gan.latent_dim, gan.width, shape)
     restarts = min(config.projector.restarts, 8)
-    settings = {"restarts": restarts, "steps": PROJECTED, "bank_size": max(restarts, 64)}
+    # where it starts from costs little beside the steps, and an encoder may not be there yet
+    settings = {"restarts": restarts, "steps": PROJECTED, "init": "random"}
     judge = Discriminator(gan.discriminator_width, shape).to(device)
     projector = Projector(
         generator, config.projector.model_copy(update=settings), discriminator=freeze(judge), device=device

@@ -68,6 +68,7 @@ def test_rates_are_measured(tiny_dataset: Dataset) -> None:
     data = Development.for_search(tiny_dataset)
     rates = measure(tiny_config(), data, torch.device("cpu"), seconds=0.01)
     assert min(rates.classifier, rates.gan, rates.projection, rates.unet) > 0
+    assert measure(tiny_config(projector__init="encoder"), data, torch.device("cpu"), seconds=0.01).projection > 0
     assert rates.encoder == 0  # there is none to train
     assert measure(tiny_config(gan__encoder_steps=9), data, torch.device("cpu"), seconds=0.01).encoder > 0
 

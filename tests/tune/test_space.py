@@ -14,7 +14,7 @@ from tune.ranges import Choice, Interval
 from tune.space import SearchSpace, load_space, parse_space
 from tune.strict_yaml import read_mapping
 
-PACKAGED = ("gan", "mnist", "projector", "quickstart", "shipped_gan", "smoke", "unet")
+PACKAGED = ("ablation", "gan", "mnist", "projector", "published", "quickstart", "shipped_gan", "smoke", "unet")
 RANGE = "projector.restarts: {choice: [1, 2]}\n"
 
 
@@ -93,12 +93,14 @@ def test_packaged_spaces_by_name() -> None:
 
 def test_what_the_packaged_spaces_promise() -> None:
     always = {"projector.restarts", "projector.steps", "unet.high_level_weight"}
-    assert all(always <= set(load_space(name).ranges) for name in ("quickstart", "smoke", "mnist"))
+    assert all(always <= set(load_space(name).ranges) for name in ("quickstart", "smoke", "mnist", "published"))
     targets = {name: load_space(name).fixed["search.target"] for name in PACKAGED}
     assert targets == {
+        "ablation": "defense",
         "gan": "gan",
         "mnist": "defense",
         "projector": "projection",
+        "published": "defense",
         "quickstart": "defense",
         "shipped_gan": "gan",
         "smoke": "defense",
