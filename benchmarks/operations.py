@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from components.projector import Projector, ProjectorConfig
 
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-CHUNKS = (64, 128, 256, 512)
+CHUNKS = (64, 128, 256)
 LATENTS = 1024
 
 
@@ -86,7 +86,7 @@ def _evaluations_per_second(generator: Any, precision: str, chunk: int) -> float
     return LATENTS * 4 / _shortest(lambda: projector.project(images))
 
 
-def _shortest(run: Callable[[], Any], seconds: float = 1.5) -> float:
+def _shortest(run: Callable[[], Any], seconds: float = 1.0) -> float:
     run()
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < seconds:

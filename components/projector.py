@@ -262,8 +262,6 @@ class Projector:
         return terms
 
 
-
-
 _DESCENTS: Mapping[str, Callable[[ProjectorConfig], Descent]] = {
     "sgd": lambda config: Momentum(config.learning_rate, config.momentum),
     "adam": lambda config: Adam(config.learning_rate),
