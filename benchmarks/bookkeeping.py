@@ -1,17 +1,10 @@
-"""What a thousand trials cost the driver: the real searcher, scheduler, ledger and TensorBoard, around empty trials.
-
-    python benchmarks/bookkeeping.py [TRIALS]
-
-Prints, for every hundredth trial, the seconds per trial since the last line and the driver's resident memory.
-"""
+"""What a search costs beside its trials: ours, plain Optuna and plain Ray Tune around trials that do nothing."""
 
 from __future__ import annotations
 
 import os
 import random
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +16,10 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import numpy as np
+import optuna
 from ray import tune
+from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search.optuna import OptunaSearch
 
 from components.data import Dataset
 from components.raw import RawSplit
@@ -45,7 +41,26 @@ projector.restarts: {{choice: [1, 2, 4, 8]}}
 projector.steps: {{low: 10, high: 200, step: 10}}
 unet.high_level_weight: {{low: 0.01, high: 10.0, log: true}}
 """
-EVERY = 100
+CONCURRENT = 2
+
+
+def bookkeeping_rows(counts: tuple[int, ...] = (24, 240)) -> list[dict[str, Any]]:
+    """Each way with each number of trials."""
+    rows = []
+    for name, run in (("ours", ours), ("plain Optuna, one process", plain_optuna), ("plain Ray Tune", plain_tune)):
+        for count in counts:
+            began = time.perf_counter()
+            found = run(count)
+            taken = time.perf_counter() - began
+            row = {"bookkeeping of": name, "trials": str(count), "wall s": taken, "ms per trial": 1e3 * taken / count}
+            rows.append({**row, **found, "driver MB": resident()})
+    return rows
+
+
+def measured(number: int, params: Mapping[str, Any]) -> dict[str, float]:
+    """What an empty trial says it measured."""
+    cost = params["projector.restarts"] * params["projector.steps"]
+    return {"psd": random.Random(number).random(), "cost": cost, "pco": 0.5, "validation_loss": 0.1}
 
 
 def empty_trial(config: dict[str, Any], *, setting: Setting, arrays: Mapping[str, Any], board: Any) -> None:
@@ -54,41 +69,19 @@ def empty_trial(config: dict[str, Any], *, setting: Setting, arrays: Mapping[str
     began = time.time()
     tune.report({"trial": number})
     with TrialBoard(setting.home, setting.space, number, params) as run:
-        cost = params["projector.restarts"] * params["projector.steps"]
-        metrics = {"psd": random.Random(number).random(), "cost": cost, "pco": 0.5, "validation_loss": 0.1}
+        metrics = measured(number, params)
         run.metrics(metrics)
         run.close("finished")
         seconds = round(time.time() - began, 3)
+        work = {"empty": {"built": 1, "reused": 0, "process": os.getpid()}}
         Ledger(setting.home).record(
-            Outcome(trial=number, params=params, status="finished", metrics=metrics, seconds=seconds)
+            Outcome(trial=number, params=params, status="finished", metrics=metrics, seconds=seconds, work=work)
         )
     board.put.remote(number, None)
 
 
-def watch(home: Path, stop: threading.Event) -> None:
-    """Prints a line per hundred ended trials."""
-    before, last = 0, time.monotonic()
-    final = False
-    print("trials | s per trial | driver MB", flush=True)
-    while not final:
-        final = stop.wait(0.05)
-        ended = len(list((home / "trials").glob("*.json")))
-        if ended >= before + EVERY or (final and ended > before):
-            now = time.monotonic()
-            print(f"{ended:6} | {(now - last) / (ended - before):11.3f} | {resident():9.0f}", flush=True)
-            before, last = ended, now
-
-
-def resident() -> float:
-    """Resident memory of this process, in MB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1000
-    return float("nan")
-
-
-def main(trials: int) -> None:
-    """Runs them."""
+def ours(trials: int) -> dict[str, Any]:
+    """The real searcher, driver, ledger and TensorBoard."""
     images = np.zeros((40, 1, 8, 8), np.uint8)
     split = RawSplit(images, (np.arange(40) % 4).astype(np.uint8))
     dataset = Dataset.cut("empty", split, split, validation_fraction=0.2)
@@ -99,17 +92,52 @@ def main(trials: int) -> None:
         write_experiment(home, space, "defense")
         setting = Setting(space, folder, "one", 0, 1.0, 0.0, dataset.classes, dataset.fingerprint)
         searcher = LedgerSearcher(space, Ledger(home), trials=trials, seed=0)
-        stop = threading.Event()
-        thread = threading.Thread(target=watch, args=(Path(folder) / "one", stop))
-        resources = Resources.asked(1.0, 0.0, 1, None, trials)
+        resources = Resources.asked(1.0, 0.0, CONCURRENT, None, trials)
         with connect(resources), LiveView("empty", trials, OBJECTIVES["defense"], True, False) as view:
-            thread.start()
             driver.run_trials(setting, dataset, searcher, resources.concurrent, view)
-            time.sleep(0.5)
-            stop.set()
-        thread.join()
-        print(f"{len(Ledger(home).outcomes())} outcomes of {trials} trials")
+        outcomes = Ledger(home).outcomes()
+    assert len(outcomes) == trials, f"expected {trials} outcomes, found {len(outcomes)}"
+    return {"worker processes": len({outcome.work["empty"]["process"] for outcome in outcomes})}
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+def plain_optuna(trials: int) -> dict[str, Any]:
+    """An in-memory study."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+    study.optimize(lambda trial: measured(trial.number, _asked(trial))["psd"], n_trials=trials)
+    return {"worker processes": 0}
+
+
+def plain_tune(trials: int) -> dict[str, Any]:
+    """Ray Tune with its own OptunaSearch, as its documentation shows it."""
+
+    def train(config: dict[str, Any]) -> None:
+        tune.report({"psd": measured(0, config)["psd"], "process": os.getpid()})
+
+    resources = Resources.asked(1.0, 0.0, CONCURRENT, None, trials)
+    search = ConcurrencyLimiter(OptunaSearch(_asked, metric="psd", mode="max"), max_concurrent=CONCURRENT)
+    with tempfile.TemporaryDirectory() as folder, connect(resources):
+        tuner = tune.Tuner(
+            tune.with_resources(train, {"cpu": 1}),
+            tune_config=tune.TuneConfig(search_alg=search, num_samples=trials),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0),
+        )
+        results = tuner.fit()
+        assert len(results) == trials, f"expected {trials} results, found {len(results)}"
+        return {"worker processes": len({result.metrics["process"] for result in results})}
+
+
+def _asked(trial: Any) -> dict[str, Any]:
+    return {
+        "projector.restarts": trial.suggest_categorical("projector.restarts", [1, 2, 4, 8]),
+        "projector.steps": trial.suggest_int("projector.steps", 10, 200, step=10),
+        "unet.high_level_weight": trial.suggest_float("unet.high_level_weight", 0.01, 10.0, log=True),
+    }
+
+
+def resident() -> float:
+    """Resident memory of this process, in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1000
+    return float("nan")

@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
+
+Memory = dict[str, Tensor]  # what a descent remembers of the steps before: tensors of the latents' shape
 
 
 class Descent(Protocol):
-    """Latents and the gradient there → the next latents; it remembers the steps before."""
+    """Latents and the gradient there → the next latents."""
 
-    def __call__(self, z: Tensor, gradient: Tensor) -> Tensor:
-        """Both of one shape, which stays the same from call to call."""
+    @property
+    def remembers(self) -> Sequence[str]:
+        """The names of its memory, which is zero before the first step."""
+        ...
+
+    def __call__(self, step: int, z: Tensor, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """The latents and the memory after step number `step`, counted from 1."""
         ...
 
 
 class Momentum:
     """SGD with momentum, v ← μv + g, z ← z − ηv."""
 
+    remembers = ("velocity",)
+
     def __init__(self, rate: float, momentum: float) -> None:
         self.rate, self.momentum = rate, momentum
-        self.velocity: Tensor | None = None
 
-    def __call__(self, z: Tensor, gradient: Tensor) -> Tensor:
-        self.velocity = gradient if self.velocity is None else self.momentum * self.velocity + gradient
-        return z - self.rate * self.velocity
+    def __call__(self, step: int, z: Tensor, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        velocity = self.momentum * memory["velocity"] + gradient
+        return z - self.rate * velocity, {"velocity": velocity}
 
 
 class Adam:
     """Adam (Kingma and Ba 2015, algorithm 1) with its published decays."""
 
-    def __init__(self, rate: float) -> None:
-        self.rate, self.step = rate, 0
-        self.mean: Tensor | None = None
-        self.square: Tensor | None = None
+    remembers = ("mean", "square")
 
-    def __call__(self, z: Tensor, gradient: Tensor) -> Tensor:
-        self.step += 1
-        if self.mean is None or self.square is None:
-            self.mean, self.square = torch.zeros_like(z), torch.zeros_like(z)
-        self.mean = self.mean.lerp(gradient, 0.1)
-        self.square = self.square.lerp(gradient.square(), 0.001)
-        mean, square = self.mean / (1 - 0.9**self.step), self.square / (1 - 0.999**self.step)
-        return z - self.rate * mean / (square.sqrt() + 1e-8)
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, step: int, z: Tensor, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        mean = memory["mean"].lerp(gradient, 0.1)
+        square = memory["square"].lerp(gradient.square(), 0.001)
+        unbiased, spread = mean / (1 - 0.9**step), (square / (1 - 0.999**step)).sqrt()
+        return z - self.rate * unbiased / (spread + 1e-8), {"mean": mean, "square": square}

@@ -15,7 +15,8 @@ Hence one run with the largest R and L, a `ProjectionTrace`, holds the result of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import torch
@@ -24,11 +25,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.config import Config
+from components.course import course
 from components.descent import Adam, Descent, Momentum
 from components.distances import DISTANCES
+from components.racing import Race
 from components.squeezing import squeezed
-from components.trace import Projection, ProjectionTrace, leads_of
-from components.training import Precision, mix
+from components.starts import Starts
+from components.trace import Projection, ProjectionTrace, Standing, leads_of
+from components.training import Precision
 
 __all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector", "ProjectorConfig"]
 
@@ -50,6 +54,9 @@ class ProjectorConfig(Config):
     prior_weight: float = Field(default=0.0, ge=0)  # of ‖z‖² / latent_dim, which keeps z where G was trained
     realism_weight: float = Field(default=0.0, ge=0)  # of softplus(−D(G(z))), which keeps x_g like an image
     precision: Precision = "float32"  # of the generator's arithmetic; z stays in float32
+    race_from: int | None = Field(default=None, ge=1)  # first step at which restarts are dropped; null = never
+    race_factor: float = Field(default=1.5, ge=1)  # dropped: an error above this many times the best one before it
+    stop_error: float | None = Field(default=None, ge=0)  # a restart with at most this error stays there; null = none
     chunk: int | None = Field(default=None, ge=1)  # latents evaluated at once; none = what suits the device
 
     @model_validator(mode="after")
@@ -58,9 +65,6 @@ class ProjectorConfig(Config):
             found = f"found {self.bank_size}"
             raise ValueError(f"bank_size: expected at least restarts ({self.restarts}), {found}")
         return self
-
-
-_CANDIDATES = 64  # of the bank, by plain distance, among which the configured distance chooses the starts
 
 
 class LatentGenerator(Protocol):
@@ -106,7 +110,10 @@ class Projector:
         self._folded = generator.folded().to(self.device, _DTYPES[self.config.precision])
         self._weight_dtype = next(self._folded.parameters()).dtype
         self._distance = DISTANCES[self.config.distance]
-        self._bank: tuple[Tensor, Tensor] | None = None
+        self._descent = _DESCENTS[self.config.optimizer](self.config)
+        self._race = Race(self.config.race_from, self.config.race_factor, self.config.stop_error)
+        latent_dim = generator.latent_dim
+        self._starts = Starts(self.config, latent_dim, self.render, self._distances, self.encoder, seed, self.chunk)
 
     @property
     def chunk(self) -> int:
@@ -116,7 +123,7 @@ class Projector:
     def warm_up(self) -> None:
         """Draws the bank now, so that a measurement of what follows does not count it."""
         if self.config.init == "bank":
-            self._bank_on(torch.empty(0, device=self.device))
+            self._starts.bank(torch.empty(0, device=self.device))
 
     def project(self, images: Tensor) -> Projection:
         """The nearest generated image of each of `images` (N, C, H, W) in [0, 1], on the images' device."""
@@ -139,14 +146,62 @@ class Projector:
         Raises:
             ValueError: nothing to record, or a negative step.
         """
+        return self._run(images, self._recorded(record), slice(None), None, progress)
+
+    def extend(
+        self,
+        trace: ProjectionTrace,
+        images: Tensor,
+        record: Sequence[int] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> ProjectionTrace:
+        """What `trace` gives, from a trace of the same images with fewer restarts, fewer steps or both.
+
+        Only the difference is computed: the further restarts from their starts, the others from where they stood.
+
+        Raises:
+            ValueError: the trace cannot go on, has more restarts or steps, or lacks a step that is to be kept.
+        """
+        record, standing = self._recorded(record), trace.standing
+        if standing is None or self.config.race_from is not None:
+            raise ValueError("trace: expected one that holds where its restarts stand, and no race, found another")
+        if trace.restarts > self.config.restarts or standing.step > record[-1]:
+            most = f"{self.config.restarts} restarts and {record[-1]} steps"
+            raise ValueError(f"trace: expected at most {most}, found {trace.restarts} and {standing.step}")
+        later = [step for step in record if step > standing.step]
+        extended = trace.at([step for step in record if step <= standing.step])
+        extended = replace(extended, standing=standing)
+        if later:
+            extended = extended.then(self._run(images, later, slice(0, trace.restarts), standing, progress))
+        if trace.restarts < self.config.restarts:
+            extended = extended.beside(self._run(images, record, slice(trace.restarts, None), None, progress))
+        return extended
+
+    def _recorded(self, record: Sequence[int] | None) -> list[int]:
         record = sorted(set(range(1, self.config.steps + 1) if record is None else record))
         if not record or record[0] < 0:
             raise ValueError(f"record: expected step counts ≥ 0, found {record}")
+        return record
+
+    def _run(
+        self,
+        images: Tensor,
+        record: Sequence[int],
+        restarts: slice,
+        standing: Standing | None,
+        progress: Callable[[int], None] | None,
+    ) -> ProjectionTrace:
+        """The trace of some of the restarts, from their starts or from where they stand."""
         size = max(1, self.chunk // self.config.restarts)
         parts = []
         for start in range(0, max(1, len(images)), size):  # no images give a trace of none
             part = squeezed(images[start : start + size].to(self.device), self.config.levels)
-            parts.append(self._trace_chunk(part, record))
+            if standing is None:
+                z = self._starts(part)[:, restarts]
+                begin = Standing(0, z, {name: torch.zeros_like(z) for name in self._descent.remembers})
+            else:
+                begin = standing.rows(start, start + size).to(self.device)
+            parts.append(self._trace_chunk(part, record, begin))
             if progress:
                 progress(min(start + size, len(images)))
         return ProjectionTrace.concatenate(parts)
@@ -162,12 +217,13 @@ class Projector:
         images: Tensor = self._folded(latents.to(self._weight_dtype))
         return images.to(latents.dtype)
 
-    def _trace_chunk(self, images: Tensor, record: Sequence[int]) -> ProjectionTrace:
+    def _trace_chunk(self, images: Tensor, record: Sequence[int], begin: Standing) -> ProjectionTrace:
         leads, latents, errors = [], [], []
-        for step, z, error in self._descend(images, record[-1]):
-            if step in record:
+        standing = begin
+        for standing, error in course(self._evaluate, self._descent, self._race, images, begin, record[-1]):
+            if standing.step in record:
                 leads.append(leads_of(error))
-                latents.append(z)
+                latents.append(standing.latents)
                 errors.append(error)
         mask = torch.stack(leads, 1)
         return ProjectionTrace(
@@ -176,30 +232,21 @@ class Projector:
             torch.stack(latents, 1)[mask].cpu(),
             torch.stack(errors, 1)[mask].cpu(),
             self.render,
+            standing.to("cpu") if self.config.race_from is None else None,
         )
 
-    def _descend(self, images: Tensor, steps: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Yields (step, latents (n, R, latent_dim), errors (n, R)) for the start and after every step."""
-        z = self._starts(images)
-        descend = _DESCENTS[self.config.optimizer](self.config)
-        for step in range(steps + 1):
-            errors, gradient = self._evaluate(z, images, with_gradient=step < steps)
-            yield step, z, errors
-            if gradient is not None:
-                z = descend(z, gradient)
-
-    def _evaluate(self, z: Tensor, images: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-        rows = z.flatten(0, 1)
+    def _evaluate(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
+        """As `course.Evaluate`."""
         with torch.set_grad_enabled(with_gradient):
-            rows.requires_grad_(with_gradient)
+            rows = rows.detach().requires_grad_(with_gradient)
             generated = self._generate(rows)
-            errors = self._distances(generated.unflatten(0, z.shape[:2]), images)
+            errors = self._distance(generated - targets, self.config.tolerance)
             if not with_gradient:
-                return errors, None
+                return errors, rows
             # a sum, so that the step of an image does not depend on how many others are in the batch
             loss = errors.sum() + self._regularisation(rows, generated)
             (gradient,) = torch.autograd.grad(loss, rows)
-        return errors.detach(), gradient.view_as(z)
+        return errors.detach(), gradient
 
     def _distances(self, generated: Tensor, images: Tensor) -> Tensor:
         """(n, K, C, H, W) and (n, C, H, W) → (n, K)."""
@@ -213,55 +260,6 @@ class Projector:
             unreal = functional.softplus(-self.discriminator(generated)).sum()
             terms = terms + self.config.realism_weight * unreal
         return terms
-
-    def _starts(self, images: Tensor) -> Tensor:
-        """Starting latents (n, R, latent_dim) in the images' dtype."""
-        if self.config.init == "random":
-            # each restart from a seed of its own: a draw of r would not be the beginning of a draw of R
-            dim, restarts = self.generator.latent_dim, range(self.config.restarts)
-            draws = torch.cat([_draw(1, dim, mix(self.seed, restart)) for restart in restarts])
-            return draws.to(images).expand(len(images), -1, -1).contiguous()
-        if self.config.init == "encoder":
-            return self._guesses(images)
-        latents, drawn = self._bank_on(images)
-        flat = images.flatten(1)
-        # ‖x − b‖² without ‖x‖², which is the same for every b: one matrix product finds candidates …
-        squared = drawn.square().sum(1) - 2 * flat @ drawn.T
-        groups = -(-self.config.restarts // _CANDIDATES)
-        candidates = squared.topk(min(groups * _CANDIDATES, len(drawn)), largest=False).indices
-        # … and the distance itself orders them. It does so within groups of a fixed size: the first r of R starts
-        # must be those of r, and the candidates for R are more than those for r where R is above that size.
-        ordered = [self._ordered(group, drawn, images) for group in candidates.split(_CANDIDATES, 1)]
-        return latents[torch.cat(ordered, 1)[:, : self.config.restarts]]
-
-    @torch.no_grad()
-    def _guesses(self, images: Tensor) -> Tensor:
-        """The encoder's guess, and others around it that are shared by all images, each from a seed of its own."""
-        assert self.encoder is not None
-        dim, others = self.generator.latent_dim, range(1, self.config.restarts)
-        offsets = [torch.zeros(1, dim), *(_draw(1, dim, mix(self.seed, restart)) for restart in others)]
-        guess: Tensor = self.encoder(images)
-        return guess.unsqueeze(1) + self.config.spread * torch.cat(offsets).to(images)
-
-    def _ordered(self, candidates: Tensor, drawn: Tensor, images: Tensor) -> Tensor:
-        """Rows of the bank, int64 (n, K), from the nearest to the farthest by the configured distance."""
-        rows = max(1, self.chunk // candidates.shape[1])  # images at once: a chunk is what suits the memory
-        distances = [
-            self._distances(drawn[some].unflatten(2, images.shape[1:]), targets)
-            for some, targets in zip(candidates.split(rows), images.split(rows), strict=True)
-        ]
-        return candidates.gather(1, torch.cat(distances).argsort(dim=1, stable=True))
-
-    def _bank_on(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (bank_size, latent_dim) and their images (bank_size, C·H·W), in the dtype of `images`."""
-        if self._bank is None or self._bank[0].dtype != images.dtype:
-            latents = _draw(self.config.bank_size, self.generator.latent_dim, mix(self.seed)).to(images)
-            self._bank = latents, self.render(latents).flatten(1)
-        return self._bank
-
-
-def _draw(count: int, dim: int, seed: int) -> Tensor:
-    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
 
 
 _DESCENTS: Mapping[str, Callable[[ProjectorConfig], Descent]] = {

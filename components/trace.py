@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,6 +39,38 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Where the restarts of each image stand after a number of steps, and what their optimizer remembers.
+
+    Attributes:
+        step: how many steps they took.
+        latents: (N, R, latent_dim).
+        memory: the optimizer's tensors, each (N, R, latent_dim).
+    """
+
+    step: int
+    latents: Tensor
+    memory: Mapping[str, Tensor]
+
+    def rows(self, start: int, stop: int) -> Standing:
+        """Of some of the images."""
+        memory = {name: tensor[start:stop] for name, tensor in self.memory.items()}
+        return Standing(self.step, self.latents[start:stop], memory)
+
+    def to(self, device: torch.device | str) -> Standing:
+        """The same on another device."""
+        memory = {name: tensor.to(device) for name, tensor in self.memory.items()}
+        return Standing(self.step, self.latents.to(device), memory)
+
+    @staticmethod
+    def joined(standings: Sequence[Standing], dim: int) -> Standing:
+        """Those of several parts of the images (`dim` 0), or of the restarts (1)."""
+        names = standings[0].memory
+        memory = {name: torch.cat([standing.memory[name] for standing in standings], dim) for name in names}
+        return Standing(standings[0].step, torch.cat([standing.latents for standing in standings], dim), memory)
+
+
+@dataclass(frozen=True)
 class ProjectionTrace:
     """The course of one projection, from which any smaller one is read.
 
@@ -51,6 +83,7 @@ class ProjectionTrace:
         latents: (M, latent_dim), one for each true `leads`, in their order.
         errors: (M,), likewise.
         render: latents → images.
+        standing: where all restarts stand after the last step; None where the trace cannot go on.
     """
 
     steps: Tensor
@@ -58,6 +91,7 @@ class ProjectionTrace:
     latents: Tensor
     errors: Tensor
     render: Callable[[Tensor], Tensor]
+    standing: Standing | None = None
 
     @property
     def restarts(self) -> int:
@@ -99,16 +133,67 @@ class ProjectionTrace:
         latents = self.latents[winners]
         return Projection(self.render(latents), latents, self.errors[winners])
 
+    def at(self, steps: Sequence[int]) -> ProjectionTrace:
+        """The trace of some of its steps, and no standing.
+
+        Raises:
+            ValueError: the trace does not hold one of them.
+        """
+        missing = sorted(set(steps) - set(self.steps.tolist()))
+        if missing:
+            raise ValueError(f"steps: expected some of {self.steps.tolist()} (what the trace holds), found {missing}")
+        kept = torch.isin(self.steps, torch.tensor(steps, dtype=self.steps.dtype))
+        mask = (self.leads & kept.view(1, -1, 1))[self.leads]
+        return ProjectionTrace(
+            self.steps[kept], self.leads[:, kept], self.latents[mask], self.errors[mask], self.render
+        )
+
+    def then(self, later: ProjectionTrace) -> ProjectionTrace:
+        """The same restarts in this trace's steps and the later ones."""
+        steps = torch.cat([self.steps, later.steps])
+        return self._joined(later, 1, steps, later.leads, later.standing)
+
+    def beside(self, others: ProjectionTrace) -> ProjectionTrace:
+        """The same steps with further restarts, which lead where they are better than all of this trace's."""
+        last = self._first + self.leads.sum(2) - 1
+        candidates = torch.full(others.leads.shape, math.inf, dtype=others.errors.dtype)
+        candidates[others.leads] = others.errors
+        best = self.errors[last].nan_to_num(nan=math.inf).unsqueeze(2)
+        standing = None
+        if self.standing and others.standing:
+            standing = Standing.joined([self.standing, others.standing], 1)
+        return self._joined(others, 2, self.steps, candidates < best, standing)
+
+    def _joined(
+        self, other: ProjectionTrace, dim: int, steps: Tensor, leads: Tensor, standing: Standing | None
+    ) -> ProjectionTrace:
+        """Both along a dimension of `leads`; of the other's only `leads`."""
+        places = torch.cat([self._places(0), other._places(len(self.latents))], dim)
+        mask = torch.cat([self.leads, leads], dim)
+        source = places[mask]
+        latents, errors = (
+            torch.cat([getattr(self, name), getattr(other, name)])[source] for name in ("latents", "errors")
+        )
+        return ProjectionTrace(steps, mask, latents, errors, self.render, standing)
+
+    def _places(self, offset: int) -> Tensor:
+        """Where the latent of each lead is, plus `offset`: int64 (N, S, R)."""
+        places = torch.zeros(self.leads.shape, dtype=torch.int64)
+        places[self.leads] = torch.arange(len(self.latents)) + offset
+        return places
+
     @staticmethod
     def concatenate(traces: Sequence[ProjectionTrace]) -> ProjectionTrace:
         """The trace of all images from the traces of parts of them, in order."""
         first = traces[0]
+        standings = [trace.standing for trace in traces if trace.standing]
         return ProjectionTrace(
             first.steps,
             torch.cat([trace.leads for trace in traces]),
             torch.cat([trace.latents for trace in traces]),
             torch.cat([trace.errors for trace in traces]),
             first.render,
+            Standing.joined(standings, 0) if len(standings) == len(traces) else None,
         )
 
 

@@ -25,6 +25,7 @@ from components.training import freeze
 from components.unet import UNet, UNetTraining, join
 from tune.config import ExperimentConfig
 from tune.job import Development, Job, Progress, Row, no_measurement, to_cpu
+from tune.traces import read_trace, write_trace
 
 # How a generator is judged while it trains: by what a small projector makes of clean images.
 PROBE = ProjectorConfig(restarts=2, steps=20, distance="l2", bank_size=2048)
@@ -277,7 +278,7 @@ def traces_of(job: Job, stage: str) -> Iterator[ProjectionTrace]:
     """The trace of a projection stage, part by part: one part is in memory at a time, and of it what is read."""
     render = projector_of(job).render
     for artifact in job.artifacts[stage]:
-        yield ProjectionTrace(**load_file(artifact.folder / "trace.safetensors"), render=render)
+        yield read_trace(artifact.folder, render)
 
 
 def chosen(job: Job, stage: str) -> Projection:
@@ -308,14 +309,23 @@ def _project(job: Job, images: Tensor) -> None:
     projector = projector_of(job)
     projector.warm_up()
     began = time.perf_counter()
-    trace = projector.trace(
-        images, job.bounds.steps, progress=lambda done: job.report(Progress(job.stage, done, len(images)))
-    )
+
+    def progress(done: int) -> None:
+        job.report(Progress(job.stage, done, len(images)))
+
+    saved = 0
+    if job.smaller is None:
+        trace = projector.trace(images, job.bounds.steps, progress)
+    else:
+        held = read_trace(job.smaller.folder, projector.render, standing=True)
+        trace = projector.extend(held, images, job.bounds.steps, progress)
+        saved = held.restarts * int(held.steps[-1])
     seconds = time.perf_counter() - began
-    tensors = {"steps": trace.steps, "leads": trace.leads, "latents": trace.latents, "errors": trace.errors}
-    save_file(to_cpu(tensors), job.draft.folder / "trace.safetensors")
-    evaluations = len(images) * projector.config.restarts * projector.config.steps
-    job.draft.metrics.update(images=len(images), evaluations_per_second=evaluations / seconds)
+    write_trace(trace, job.draft.folder)
+    evaluations = len(images) * (projector.config.restarts * projector.config.steps - saved)
+    job.draft.metrics.update(
+        images=len(images), evaluations=evaluations, evaluations_per_second=evaluations / seconds
+    )
 
 
 def _undefended(job: Job, judge: Classifier, held: DataSplit) -> dict[str, float]:

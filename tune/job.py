@@ -78,6 +78,12 @@ class Bounds:
     restarts: Sequence[int]
     steps: Sequence[int]
 
+    def extend(self, held: Bounds) -> bool:
+        """Whether a projection of these can go on from one of `held`: it has no more, and every step that is kept."""
+        last = max(held.steps)
+        fits = max(held.restarts) <= max(self.restarts) and last <= max(self.steps)
+        return fits and set(held.steps).issuperset(step for step in self.steps if step <= last)
+
 
 def bounds_of(space: SearchSpace) -> Bounds:
     """The values of R and L that the space can propose; every L up to the largest where they are not listed."""
@@ -132,6 +138,7 @@ class Job:
         draft: where the result goes.
         saves: where an unfinished training is kept.
         report: told of progress; may raise to stop the work.
+        smaller: the same part of a projection with smaller bounds, to go on from; None where there is none.
     """
 
     stage: str
@@ -145,6 +152,7 @@ class Job:
     draft: Draft
     saves: Storage
     report: Callable[[Progress], None]
+    smaller: Artifact | None = None
 
     def train(self, training: Training, measure: Callable[[], Row], name: str = "training") -> list[Row]:
         """Runs a training to its end, measuring and saving after each epoch, and returns what was measured.

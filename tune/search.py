@@ -69,6 +69,7 @@ def search(
     max_cost: int | None = None,
     set: Annotated[str | None, "YAML"] = None,
     warm_start: Annotated[str | None, "DIR"] = None,
+    no_reuse: bool = False,
     dry_run: bool = False,
     quiet: bool = False,
     verbose: bool = False,
@@ -93,6 +94,7 @@ def search(
         max_cost: the largest restarts × steps that the best configuration may have.
         set: other values for fields of the space, such as "classifier.architecture: E, unet.epochs: 2".
         warm_start: folder of an earlier experiment to learn from.
+        no_reuse: let each trial build everything itself, to measure what sharing saves.
         dry_run: print what would be done, and do nothing.
         quiet: print failures and the result alone.
         verbose: print every stage of every trial.
@@ -115,7 +117,7 @@ def search(
             print(describe(plan, resources.concurrent, resources.cpus, resources.gpus))
             return 0
         with alone(plan.storage, plan.home, resources, verbose=verbose):
-            return _run(plan, resources, earlier, quiet=quiet, verbose=verbose)
+            return _run(plan, resources, earlier, reuse=not no_reuse, quiet=quiet, verbose=verbose)
     except (Refused, LockedError, SpaceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
@@ -132,10 +134,12 @@ def search(
         return FAILED
 
 
-def _run(plan: Plan, resources: Resources, earlier: list[Ledger], *, quiet: bool, verbose: bool) -> int:
+def _run(
+    plan: Plan, resources: Resources, earlier: list[Ledger], *, reuse: bool, quiet: bool, verbose: bool
+) -> int:
     began = time.monotonic()
     _heed_sigterm()  # again: Ray has put a handler of its own in place
-    setting = _begin(plan, resources)
+    setting = _begin(plan, resources, reuse=reuse)
     ledger, options = Ledger(plan.home), plan.config.search
     print(f"TensorBoard: {tensorboard_command(plan.home)}")
     try:
@@ -173,7 +177,7 @@ def _run(plan: Plan, resources: Resources, earlier: list[Ledger], *, quiet: bool
     return 0
 
 
-def _begin(plan: Plan, resources: Resources) -> Setting:
+def _begin(plan: Plan, resources: Resources, *, reuse: bool) -> Setting:
     """Writes what the search is, and returns what its trials share."""
     plan.home.write("space.yaml", plan.space.to_yaml().encode())
     if not _recorded(plan.home):
@@ -190,6 +194,7 @@ def _begin(plan: Plan, resources: Resources) -> Setting:
         resources.gpus,
         plan.dataset.classes,
         plan.dataset.fingerprint,
+        reuse,
     )
 
 
@@ -224,10 +229,9 @@ def _keep_choice(plan: Plan, best: Outcome) -> None:
         "max_cost": options.max_cost,
     }
     plan.home.child("best").write("choice.json", _json(choice))
-    if "map" in best.stages:
-        manifest = json.loads(
-            plan.storage.child("store").child("map").child(best.stages["map"]).read("manifest.json")
-        )
+    maps = plan.storage.child("store").child("map").child(best.stages.get("map", "none"))
+    if maps.exists("manifest.json"):  # a trial that shares nothing leaves no map of all R and L
+        manifest = json.loads(maps.read("manifest.json"))
         plan.home.write("validation_map.json", _json({**manifest["metrics"], "params": best.params}))
 
 

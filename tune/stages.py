@@ -37,6 +37,7 @@ class Stage:
         observed: the stages that it measures itself with; its result does not follow from theirs.
         images: how many images it goes through where it can be built in parts; 0 = in one piece.
         judged: whether trials are compared by its epochs while it trains.
+        growing: its settings without the bounds, where a larger artifact can go on from a smaller; None = it cannot.
         shipped: identity of a ready-made artifact that stands in for training, where the configuration asks for one.
     """
 
@@ -48,6 +49,7 @@ class Stage:
     observed: tuple[str, ...] = ()
     images: Callable[[ExperimentConfig, Development], int] = lambda config, data: 0
     judged: bool = False
+    growing: Callable[[ExperimentConfig], Mapping[str, Any] | None] = lambda config: None
     shipped: Callable[[ExperimentConfig], str | None] = lambda config: None
 
     def parts(self, config: ExperimentConfig, data: Development) -> int:
@@ -63,12 +65,29 @@ class Stage:
         inputs: Mapping[str, str],
     ) -> str:
         """Hash of everything that the result follows from; `inputs` are the signatures of the stage's inputs."""
+        return self._hash(self.settings(config, bounds), config, data, seed, inputs)
+
+    def base(
+        self, config: ExperimentConfig, data: Development, seed: int, inputs: Mapping[str, str]
+    ) -> str | None:
+        """What artifacts have in common of which a larger can go on from a smaller; None where it cannot."""
+        settings = self.growing(config)
+        return None if settings is None else self._hash(settings, config, data, seed, inputs)
+
+    def _hash(
+        self,
+        settings: Mapping[str, Any],
+        config: ExperimentConfig,
+        data: Development,
+        seed: int,
+        inputs: Mapping[str, str],
+    ) -> str:
         shipped = self.shipped(config)
         origin = {"shipped": shipped} if shipped else {"data": data.fingerprint, "seed": seed}
         facts = {
             "stage": self.name,
             "version": self.version,
-            "settings": self.settings(config, bounds),
+            "settings": settings,
             "inputs": {name: inputs[name] for name in self.inputs},
             **origin,
         }
@@ -89,10 +108,18 @@ def _section(name: str) -> Callable[[ExperimentConfig, Bounds], Mapping[str, Any
     return lambda config, bounds: getattr(config, name).model_dump()
 
 
+def _unbounded(config: ExperimentConfig) -> dict[str, Any]:
+    """Without R and L; chunk size changes speed, not results."""
+    return config.projector.model_dump(exclude={"restarts", "steps", "chunk"})
+
+
 def _projector(config: ExperimentConfig, bounds: Bounds) -> Mapping[str, Any]:
-    """The upper bounds in place of R and L; chunk size changes speed, not results."""
-    settings = config.projector.model_dump(exclude={"restarts", "steps", "chunk"})
-    return {**settings, "restarts": max(bounds.restarts), "steps": list(bounds.steps)}
+    """The upper bounds in place of R and L."""
+    return {**_unbounded(config), "restarts": max(bounds.restarts), "steps": list(bounds.steps)}
+
+
+def _growing(config: ExperimentConfig) -> Mapping[str, Any] | None:
+    return None if config.projector.race_from is not None else _unbounded(config)
 
 
 def _grid(config: ExperimentConfig, bounds: Bounds) -> Mapping[str, Any]:
@@ -131,8 +158,24 @@ _ALL = (
     ),
     Stage("attack", 1, builders.attack_validation, _section("attack"), ("classifier",)),
     Stage("attack_train", 1, builders.attack_train, _attack_train, ("classifier",)),
-    Stage("projection", 1, builders.project("attack"), _projector, ("gan", "attack"), images=_validation),
-    Stage("projection_clean", 1, builders.project_clean, _projector, ("gan",), images=_validation),
+    Stage(
+        "projection",
+        1,
+        builders.project("attack"),
+        _projector,
+        ("gan", "attack"),
+        images=_validation,
+        growing=_growing,
+    ),
+    Stage(
+        "projection_clean",
+        1,
+        builders.project_clean,
+        _projector,
+        ("gan",),
+        images=_validation,
+        growing=_growing,
+    ),
     Stage(
         "projection_train",
         1,
@@ -140,6 +183,7 @@ _ALL = (
         _projector,
         ("gan", "attack_train"),
         images=_training,
+        growing=_growing,
     ),
     Stage("map", 1, builders.success_map, _grid, ("classifier", "gan", "projection")),
     Stage(

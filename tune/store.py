@@ -2,6 +2,7 @@
 
     <storage>/store/<stage>/<signature>/     files, and manifest.json, which is written last
     <storage>/store/.unfinished/<signature>/ the last save of a training that has not ended
+    <storage>/store/.relatives/<stage>/<base>/<signature>.json  projections that differ only in R and L
 
 Equal signature = the same artifact. An artifact without a manifest, or with a file that does not match it, is not
 there: it is built again, and the store says so. Nothing in it is ever unpickled.
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
+RELATIVES = ".relatives"
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,23 @@ class Store:
     def unfinished(self, signature: str) -> Storage:
         """Where a training saves until its artifact is whole."""
         return self.storage.child(UNFINISHED).child(signature)
+
+    def relate(self, stage: str, base: str, signature: str, facts: Mapping[str, Any]) -> None:
+        """Notes that the artifacts of `signature` can be gone on from by others of the same `base`."""
+        home, name = self.storage.child(RELATIVES).child(stage).child(base), f"{signature}.json"
+        if not home.exists(name):
+            home.write(name, json.dumps(facts).encode())
+
+    def relatives(self, stage: str, base: str) -> dict[str, dict[str, Any]]:
+        """What was noted, by signature; the artifacts themselves may be gone."""
+        home = self.storage.child(RELATIVES).child(stage).child(base)
+        found: dict[str, dict[str, Any]] = {}
+        for name in home.names():
+            try:
+                found[name.removesuffix(".json")] = dict(json.loads(home.read(name)))
+            except ValueError as error:
+                log.warning("%s/%s: expected a note of what can be gone on from, %s; left out", home.uri, name, error)
+        return found
 
     def artifacts(self) -> Iterator[dict[str, Any]]:
         """The manifests of all artifacts, in order of stage and signature."""

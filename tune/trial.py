@@ -48,6 +48,7 @@ class Setting:
         gpus: per trial.
         classes: of the data.
         fingerprint: of the data.
+        reuse: whether trials share what they build.
     """
 
     space: SearchSpace
@@ -58,18 +59,32 @@ class Setting:
     gpus: float
     classes: int
     fingerprint: str
+    reuse: bool = True
 
     @property
     def home(self) -> Storage:
         """The experiment's folder."""
         return Storage(self.storage).child(self.experiment)
 
-    def workbench(self, data: Development, bounds: Bounds, seed: int) -> Workbench:
-        """Where a trial of this search builds."""
+    def trial_bench(self, data: Development, config: ExperimentConfig, number: int) -> Workbench:
+        """Where a trial builds: among all others, or by itself no more than it needs."""
+        if self.reuse:
+            return self.workbench(data, bounds_of(self.space), self.seed)
+        bounds = Bounds([config.projector.restarts], [config.projector.steps])
+        return self.workbench(data, bounds, self.seed, self.unshared(number))
+
+    def unshared(self, number: int) -> Storage:
+        """The store of a trial that shares nothing."""
+        return self.home.child("unshared").child(f"{number:03d}")
+
+    def workbench(
+        self, data: Development, bounds: Bounds, seed: int, storage: Storage | None = None
+    ) -> Workbench:
+        """Where artifacts of this search are built: in the store of its storage, or in another."""
         threads = max(1, int(self.cpus))
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        store = Store(Storage(self.storage).child("store"))
+        store = Store(storage or Storage(self.storage).child("store"))
         device = torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
         return Workbench(store, leases_of(store), data, bounds, seed, device)
 
@@ -101,6 +116,8 @@ def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, boar
         if path is not None:
             _show(path, setting.space.config(params), run)
         run.close(outcome.status)
+        if not setting.reuse:
+            setting.unshared(number).remove_tree()
         ledger.record(outcome)  # last: a trial with a record never runs again, so TensorBoard must have all of it
     board.put.remote(number, None)
 
@@ -121,7 +138,7 @@ def attempt(
         config = space.config(params)
         target = config.search.target
         teller.cost = cost(config)
-        bench = setting.workbench(data, bounds_of(space), setting.seed)
+        bench = setting.trial_bench(data, config, number)
         path = bench.get(config, PATHS[target], teller)
         score = path.artifacts[PATHS[target][-1]][0]
         known |= {"metrics": dict(score.metrics), "stages": path.signatures}

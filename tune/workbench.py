@@ -124,7 +124,7 @@ class Workbench:
         elif needed & {other.stage.name for other in pending if (other.stage.name, other.part) not in found}:
             return False  # what it is made from is not all there
         else:
-            artifact = self._build(node, needed, config, found, report)
+            artifact = self._build(node, needed, config, path.signatures, found, report)
             if artifact is None:
                 return False
             work.built += 1
@@ -138,6 +138,7 @@ class Workbench:
         node: Node,
         needed: set[str],
         config: ExperimentConfig,
+        signatures: Mapping[str, str],
         found: Mapping[tuple[str, int], Artifact],
         report: Callable[[Progress], None],
     ) -> Artifact | None:
@@ -152,6 +153,8 @@ class Workbench:
             for (stage, _), artifact in sorted(found.items()):
                 if stage in needed:
                     inputs.setdefault(stage, []).append(artifact)
+            base = node.stage.base(config, self.data, self.seed, signatures)
+            smaller = self._smaller(node, base, signatures[name])
             with self.store.draft(name, node.signature) as draft:
                 saves = self.store.unfinished(node.signature)
                 job = Job(
@@ -166,13 +169,31 @@ class Workbench:
                     draft,
                     saves,
                     report,
+                    smaller,
                 )
                 draft.description.update(stage_description(job))
                 report(Progress(name, 0, 0))
                 node.stage.build(job)
+            if base is not None:
+                held = {"restarts": list(self.bounds.restarts), "steps": list(self.bounds.steps)}
+                self.store.relate(name, base, signatures[name], held)
         finally:
             self.leases.release(node.signature)
         return self.store.find(name, node.signature)
+
+    def _smaller(self, node: Node, base: str | None, signature: str) -> Artifact | None:
+        """The same part of the largest projection that this one can go on from."""
+        if base is None:
+            return None
+        part = node.signature.removeprefix(signature)
+        relatives = self.store.relatives(node.stage.name, base)
+        held = {other: Bounds(facts["restarts"], facts["steps"]) for other, facts in relatives.items()}
+        fitting = [other for other in held if other != signature and self.bounds.extend(held[other])]
+        for other in sorted(fitting, key=lambda other: -max(held[other].restarts) * max(held[other].steps)):
+            artifact = self.store.find(node.stage.name, other + part)
+            if artifact is not None:
+                return artifact
+        return None
 
 
 def _replay(stage: str, artifact: Artifact, report: Callable[[Progress], None]) -> None:

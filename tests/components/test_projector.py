@@ -299,3 +299,141 @@ def test_a_restart_that_breaks_does_not_win() -> None:
 def test_settings_out_of_bounds_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ProjectorConfig.model_validate(wrong)
+
+
+races = st.fixed_dictionaries(
+    {
+        "race_from": st.sampled_from([None, 1, 2, 4]),
+        "race_factor": st.sampled_from([1.0, 1.02, 1.3]),
+        "stop_error": st.sampled_from([None, 0.0, 0.03, 0.1]),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    given_config=configs,
+    race=races,
+    restarts=st.integers(1, 6),
+    steps=st.integers(1, 6),
+    r=st.integers(1, 6),
+    step=st.integers(1, 6),
+    chunk=st.sampled_from([None, 1, 12]),
+    seed=st.integers(0, 9),
+)
+def test_the_trace_of_a_race_holds_every_smaller_projection(
+    given_config: dict[str, Any],
+    race: dict[str, Any],
+    restarts: int,
+    steps: int,
+    r: int,
+    step: int,
+    chunk: int | None,
+    seed: int,
+) -> None:
+    r, step = min(r, restarts), min(step, steps)
+    given_config = {**given_config, **race}
+    trace = projector_of(seed, **given_config, restarts=restarts, steps=steps).trace(IMAGES)
+    fresh = projector_of(seed, **{**given_config, "chunk": chunk}, restarts=r, steps=step)
+    assert_equal(trace.select(r, step), fresh.project(IMAGES))
+
+
+def evaluations_of(projector: Projector) -> int:
+    """Latents that a projection of `IMAGES` evaluates."""
+    counted: list[int] = []
+    projector._folded.register_forward_hook(lambda module, given, images: counted.append(len(images)))
+    projector.project(IMAGES)
+    return sum(counted)
+
+
+def test_what_is_dropped_is_not_computed() -> None:
+    given_config: dict[str, Any] = {"restarts": 6, "steps": 6, "init": "random", "distance": "l2"}
+    whole = projector_of(**given_config)
+    assert evaluations_of(whole) == 7 * (7 * 6) + 7  # the start and 6 steps of 7 images × 6, and the winners' images
+    # with a factor of 1 only restarts that lead go on; the first of each image is one of them
+    raced = evaluations_of(projector_of(**given_config, race_from=1, race_factor=1.0))
+    assert 2 * 42 + 5 * 7 + 7 <= raced < evaluations_of(whole) * 0.7
+    assert evaluations_of(projector_of(**given_config, stop_error=10.0)) == 42 + 7  # each has arrived at its start
+
+
+def test_a_restart_that_is_near_enough_stays() -> None:
+    given_config: dict[str, Any] = {"restarts": 3, "init": "random", "distance": "l2", "steps": 30}
+    free = projector_of(**given_config).trace(IMAGES)
+    enough = float(free.select(3, 10).errors.median())
+    held = projector_of(**given_config, stop_error=enough).trace(IMAGES)
+    for step in range(1, 30):
+        before, after = held.select(3, step), held.select(3, step + 1)
+        there = before.errors <= enough
+        if step == 29:
+            assert bool(there.any())
+        assert bool((after.errors <= enough)[there].all())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    given_config=configs,
+    stop_error=st.sampled_from([None, 0.05]),
+    small=st.tuples(st.integers(1, 4), st.integers(1, 5)),
+    more=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    stride=st.sampled_from([1, 2]),
+    n=st.integers(0, 7),
+    seed=st.integers(0, 9),
+)
+def test_an_extended_trace_is_a_fresh_one(
+    given_config: dict[str, Any],
+    stop_error: float | None,
+    small: tuple[int, int],
+    more: tuple[int, int],
+    stride: int,
+    n: int,
+    seed: int,
+) -> None:
+    given_config, images = {**given_config, "stop_error": stop_error}, IMAGES[:n]
+    (restarts, steps), record = small, range(0, sum(pair[1] for pair in (small, more)) + 1, stride)
+    large = projector_of(seed, **given_config, restarts=restarts + more[0], steps=steps + more[1])
+    earlier = projector_of(seed, **given_config, restarts=restarts, steps=steps).trace(images, range(steps + 1))
+    extended = large.extend(earlier, images, [*record, steps + more[1]])
+    fresh = large.trace(images, [*record, steps + more[1]])
+    assert torch.equal(extended.steps, fresh.steps)
+    assert torch.equal(extended.leads, fresh.leads)
+    torch.testing.assert_close(extended.errors, fresh.errors)
+    torch.testing.assert_close(extended.latents, fresh.latents)
+    assert extended.standing is not None
+    assert fresh.standing is not None
+    assert extended.standing.step == fresh.standing.step
+    torch.testing.assert_close(extended.standing.latents, fresh.standing.latents)
+    torch.testing.assert_close(dict(extended.standing.memory), dict(fresh.standing.memory))
+
+
+def test_an_extension_computes_the_difference_alone() -> None:
+    given_config: dict[str, Any] = {"init": "random"}
+    earlier = projector_of(**given_config, restarts=4, steps=5).trace(IMAGES, [5])
+    larger = projector_of(**given_config, restarts=6, steps=8)
+    counted: list[int] = []
+    larger._folded.register_forward_hook(lambda module, given, images: counted.append(len(images)))
+    larger.extend(earlier, IMAGES, [5, 8])
+    # 4 restarts from step 5 to 8, whose first evaluation was the earlier one's last; 2 new ones from the start
+    assert sum(counted) == 7 * (4 * (8 - 5 + 1) + 2 * (8 + 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "record", "message"),
+    [
+        ({"restarts": 2}, None, r"expected at most 2 restarts and 4 steps, found 3 and 4"),
+        ({"steps": 3}, None, r"expected at most 3 restarts and 3 steps, found 3 and 4"),
+        ({}, [1, 3, 9], r"steps: expected some of \[2, 4\] \(what the trace holds\), found \[1, 3\]"),
+        ({"race_from": 2}, None, r"expected one that holds where its restarts stand, and no race"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(
+    changes: dict[str, Any], record: list[int] | None, message: str
+) -> None:
+    trace = projector_of().trace(IMAGES, [2, 4])
+    with pytest.raises(ValueError, match=message):
+        projector_of(**changes).extend(trace, IMAGES, record)
+
+
+def test_a_race_leaves_nothing_to_extend() -> None:
+    trace = projector_of(race_from=1).trace(IMAGES, [4])
+    with pytest.raises(ValueError, match="expected one that holds where its restarts stand"):
+        projector_of(steps=9).extend(trace, IMAGES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,14 @@ def test_arrays_hold_a_split_as_it_is(tmp_path: Path, tiny_dataset: Dataset) -> 
     assert (split_of(arrays, "train").images == tiny_dataset.train.images).all()
     data = development(setting_on(tmp_path, tiny_dataset), arrays)
     assert (data.split("validation").labels == tiny_dataset.validation.labels).all()
+
+
+def test_a_trial_that_shares_nothing_measures_the_same(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    setting = setting_on(tmp_path, tiny_dataset)
+    shared = try_here(setting, tiny_dataset, 3, PARAMS)
+    alone = try_here(replace(setting, reuse=False), tiny_dataset, 4, PARAMS)
+    assert alone.metrics == shared.metrics
+    assert all((work["built"], work["reused"]) == (1, 0) for work in alone.work.values())
+    assert alone.stages["projection"] != shared.stages["projection"]  # its own R and L, not the search's largest
+    again = try_here(replace(setting, reuse=False), tiny_dataset, 5, PARAMS)
+    assert all(work["built"] == 1 for work in again.work.values())

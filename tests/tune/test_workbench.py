@@ -7,14 +7,19 @@ import logging
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from components.data import Dataset
 from tests.tune.workbench_fixture import PATH, bench_on, tiny_config
-from tune.job import Progress
+from tune.job import Bounds, Progress
+from tune.stages import PATHS
 from tune.workbench import Path as Built
+from tune.workbench import Workbench
 
 ROOT = Path(__file__).parents[2]
 SLOW = """
@@ -123,3 +128,71 @@ def test_a_builder_that_is_killed_is_replaced(tmp_path: Path, tiny_dataset: Data
     assert time.monotonic() - waited[0] < 20
     assert path.work["classifier"].reused == 1  # the killed one had finished that
     assert path.work["gan"].built == 1
+
+
+def bench_with(tmp_path: Path, dataset: Dataset, restarts: list[int], steps: list[int]) -> Workbench:
+    return replace(bench_on(tmp_path, dataset), bounds=Bounds(restarts, steps))
+
+
+def traces_equal(one: Built, other: Built, stage: str) -> None:
+    for mine, theirs in zip(one.artifacts[stage], other.artifacts[stage], strict=True):
+        for name in ("trace.safetensors", "standing.safetensors"):
+            torch.testing.assert_close(load_file(mine.folder / name), load_file(theirs.folder / name))
+
+
+PROJECTION = PATHS["projection"]
+
+
+def test_a_grown_search_computes_the_difference(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune.stages.PART", 5)
+    config = tiny_config()
+    bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(config, PROJECTION)
+    grown = bench_with(tmp_path, tiny_dataset, [1, 2, 3], [2, 4, 6]).get(config, PROJECTION)
+    fresh = bench_with(tmp_path / "other", tiny_dataset, [1, 2, 3], [2, 4, 6]).get(config, PROJECTION)
+    assert grown.signatures == fresh.signatures
+    for stage in ("projection", "projection_clean"):
+        traces_equal(grown, fresh, stage)
+        for part in range(2):
+            whole, rest = (path.artifacts[stage][part].metrics for path in (fresh, grown))
+            assert whole["evaluations"] == whole["images"] * 3 * 6
+            assert rest["evaluations"] == rest["images"] * (3 * 6 - 2 * 4)
+    assert {name for name, work in grown.work.items() if work.reused} == {"classifier", "gan", "attack"}
+    assert grown.artifacts["score_projection"][0].metrics == fresh.artifacts["score_projection"][0].metrics
+
+
+@pytest.mark.parametrize(
+    ("restarts", "steps"),
+    [([1], [2, 4, 6]), ([1, 2, 3], [2, 3]), ([1, 2, 3], [1, 4, 6])],
+    ids=["fewer restarts", "fewer steps", "a step that was not kept"],
+)
+def test_a_search_that_did_not_grow_starts_over(
+    tmp_path: Path, tiny_dataset: Dataset, restarts: list[int], steps: list[int]
+) -> None:
+    bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(tiny_config(), PROJECTION[:4])
+    other = bench_with(tmp_path, tiny_dataset, restarts, steps).get(tiny_config(), PROJECTION[:4])
+    metrics = other.artifacts["projection"][0].metrics
+    assert metrics["evaluations"] == metrics["images"] * max(restarts) * max(steps)
+
+
+@pytest.mark.parametrize("change", [{"projector__learning_rate": 0.3}, {"projector__race_from": 3}])
+def test_another_projection_is_not_gone_on_from(
+    tmp_path: Path, tiny_dataset: Dataset, change: dict[str, object]
+) -> None:
+    bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(tiny_config(), PROJECTION[:4])
+    bench = bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4, 6])
+    metrics = bench.get(tiny_config(**change), PROJECTION[:4]).artifacts["projection"][0].metrics
+    assert metrics["evaluations"] == metrics["images"] * 2 * 6
+
+
+def test_a_damaged_smaller_projection_is_done_without(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    small = bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(tiny_config(), PROJECTION[:4])
+    standing = small.artifacts["projection"][0].folder / "standing.safetensors"
+    standing.write_bytes(standing.read_bytes()[:-3])
+    grown = bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4, 6]).get(tiny_config(), PROJECTION[:4])
+    metrics = grown.artifacts["projection"][0].metrics
+    assert metrics["evaluations"] == metrics["images"] * 2 * 6
+    (note,) = (tmp_path / "store/.relatives/projection").rglob(f"{small.signatures['projection']}.json")
+    note.write_text("{torn")
+    bench_with(tmp_path, tiny_dataset, [1, 2, 3], [2, 4, 6]).get(tiny_config(), PROJECTION[:4])

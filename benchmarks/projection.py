@@ -1,0 +1,234 @@
+"""What a projection costs, against Defense-GAN's as its public PyTorch ports write it, and against the processor.
+
+    python benchmarks/projection.py [--data-dir DIR] [--images N] [--threads N] [--json FILE]
+
+All rows use the generator that comes with the project and the same test images: N attacked by FGSM (ε 0.3) and the
+same N clean, of MNIST where --data-dir has it, else of the embedded part of it. Under ten minutes on two cores with
+N = 1000.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from baselines import MOMENTUM, RATE, in_one_batch, in_sequence
+from operations import operations_table, profile_rows, share_rows
+from printing import Paper, side_by_side
+from torch import Tensor, nn
+from trace_memory import memory_rows
+
+from components.attacks import fgsm
+from components.classifier import Classifier, ClassifierConfig, ClassifierTraining
+from components.data import load_dataset
+from components.metrics import agreement
+from components.pretrained import shipped_folder
+from components.projector import Projection, Projector, ProjectorConfig
+from components.training import freeze
+from tune.builders import read_gan
+
+EPSILON = 0.3
+PUBLISHED: dict[str, Any] = {
+    "restarts": 10, "steps": 200, "distance": "l2", "init": "random", "optimizer": "sgd", "learning_rate": RATE,
+    "momentum": MOMENTUM,
+}  # fmt: skip
+OURS: dict[str, Any] = {"restarts": 2, "steps": 30, "init": "encoder"}
+PART, PART_STEPS = 100, 20  # what the slow rows are timed on; a step costs the same whichever it is
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The networks and images of all rows."""
+
+    generator: Any
+    encoder: nn.Module | None
+    classifier: Classifier
+    clean: Tensor
+    attacked: Tensor
+    labels: Tensor
+
+    def projector(self, **settings: Any) -> Projector:
+        """A projector that has drawn what it draws once."""
+        projector = Projector(self.generator, ProjectorConfig(**settings), encoder=self.encoder)
+        projector.warm_up()
+        return projector
+
+    def psd(self, projection: Projection) -> float:
+        """Share of its images that the classifier takes for the true label."""
+        return agreement(self.classifier.predict(projection.images), self.labels[: len(projection.images)])
+
+
+def main() -> None:
+    """Runs all of it."""
+    asked = arguments()
+    torch.set_num_threads(asked.threads)
+    paper = Paper()
+    bench = prepared(asked, paper)
+    speed(bench, paper, asked.threads)
+    same_procedure(bench, paper)
+    against_the_published(bench, paper)
+    racing(bench, paper)
+    share_and_profile(bench, paper, asked.threads)
+    paper.table("memory", "Memory of a trace of 60,000 images, R 20, L 200, every step kept", memory_rows())
+    paper.save(asked.json)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", help="folder with MNIST; default: the embedded part of it")
+    parser.add_argument("--images", type=int, default=1000, help="attacked and clean test images (default 1000)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the processor (default all)")
+    parser.add_argument("--json", help="file to write the tables to")
+    return parser.parse_args()
+
+
+def prepared(asked: argparse.Namespace, paper: Paper) -> Bench:
+    """A classifier trained for a few epochs, and test images attacked through it."""
+    data = load_dataset("mnist", asked.data_dir) if asked.data_dir else load_dataset("mnist_mini")
+    train = data.train.sample(min(len(data.train), 9000), seed=0)
+    training = ClassifierTraining(ClassifierConfig(epochs=3), train, data.classes, seed=0)
+    for _ in training:
+        pass
+    classifier = freeze(training.classifier)
+    test = data.test.sample(min(asked.images, len(data.test)), seed=0)
+    parts = zip(test.images.split(250), test.labels.split(250), strict=True)
+    attacked = torch.cat([fgsm(classifier, images, labels, EPSILON) for images, labels in parts])
+    generator, _, encoder = read_gan(shipped_folder("mnist"), torch.device("cpu"))
+    bench = Bench(generator, encoder, classifier, test.images, attacked, test.labels)
+    clean, noisy = (agreement(classifier.predict(images), test.labels) for images in (test.images, attacked))
+    facts = f"{len(test)} test images of {data.name}, attacked by FGSM ε {EPSILON}; {asked.threads} threads"
+    paper.note("images", f"{facts}. The classifier is right on {clean:.1%} of the clean, {noisy:.1%} of the attacked.")
+    return bench
+
+
+def speed(bench: Bench, paper: Paper, threads: int) -> None:
+    """The same R, L, optimizer and starts, executed in different ways, in turns."""
+    starts = bench.projector(**PUBLISHED)._starts(bench.clean[:1])[0]
+    images = bench.attacked[:PART]
+    short = {**PUBLISHED, "steps": PART_STEPS}
+    single, half = bench.projector(**short), bench.projector(**short, precision="bfloat16")
+    work = {
+        "restarts in sequence, as ports do": lambda: in_sequence(bench.generator, images, starts, PART_STEPS),
+        "one plain batch": lambda: in_one_batch(bench.generator, images, starts, PART_STEPS),
+        "ours, float32": lambda: single.project(images),
+        "ours, bfloat16": lambda: half.project(images),
+    }
+    bench.generator.requires_grad_(True)  # as after training, or from a plain load; ours freezes a copy
+    for count in sorted({1, threads}, reverse=True):
+        torch.set_num_threads(count)
+        seconds = side_by_side(work, rounds=3 if count > 1 else 2)
+        first, second = (seconds[name] for name in list(work)[:2])
+        rows = [
+            {
+                "execution": name,
+                "evaluations/s": len(images) * 10 * PART_STEPS / taken,
+                "ms per image at R 10, L 200": taken / len(images) / PART_STEPS * 200 * 1e3,
+                "× restarts in sequence": first / taken,
+                "× one plain batch": second / taken,
+            }
+            for name, taken in seconds.items()
+        ]
+        title = f"The published procedure (R 10, L 200, SGD {RATE:g} / {MOMENTUM}), {count} thread(s)"
+        paper.table(f"execution_{count}", f"{title}; timed on {PART} images × {PART_STEPS} steps, in turns", rows)
+    torch.set_num_threads(threads)
+    bench.generator.requires_grad_(False)
+
+
+def same_procedure(bench: Bench, paper: Paper) -> None:
+    """That faster execution, and bfloat16, find what the port's loop finds: errors and PSD, not bits."""
+    starts = bench.projector(**PUBLISHED)._starts(bench.clean[:1])[0]
+    few, more = bench.attacked[:40], bench.attacked[:200]
+    latents, errors = in_sequence(bench.generator, few, starts, PUBLISHED["steps"])
+    found = {"restarts in sequence": Projection(bench.projector(**PUBLISHED).render(latents), latents, errors)}
+    for precision in ("float32", "bfloat16"):
+        found[f"ours, {precision}"] = bench.projector(**PUBLISHED, precision=precision).project(more)
+    rows = []
+    for name, projection in found.items():
+        for count in sorted({len(few), len(projection.images)}):
+            part = Projection(projection.images[:count], projection.latents[:count], projection.errors[:count])
+            error, psd = float(part.errors.mean()), 100 * bench.psd(part)
+            rows.append({"execution": name, "images": str(count), "mean error": error, "PSD, GAN only %": psd})
+    paper.table("same", "The published procedure finds the same however it is executed (attacked images)", rows)
+
+
+def against_the_published(bench: Bench, paper: Paper) -> None:
+    """Time per image and what it buys."""
+    ways = {
+        "published": {**PUBLISHED, "precision": "bfloat16"},
+        "ours": {**OURS, "levels": 2},
+        "ours, bfloat16": {**OURS, "levels": 2, "precision": "bfloat16"},
+        "ours, grey levels kept": OURS,
+        "ours, grey levels kept, bfloat16": {**OURS, "precision": "bfloat16"},
+    }
+    port = paper.sections[f"execution_{torch.get_num_threads()}"]["rows"][0]["ms per image at R 10, L 200"]
+    rows = []
+    for name, settings in ways.items():
+        projector = bench.projector(**settings)
+        began = time.perf_counter()
+        attacked, clean = projector.project(bench.attacked), projector.project(bench.clean)
+        taken = (time.perf_counter() - began) / len(bench.clean) / 2 * 1e3
+        taken = port if name == "published" else taken
+        row = {
+            "projection": name,
+            "R × L": f"{settings['restarts']} × {settings['steps']}",
+            "ms per image": taken,
+            "times less": port / taken,
+            "PSD, GAN only %": 100 * bench.psd(attacked),
+            "clean %": 100 * bench.psd(clean),
+        }
+        rows.append(row)
+    title = "Against the published procedure: its time is that of restarts in sequence, its images are ours in bfloat16"
+    paper.table("published", title, rows)
+
+
+def racing(bench: Bench, paper: Paper) -> None:
+    """What ending hopeless restarts saves, and costs."""
+    settings = {**PUBLISHED, "steps": 100, "precision": "bfloat16"}
+    images = bench.attacked[:100]
+    races: dict[str, dict[str, Any]] = {
+        "none": {},
+        "from step 20, factor 1.5": {"race_from": 20, "race_factor": 1.5},
+        "from step 20, factor 1.1": {"race_from": 20, "race_factor": 1.1},
+        "from step 10, factor 1.1": {"race_from": 10, "race_factor": 1.1},
+        "from step 10, factor 1": {"race_from": 10, "race_factor": 1.0},
+    }
+    projectors = {name: bench.projector(**settings, **race) for name, race in races.items()}
+    found: dict[str, Projection] = {}
+
+    def run(name: str) -> None:
+        found[name] = projectors[name].project(images)
+
+    seconds = side_by_side({name: lambda name=name: run(name) for name in races}, rounds=1)
+    rows = [
+        {
+            "race": name,
+            "ms per image": taken / len(images) * 1e3,
+            "times less": seconds["none"] / taken,
+            "mean error": float(found[name].errors.mean()),
+            "PSD, GAN only %": 100 * bench.psd(found[name]),
+        }
+        for name, taken in seconds.items()
+    ]
+    paper.table("racing", f"Racing: R 10, L 100, SGD, {len(images)} attacked images", rows)
+
+
+def share_and_profile(bench: Bench, paper: Paper, threads: int) -> None:
+    """How much of the processor is used, and by what."""
+    paper.table("operations", "Operations of one forward and backward", operations_table(bench.generator))
+    for count in sorted({1, threads}, reverse=True):
+        torch.set_num_threads(count)
+        title = f"Share of the measured matrix-product rate, {count} thread(s)"
+        paper.table(f"share_{count}", title, share_rows(bench.generator))
+    torch.set_num_threads(threads)
+    for precision in ("float32", "bfloat16"):
+        rows = profile_rows(bench.projector(**{**PUBLISHED, "steps": 10}, precision=precision), bench.attacked[:64])
+        paper.table(f"profile_{precision}", f"Where the time goes in {precision}", rows)
+
+
+if __name__ == "__main__":
+    main()
