@@ -155,6 +155,7 @@ def test_a_warning_where_a_simpler_defense_is_as_good(folder: Path, rival: str, 
     found = [caution for caution in rebuilt(folder)["cautions"] if "not clearly above" in caution]
     assert len(found) == 1
     assert words in found[0]
+    assert "Compared seed by seed, the difference is +0.40 (+0.40 to +0.40) points." in found[0]
     assert found[0] in (folder / "report.md").read_text()
 
 

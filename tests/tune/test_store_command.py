@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,8 @@ def test_everything_is_listed_with_its_users(place: Storage) -> None:
 def test_the_list_is_printed(place: Storage, capsys: pytest.CaptureFixture[str]) -> None:
     assert store(place.uri) == 0
     printed = capsys.readouterr().out
-    lines = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines() if "│" in line]
-    rows = {cells[2]: cells[1:-1] for cells in lines}
+    lines = [re.split(r" {2,}", line.strip()) for line in printed.splitlines() if "  " in line]
+    rows = {cells[1]: cells for cells in lines}
     assert rows["bb"] == ["projection", "bb", "3", "3.0 kB", rows["bb"][4], "3 min", "one"]
     assert rows["aa"] == ["gan", "aa", "1", "1.0 kB", "9 days", "1 min", "one, two"]
     assert rows["ee"][6] == "–"

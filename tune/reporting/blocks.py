@@ -109,6 +109,10 @@ def value(item: Any) -> str:
         return "none"
     if isinstance(item, bool):
         return "yes" if item else "no"
+    if isinstance(item, list | tuple):
+        return ", ".join(map(value, item)) or "none"
+    if isinstance(item, dict):
+        return "{" + ", ".join(f"{key}: {value(inner)}" for key, inner in item.items()) + "}"
     return f"{item:.4g}" if isinstance(item, float) else str(item)
 
 

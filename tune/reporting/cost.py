@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -88,9 +89,9 @@ def reproduce(experiment: Experiment) -> Section:
         line = command if isinstance(command, str) else shlex.join(map(str, command))
         blocks += [Text("The search, from a checkout of the commit below:"), Code(line)]
     blocks += [Text("This report, from the experiment's files alone:"), Code(rebuild(experiment))]
-    rows = [(key, _line(item)) for key, item in record.items() if key not in ("command", "notes")]
+    rows = [(key, _line(item)) for key, item in record.items() if key not in ("command", "notes", "wall_s")]
     if rows:
-        blocks.append(Table(("recorded when the search began", ""), rows))
+        blocks.append(Table(("recorded", "when the search began"), rows))
     if settings := _fixed(experiment):
         blocks.append(Table(("component", "fixed settings (space.yaml)"), settings))
     return Section("How to reproduce it", blocks)
@@ -111,7 +112,9 @@ def rebuild(experiment: Experiment) -> str:
 
 
 def _line(item: Any) -> str:
-    """A value of the record on one line; of a mapping its entries."""
+    """A value of the record on one line; of a mapping its entries, of a hash its head."""
+    if isinstance(item, str) and re.fullmatch(r"[0-9a-f]{64}", item):
+        return f"{item[:12]}…"
     if isinstance(item, Mapping):
         return ", ".join(f"{key} {_line(inner)}" for key, inner in item.items())
     return ", ".join(map(_line, item)) if isinstance(item, list) else value(item)

@@ -92,14 +92,8 @@ def over_epsilon(seeds: Sequence[SeedScore], attacked_with: float | None) -> Fig
     x = np.array(seeds[0].epsilon["values"], dtype=float)
     if attacked_with is not None:
         axes.axvline(attacked_with, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f"ε = {attacked_with:g}",
-            (attacked_with, 0.02),
-            (-4, 0),
-            textcoords="offset points",
-            ha="right",
-            color=MUTED,
-        )
+        place = (attacked_with, 1.01)  # above the frame, where no course passes
+        axes.annotate(f"ε = {attacked_with:g}", place, xycoords=("data", "axes fraction"), ha="center", color=MUTED)
     for name, values in found.items():
         label, hue, line, marker = COURSES[name]
         axes.fill_between(x, values.min(0), values.max(0), color=hue, alpha=0.18, linewidth=0)

@@ -12,6 +12,11 @@ from tune.reporting.scores import Score, doubts, interval, percent
 
 Test = Mapping[str, Score]
 
+MEANING = (
+    "PSO is the share of the originals that the classifier labels correctly; PSD the share of the denoised images that "
+    "it labels correctly; PCO the share of the denoised images that it labels as it labels their original."
+)
+
 
 def attack(experiment: Experiment) -> str:
     name, epsilon = experiment.setting("attack.name") or "fgsm", experiment.setting("attack.epsilon")
@@ -22,13 +27,15 @@ def head(experiment: Experiment, test: Test) -> list[Block]:
     """The answer first: the figures, one sentence, and every reason for doubt."""
     blocks: list[Block] = [Tiles(_tiles(test))] if test else []
     blocks.append(Text(_verdict(experiment, test)))
+    if test:
+        blocks.append(Text(MEANING))
     blocks += [Caution(text) for text in cautions(experiment, test)]
     return blocks
 
 
 def _tiles(test: Test) -> list[Tile]:
     names = {
-        "psd": "PSD: denoised",
+        "psd": "PSD: attacked, defended",
         "noisy": "attacked, undefended",
         "pso": "PSO: originals",
         "pco": "PCO: as the original",

@@ -56,7 +56,7 @@ def parallel(experiment: Experiment) -> Figure | None:
 def _axis(name: str, values: Sequence[Any], description: Mapping[str, Any], share: bool = False) -> _Axis:
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     distinct = sorted(set(values)) if numbers else sorted(set(values), key=str)
-    if not numbers or len(distinct) <= 4 or "choice" in description:
+    if not numbers or len(distinct) == 1 or "choice" in description:
         places = {repr(v): _even(place, len(distinct)) for place, v in enumerate(distinct)}
         return _Axis(name, places, {_text(v, share): places[repr(v)] for v in distinct})
     scale = math.log if description.get("log") and distinct[0] > 0 else float
@@ -84,7 +84,7 @@ def _draw_axes(axes: Axes, uprights: Sequence[_Axis], lacking: Sequence[bool]) -
         axes.annotate(f"{section}\n{_folded(field)}", (x, 1.07), ha="center", va="bottom", fontsize=8, color=INK)
     axes.set_axis_off()
     axes.set_xlim(-0.35, len(uprights) - 0.4)
-    axes.set_ylim(-0.24, 1.3)
+    axes.set_ylim(ABSENT - 0.1 if any(lacking) else -0.06, 1.3)
 
 
 def _label(axes: Axes, text: str, place: tuple[float, float]) -> None:

@@ -18,6 +18,7 @@ from tune.reporting.scores import (
     gain,
     interval,
     percent,
+    points,
     seeds_interval,
 )
 from tune.reporting.style import render
@@ -137,15 +138,8 @@ def table(experiment: Experiment, test: Test) -> Section:
         f"images were drawn. Gray-box {attack(experiment)}."
     )
     place = Text(_setting_beside(experiment))
-    meaning = Text(
-        "PSO is the share of the originals that the classifier labels correctly; PSD the share of the "
-        "denoised images that it labels correctly; PCO the share of the denoised images that it labels as "
-        "it labels their original."
-    )
-    return Section(
-        "Result",
-        (meaning, Table(columns, rows, numbers=6, marked=1 if "psd" in names else None, note=note), place),
-    )
+    marked = names.index("psd") if "psd" in names else None
+    return Section("Result", (Table(columns, rows, numbers=6, marked=marked, note=note), place))
 
 
 def _row(label: str, score: Score, published: float | None) -> tuple[str, ...]:
@@ -169,10 +163,10 @@ def stages(test: Test, experiment: Experiment) -> Section:
     for name, label in STAGES.items():
         if name in test:
             score, more = test[name], gain(test, name)
-            ahead = "–" if name == "psd" or more is None else f"{100 * more.mean:+.2f}".replace("-", "−")
+            ahead = "–" if name == "psd" or more is None else points(more)
             rows.append((label, percent(score.mean), seeds_interval(score), interval(score.wilson95), ahead))
     columns = ("attacked images behind", "% right", "95 % seeds", "95 % images", "both ahead by")
-    note = "Both ahead by: GAN and U-Net above it, in percentage points, mean over seeds. "
+    note = "Both ahead by: GAN and U-Net above it in percentage points, compared seed by seed; mean and 95 % interval. "
     note += f"Gray-box {attack(experiment)}."
     chart = Drawing(
         render("stages", figures.stages(test)),

@@ -21,13 +21,13 @@ SHARES = {
     "pso": "PSO, originals right",
     "noisy": "attacked images right, no defense",
     "psd": "PSD, denoised images right",
-    "pco": "PCO, denoised as original",
+    "pco": "PCO, denoised labelled as original",
     "threshold": "thresholded attacked images right",
     "psd_gan": "GAN images right, no U-Net",
     "psd_unet": "attacked images through the U-Net alone right",
-    "clean_purified": "originals through the defense right",
-    "clean_gan": "originals through the GAN alone right",
-    "attacked_label": "denoised as attacked image",
+    "clean_purified": "originals behind the defense, right",
+    "clean_gan": "originals behind the GAN alone, right",
+    "attacked_label": "denoised labelled as attacked image",
 }
 
 # Each stage's part, least to most: what stands between the attacked image and the classifier.
@@ -104,6 +104,12 @@ def gain(test: Mapping[str, Score], over: str) -> Score | None:
     return Score(values, t_interval(values, (-1.0, 1.0)) if len(values) > 1 else None, None)
 
 
+def points(more: Score) -> str:
+    """A gain in percentage points with its interval: `+1.27 (+0.20 to +2.33)`."""
+    mean, *ends = (f"{100 * value:+.2f}".replace("-", "−") for value in (more.mean, *(more.ci95 or ())))
+    return f"{mean} ({' to '.join(ends)})" if ends else mean
+
+
 def clearly_above(one: Score, other: Score) -> bool:
     """Whether the widest intervals do not even touch."""
     return one.widest[0] > other.widest[1]
@@ -120,6 +126,8 @@ def _doubt(test: Mapping[str, Score], rival: str) -> str:
     verdict = "is not clearly above" if ours.mean > theirs.mean else "is below"
     better = "as well" if ours.mean > theirs.mean else "better"
     reason = "" if clearly_above(theirs, ours) else " The 95 % intervals overlap."
+    if (more := gain(test, rival)) and more.ci95:
+        reason += f" Compared seed by seed, the difference is {points(more)} points."
     return (
         f"PSD ({percent(ours.mean)} %, {interval(ours.widest)}) {verdict} {STAGES[rival]} "
         f"({percent(theirs.mean)} %, {interval(theirs.widest)}).{reason} The simpler defense may serve {better}."

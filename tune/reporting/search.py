@@ -46,14 +46,14 @@ def _first(experiment: Experiment) -> str:
 
 
 def _trials(experiment: Experiment, outcomes: Sequence[Outcome], note: str) -> Table:
-    """Trials as rows: number, parameters, objectives, seconds."""
+    """Trials as rows: number, objectives, parameters, seconds."""
     keys = [key for key in experiment.ranges if any(key in outcome.params for outcome in outcomes)]
     metrics = list(experiment.objectives)
     rows = [
         (
             f"{o.trial:03d}",
-            *(value(o.params[key]) if key in o.params else "–" for key in keys),
             *(value(o.metrics[m]) if m == "cost" else percent(o.metrics[m]) for m in metrics),
+            *(value(o.params[key]) if key in o.params else "–" for key in keys),
             seconds(o.seconds),
         )
         for o in outcomes
@@ -61,7 +61,7 @@ def _trials(experiment: Experiment, outcomes: Sequence[Outcome], note: str) -> T
     heads = [m if m == "cost" else f"{METRICS.get(m, m)} %" for m in metrics]
     chosen = experiment.best.trial if experiment.best else None
     marked = next((place for place, o in enumerate(outcomes) if o.trial == chosen), None)
-    columns = ("trial", *(f"`{key}`" for key in keys), *heads, "time")
+    columns = ("trial", *heads, *(f"`{key}`" for key in keys), "time")
     return Table(columns, rows, numbers=len(columns) - 1, marked=marked, note=note)
 
 
