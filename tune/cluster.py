@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -128,10 +129,18 @@ def _on_loopback() -> Iterator[None]:
 
 def _join(address: str, options: dict[str, Any]) -> None:
     try:
+        _knock(address)
         ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError) as error:  # which one depends on how far it came
         reason = str(error).strip().splitlines()[0]
         raise Refused(f"--address: expected a running Ray cluster, found none at {address}: {reason}") from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at `host:port`, of which Ray makes sure for many minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _check_nodes(resources: Resources) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import ray
 
-from tune.cluster import Resources, _check_nodes
+from tune.cluster import Resources, _check_nodes, _join
 from tune.preflight import Refused
 
 CORES = len(os.sched_getaffinity(0))
@@ -50,6 +51,15 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
     monkeypatch.setattr(ray, "nodes", lambda: found)
     monkeypatch.setattr("ray._private.state.state.get_cluster_config", lambda: None)
     return found
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray was asked"))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and not listening
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(Refused, match=f"--address: expected a running Ray cluster, found none at {address}: "):
+            _join(address, {})
 
 
 def node(**resources: float) -> Mapping[str, Any]:

@@ -231,6 +231,25 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, small_disk: Path, left: int) 
     assert snapshot(home).items() >= before.items()
 
 
+def test_a_full_disk_in_the_retraining_costs_no_trial(tmp_path: Path, small_disk: Path) -> None:
+    space = write_space(tmp_path, images=300, search__retrain_seeds=2, **LONG)
+    home, ballast = small_disk / "one", small_disk / "ballast"
+    with searching(words(space, small_disk), tmp_path / "log") as search:
+        search.until(lambda: "retraining" in search.output)
+        fill(ballast, 0)
+        assert search.wait(90) == 1, search.output
+        note("a full disk in the retraining", 1, line(search.output, "No space left on device"), "work since the save")
+        assert "--resume" in search.output
+        assert "Traceback" not in search.output
+    before = snapshot(home)
+    assert len(before) >= 3
+    ballast.unlink()
+    status, output = run(words(space, small_disk, "--resume"), tmp_path / "free")
+    assert status == 0, output
+    assert snapshot(home).items() >= before.items()
+    assert len(list(home.glob("best/seeds/*.json"))) == 2
+
+
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "one byte": lambda content: content[:1],
