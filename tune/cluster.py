@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ from tune.lock import ExperimentLock
 from tune.preflight import Refused
 from tune.storage import Storage
 
+START_SECONDS = 300.0  # for Ray to start in
 OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", 512 << 20))  # bytes: the data once, and little else
 
 
@@ -95,14 +97,8 @@ def connect(resources: Resources, *, verbose: bool = False) -> Iterator[None]:
     level = logging.INFO if verbose else logging.ERROR
     common: dict[str, Any] = {"logging_level": level, "log_to_driver": verbose, "configure_logging": True}
     if resources.address is None:
-        with _on_loopback():
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                object_store_memory=OBJECT_STORE,
-                **common,
-            )
+        with _on_loopback(), _with_patience():
+            _start(common)
     else:
         _join(resources.address, common)
     try:
@@ -125,6 +121,48 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         services.resolve_ip_for_localhost = replaced
+
+
+@contextmanager
+def _with_patience() -> Iterator[None]:
+    """Within the block Ray waits longer for its node: the 30 s that ray 2.60 has fixed are too few on a busy machine."""
+    look = services.get_node
+
+    def wait(address: str, node: str) -> Any:
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return look(address, node)
+            except RuntimeError:  # it has not registered yet
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
+    services.get_node = wait
+    try:
+        yield
+    finally:
+        services.get_node = look
+
+
+def _start(options: dict[str, Any]) -> None:
+    """Ray on this machine.
+
+    Raises:
+        TimeoutError: it did not start in time.
+    """
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=OBJECT_STORE,
+            **options,
+        )
+    except Exception as error:  # no kind of its own
+        if "timed out" not in str(error):
+            raise
+        raise TimeoutError(f"expected Ray to start within {START_SECONDS:g} s, found: {error}") from error
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
