@@ -125,7 +125,7 @@ def _on_loopback() -> Iterator[None]:
 
 @contextmanager
 def _with_patience() -> Iterator[None]:
-    """Within the block Ray waits longer for its node: the 30 s that ray 2.60 has fixed are too few on a busy machine."""
+    """Within the block Ray waits longer for its node: the 30 s fixed in ray 2.60 are too few on a busy machine."""
     look = services.get_node
 
     def wait(address: str, node: str) -> Any:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -267,14 +268,23 @@ class Bomb:
         return os.mkdir, (os.environ["BOMB"],)
 
 
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A space, and a storage with the whole search of it; for reading only."""
+    folder = tmp_path_factory.mktemp("searched")
+    space = write_space(folder)
+    status, output = run(words(space, folder / "results"), folder / "log")
+    assert status == 0, output
+    return space, folder / "results"
+
+
 @pytest.mark.parametrize("first", range(len(DAMAGES)))
 def test_damaged_files_are_named_and_made_again(
-    tmp_path: Path, first: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, searched: tuple[Path, Path], first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
-    space = write_space(tmp_path)
-    home, log = tmp_path / "results/one", tmp_path / "log"
-    assert run(words(space, home.parent), log)[0] == 0
+    space, whole = searched
+    home = shutil.copytree(whole, tmp_path / "results") / "one"
     before, chosen = results(home), choice(home)
     files = [*home.glob("trials/*.json"), home / "best/seeds/0.json", home / "record.json", home / "best/choice.json"]
     stored = [path for path in (home.parent / "store").rglob("*") if path.suffix in (".json", ".safetensors", ".npz")]
@@ -284,8 +294,7 @@ def test_damaged_files_are_named_and_made_again(
         damaged = damages[(first + number) % len(damages)](content)
         # records of trials have no hash: half of one is noticed, another digit in it is not
         path.write_bytes(damaged if path in stored or len(damaged) != len(content) else b"")
-    log.write_text("")
-    status, output = run(words(space, home.parent, "--resume"), log)
+    status, output = run(words(space, home.parent, "--resume"), tmp_path / "log")
     assert status == 0, output
     assert not (tmp_path / "exploded").exists()
     assert results(home) == before
