@@ -22,6 +22,7 @@ os.environ.setdefault(
 os.environ.setdefault(
     "TUNE_DISABLE_STRICT_METRIC_CHECKING", "1"
 )  # a missing metric fails its trial, not the search
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # those of trials are recorded and told of without Ray
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the terminal is the live view's
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: it must end with status 130
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "100000")  # Tune's own state is never read

@@ -22,6 +22,7 @@ import torch
 
 from tests.tiny import T10K_LABELS
 from tests.tune.tiny_search import (
+    PATIENCE,
     Search,
     choice,
     line,
@@ -36,7 +37,7 @@ from tests.tune.tiny_search import (
 )
 from tune.job import unsealed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400 * PATIENCE)]
 
 LONG = {"unet__epochs": 12, "unet__width": 16, "unet__batch_size": 8}  # trials of seconds, to be caught in
 
@@ -218,6 +219,8 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, small_disk: Path, left: int) 
         assert search.wait(90) == 1, search.output
         said = line(search.output, "No space left on device")
         note(f"a full disk, {left} bytes left", 1, said, "work since the last save")
+        assert "Traceback" not in search.output
+        assert str(small_disk) in said
         assert "--resume" in search.output
     before = snapshot(home)
     assert {outcome.status for outcome in outcomes(home).values()} == {"finished"}
