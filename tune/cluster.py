@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +21,7 @@ from tune.lock import ExperimentLock
 from tune.preflight import Refused
 from tune.storage import Storage
 
+START_SECONDS = 300.0  # for Ray to start in
 OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", 512 << 20))  # bytes: the data once, and little else
 
 
@@ -94,14 +97,8 @@ def connect(resources: Resources, *, verbose: bool = False) -> Iterator[None]:
     level = logging.INFO if verbose else logging.ERROR
     common: dict[str, Any] = {"logging_level": level, "log_to_driver": verbose, "configure_logging": True}
     if resources.address is None:
-        with _on_loopback():
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                object_store_memory=OBJECT_STORE,
-                **common,
-            )
+        with _on_loopback(), _with_patience():
+            _start(common)
     else:
         _join(resources.address, common)
     try:
@@ -126,12 +123,62 @@ def _on_loopback() -> Iterator[None]:
         services.resolve_ip_for_localhost = replaced
 
 
+@contextmanager
+def _with_patience() -> Iterator[None]:
+    """Within the block Ray waits longer for its node: the 30 s fixed in ray 2.60 are too few on a busy machine."""
+    look = services.get_node
+
+    def wait(address: str, node: str) -> Any:
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return look(address, node)
+            except RuntimeError:  # it has not registered yet
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
+    services.get_node = wait
+    try:
+        yield
+    finally:
+        services.get_node = look
+
+
+def _start(options: dict[str, Any]) -> None:
+    """Ray on this machine.
+
+    Raises:
+        TimeoutError: it did not start in time.
+    """
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=OBJECT_STORE,
+            **options,
+        )
+    except Exception as error:  # no kind of its own
+        if "timed out" not in str(error):
+            raise
+        raise TimeoutError(f"expected Ray to start within {START_SECONDS:g} s, found: {error}") from error
+
+
 def _join(address: str, options: dict[str, Any]) -> None:
     try:
+        _knock(address)
         ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError) as error:  # which one depends on how far it came
         reason = str(error).strip().splitlines()[0]
         raise Refused(f"--address: expected a running Ray cluster, found none at {address}: {reason}") from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at `host:port`, of which Ray makes sure for many minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _check_nodes(resources: Resources) -> None:

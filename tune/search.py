@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 if __name__ == "__main__":  # until `main` nothing has begun: Ctrl-C while torch is imported needs no traceback
@@ -21,6 +22,7 @@ os.environ.setdefault(
 os.environ.setdefault(
     "TUNE_DISABLE_STRICT_METRIC_CHECKING", "1"
 )  # a missing metric fails its trial, not the search
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # those of trials are recorded and told of without Ray
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the terminal is the live view's
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: it must end with status 130
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "100000")  # Tune's own state is never read
@@ -179,6 +181,8 @@ def _run(
 
 def _begin(plan: Plan, resources: Resources, *, reuse: bool) -> Setting:
     """Writes what the search is, and returns what its trials share."""
+    for folder in (plan.home, *map(plan.home.child, ("trials", "proposals", "best", "best/seeds"))):
+        folder.sweep()
     plan.home.write("space.yaml", plan.space.to_yaml().encode())
     if not _recorded(plan.home):
         record = reproducibility(sys.argv[1:], plan.config.search.seed, plan.dataset)
@@ -263,9 +267,10 @@ def _recorded(home: Storage) -> dict[str, Any]:
 
 
 def _add_time(home: Storage, seconds: float) -> None:
-    """Adds this session to the search's wall time."""
-    record = _recorded(home)
-    home.write("record.json", _json({**record, "wall_s": round(record.get("wall_s", 0.0) + seconds, 1)}))
+    """Adds this session to the search's wall time, where the storage lets it: what ended the session says why not."""
+    with suppress(OSError):
+        record = _recorded(home)
+        home.write("record.json", _json({**record, "wall_s": round(record.get("wall_s", 0.0) + seconds, 1)}))
 
 
 def _tell_of_warm_start(home: Storage, learned: Mapping[str, WarmStart]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ from pyarrow import fs
 
 from components.files import write_atomic
 
+_ABANDONED = 3600.0  # seconds
 _CHUNK = 8 << 20  # bytes per read of a large file: above S3's least part of 5 MiB
 
 
@@ -125,6 +127,13 @@ class Storage:
         """Removes this folder with all that is in it."""
         with suppress(FileNotFoundError), self._naming(""):
             self._fs.delete_dir(self._path)
+
+    def sweep(self) -> None:
+        """Removes the drafts directly in this folder of writers that were killed: those an hour without a change."""
+        for draft in self.local.glob(".*.*") if self.local is not None else ():
+            with suppress(OSError):
+                if draft.is_file() and time.time() - draft.stat().st_mtime > _ABANDONED:
+                    draft.unlink()
 
     def upload(self, path: Path, name: str) -> None:
         """Copies a local file of any size here."""

@@ -143,6 +143,7 @@ class Store:
 
     def _publish(self, draft: Draft, home: Storage, stage: str, signature: str) -> None:
         home.delete(MANIFEST)
+        home.sweep()
         files = sorted(path for path in draft.folder.iterdir() if path.is_file())
         for path in files:
             home.upload(path, path.name)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -143,7 +143,8 @@ class TrialBoard:
         """Bring what is written to where TensorBoard reads it; a store out of reach gets it later."""
         if self._file is None:
             return
-        self._file.flush()
+        with self._naming():
+            self._file.flush()
         if self.folder.local is None:
             self._uploaded = time.monotonic()
             try:
@@ -171,16 +172,26 @@ class TrialBoard:
     def _release(self) -> None:
         self.flush()
         if self._file is not None:
-            self._file.close()
+            with self._naming():
+                self._file.close()
             self._file = None
         self._scratch.close()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Gives a failure the name of the file: that of a full disk has none."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def _write(self, records: bytes) -> None:
         """Append whole records and hand them to the system at once: what is killed later has them."""
         if self._file is None:
             raise RuntimeError(f"{self.name}: the run is not open")
-        self._file.write(records)
-        self._file.flush()
+        with self._naming():
+            self._file.write(records)
+            self._file.flush()
         if self.folder.local is None and time.monotonic() - self._uploaded > UPLOAD_SECONDS:
             self.flush()
 

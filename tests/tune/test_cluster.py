@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import ray
 
-from tune.cluster import Resources, _check_nodes
+from tune import cluster
+from tune.cluster import Resources, _check_nodes, _join
 from tune.preflight import Refused
 
 CORES = len(os.sched_getaffinity(0))
@@ -50,6 +52,45 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
     monkeypatch.setattr(ray, "nodes", lambda: found)
     monkeypatch.setattr("ray._private.state.state.get_cluster_config", lambda: None)
     return found
+
+
+def test_ray_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([RuntimeError("not yet"), RuntimeError("not yet"), {"node": 1}])
+
+    def look(address: str, node: str) -> Any:
+        answer = next(answers)
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(cluster.services, "get_node", look)
+    with cluster._with_patience():
+        assert cluster.services.get_node("address", "node") == {"node": 1}
+    assert cluster.services.get_node is look
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [(Exception("The current node timed out during startup."), TimeoutError), (ValueError("x"), ValueError)],
+)
+def test_a_ray_that_does_not_start_in_time_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, seen: type[Exception]
+) -> None:
+    def init(**options: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(seen, match=str(raised)):
+        cluster._start({})
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray was asked"))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and not listening
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(Refused, match=f"--address: expected a running Ray cluster, found none at {address}: "):
+            _join(address, {})
 
 
 def node(**resources: float) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -21,6 +22,7 @@ import torch
 
 from tests.tiny import T10K_LABELS
 from tests.tune.tiny_search import (
+    PATIENCE,
     Search,
     choice,
     line,
@@ -35,7 +37,7 @@ from tests.tune.tiny_search import (
 )
 from tune.job import unsealed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400 * PATIENCE)]
 
 LONG = {"unet__epochs": 12, "unet__width": 16, "unet__batch_size": 8}  # trials of seconds, to be caught in
 
@@ -217,6 +219,8 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, small_disk: Path, left: int) 
         assert search.wait(90) == 1, search.output
         said = line(search.output, "No space left on device")
         note(f"a full disk, {left} bytes left", 1, said, "work since the last save")
+        assert "Traceback" not in search.output
+        assert str(small_disk) in said
         assert "--resume" in search.output
     before = snapshot(home)
     assert {outcome.status for outcome in outcomes(home).values()} == {"finished"}
@@ -229,6 +233,25 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, small_disk: Path, left: int) 
     assert {outcome.status for outcome in outcomes(home).values()} == {"finished"}
     assert len(outcomes(home)) == 3
     assert snapshot(home).items() >= before.items()
+
+
+def test_a_full_disk_in_the_retraining_costs_no_trial(tmp_path: Path, small_disk: Path) -> None:
+    space = write_space(tmp_path, images=300, search__retrain_seeds=2, **LONG)
+    home, ballast = small_disk / "one", small_disk / "ballast"
+    with searching(words(space, small_disk), tmp_path / "log") as search:
+        search.until(lambda: "retraining" in search.output)
+        fill(ballast, 0)
+        assert search.wait(90) == 1, search.output
+        note("a full disk in the retraining", 1, line(search.output, "No space left on device"), "work since the save")
+        assert "--resume" in search.output
+        assert "Traceback" not in search.output
+    before = snapshot(home)
+    assert len(before) >= 3
+    ballast.unlink()
+    status, output = run(words(space, small_disk, "--resume"), tmp_path / "free")
+    assert status == 0, output
+    assert snapshot(home).items() >= before.items()
+    assert len(list(home.glob("best/seeds/*.json"))) == 2
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -248,14 +271,23 @@ class Bomb:
         return os.mkdir, (os.environ["BOMB"],)
 
 
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A space, and a storage with the whole search of it; for reading only."""
+    folder = tmp_path_factory.mktemp("searched")
+    space = write_space(folder)
+    status, output = run(words(space, folder / "results"), folder / "log")
+    assert status == 0, output
+    return space, folder / "results"
+
+
 @pytest.mark.parametrize("first", range(len(DAMAGES)))
 def test_damaged_files_are_named_and_made_again(
-    tmp_path: Path, first: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, searched: tuple[Path, Path], first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
-    space = write_space(tmp_path)
-    home, log = tmp_path / "results/one", tmp_path / "log"
-    assert run(words(space, home.parent), log)[0] == 0
+    space, whole = searched
+    home = shutil.copytree(whole, tmp_path / "results") / "one"
     before, chosen = results(home), choice(home)
     files = [*home.glob("trials/*.json"), home / "best/seeds/0.json", home / "record.json", home / "best/choice.json"]
     stored = [path for path in (home.parent / "store").rglob("*") if path.suffix in (".json", ".safetensors", ".npz")]
@@ -265,8 +297,7 @@ def test_damaged_files_are_named_and_made_again(
         damaged = damages[(first + number) % len(damages)](content)
         # records of trials have no hash: half of one is noticed, another digit in it is not
         path.write_bytes(damaged if path in stored or len(damaged) != len(content) else b"")
-    log.write_text("")
-    status, output = run(words(space, home.parent, "--resume"), log)
+    status, output = run(words(space, home.parent, "--resume"), tmp_path / "log")
     assert status == 0, output
     assert not (tmp_path / "exploded").exists()
     assert results(home) == before

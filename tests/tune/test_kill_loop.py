@@ -11,9 +11,20 @@ from typing import Any
 
 import pytest
 
-from tests.tune.tiny_search import Search, choice, outcomes, results, run, searching, snapshot, words, write_space
+from tests.tune.tiny_search import (
+    PATIENCE,
+    Search,
+    choice,
+    outcomes,
+    results,
+    run,
+    searching,
+    snapshot,
+    words,
+    write_space,
+)
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400 * PATIENCE)]
 
 KILLS = 20
 LAST = 5  # of them wait for the retraining

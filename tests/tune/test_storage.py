@@ -259,3 +259,27 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "trials").write_text("")
     with pytest.raises(OSError, match="trials"):
         Storage(tmp_path).child("trials").write("a.json", b"1")
+
+
+def test_drafts_of_killed_writers_are_swept_and_nothing_else(tmp_path: Path) -> None:
+    folder = Storage(tmp_path)
+    writer = """
+import os, sys
+from tune.storage import Storage
+os.link = os.replace = lambda *places: os.kill(os.getpid(), 9)  # just before the file gets its name
+getattr(Storage(sys.argv[1]), sys.argv[2])("old.json", b"x")
+"""
+    for kind in ("write", "create"):
+        subprocess.run([sys.executable, "-c", writer, str(tmp_path), kind], cwd=Path(__file__).parents[2])
+    drafts = list(tmp_path.iterdir())
+    assert len(drafts) == 2
+    assert folder.names() == []
+    folder.sweep()
+    assert list(tmp_path.iterdir()) == drafts  # their writers may be alive
+    for name in ("old.json", "kept.json"):
+        folder.write(name, b"y")
+    for path in (*drafts, tmp_path / "kept.json"):
+        os.utime(path, (1e9, 1e9))
+    folder.sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.json", "old.json"]
+    Storage(tmp_path / "nothing").sweep()

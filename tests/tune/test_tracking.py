@@ -425,3 +425,14 @@ def test_the_command_names_the_server_of_an_s3_compatible_store() -> None:
     command = shlex.split(tensorboard_command(storage))
     assert command[:2] == ["env", "S3_ENDPOINT=http://localhost:9000"]
     assert command[command.index("--logdir") + 1] == "s3://bucket/my search/tensorboard"
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    board = TrialBoard(Storage(tmp_path), mixed_space(), 0, PARAMS).__enter__()
+    assert board._file is not None
+    board._file.close()
+    board._file = Path("/dev/full").open("ab")  # noqa: SIM115
+    for write in (lambda: board.scalars(1, {"unet/loss": 0.5}), lambda: board.close("finished")):
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            write()
+        assert str(caught.value.filename).startswith(str(tmp_path))

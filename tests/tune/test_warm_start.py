@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.tune.tiny_search import outcomes, run, words, write_space
+from tests.tune.tiny_search import PATIENCE, outcomes, run, words, write_space
 from tune.preflight import Refused
 from tune.storage import Storage
 from tune.warm_start import earlier_ledgers
@@ -73,7 +73,7 @@ def test_what_is_no_other_experiment_is_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(400 * PATIENCE)
 def test_through_the_command_line(tmp_path: Path) -> None:
     space, storage, log = write_space(tmp_path), tmp_path / "results", tmp_path / "log"
     assert run(words(space, storage, name="first"), log)[0] == 0
