@@ -19,6 +19,7 @@ from rich.table import Table
 
 from components.defense import Defense
 from components.files import write_atomic
+from components.pretrained import shipped_defense, shipped_names
 from tune.pictures import Picture, batch_of, find_pictures, png_of
 from tune.scratch import scratch
 from tune.storage import Storage
@@ -53,12 +54,13 @@ def purify(folder: str, *images: str, out: Annotated[str, "DIR"]) -> int:
     """Purifies image files with a saved defense, and tabulates their labels before and after.
 
     Args:
-        folder: an experiment's folder, whose best/ is used, or that of a saved defense.
+        folder: an experiment's folder, whose best/ is used, or that of a saved defense, or mnist for the shipped one.
         images: PNG, JPEG or idx files, or folders of PNG and JPEG files, of the size the defense was trained on.
         out: where the purified images and labels.csv go.
 
     Examples:
         python -m tune purify results/quickstart attacked/ --out purified
+        python -m tune purify mnist attacked/ --out purified    the defense that comes with the project
 
     Raises:
         ValueError: no defense, an image that is missing, damaged or of another size; nothing was written.
@@ -82,12 +84,16 @@ def purify(folder: str, *images: str, out: Annotated[str, "DIR"]) -> int:
 
 
 def load_defense(folder: str) -> Defense:
-    """The defense of an experiment, its `best/`, or the one saved in `folder` itself; a path or an address.
+    """The defense of an experiment (its `best/`), the one saved in `folder` itself, or a shipped one by its name.
+
+    A folder is a path or an address.
 
     Raises:
         DefenseError: there is none, or it is damaged.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if folder in shipped_names() and not Path(folder).exists():
+        return Defense.load(shipped_defense(folder), device)
     home = Storage(folder)
     if home.exists("space.yaml") or home.child("best").exists("manifest.json"):
         home = home.child("best")

@@ -1,4 +1,4 @@
-"""Generators that come with the project: trained by its own `gan` space, beside a record of how."""
+"""Networks that come with the project: trained by its own spaces, beside a record of how."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from components.files import read_json
 
 _HERE = Path(__file__).parent
 _FILES = ("gan.json", "generator.safetensors", "discriminator.safetensors")
+_ENCODER = "encoder.safetensors"  # where one was trained
 
 
 def shipped_names() -> list[str]:
@@ -26,6 +27,14 @@ def shipped_folder(name: str) -> Path:
     return _HERE / name
 
 
+def shipped_defense(name: str) -> Path:
+    """Where a whole defense of that name lies, as `Defense.load` reads it. Raises ValueError where there is none."""
+    folder = shipped_folder(name)
+    if not (folder / "manifest.json").is_file():
+        raise ValueError(f"expected a defense that comes with the project, found a generator alone: {name!r}")
+    return folder
+
+
 def described(name: str) -> str:
     """One sentence that says where a shipped generator comes from, for reports."""
     facts = read_json(shipped_folder(name) / "gan.json")["trained"]
@@ -38,6 +47,7 @@ def described(name: str) -> str:
 def shipped_identity(name: str) -> str:
     """A hash of its files: what stands for data and seed in the signature of what is made from it."""
     digest = hashlib.sha256()
-    for file in _FILES:
-        digest.update((shipped_folder(name) / file).read_bytes())
+    folder = shipped_folder(name)
+    for file in (*_FILES, _ENCODER) if (folder / _ENCODER).is_file() else _FILES:
+        digest.update((folder / file).read_bytes())
     return f"{name}:{digest.hexdigest()}"

@@ -1,14 +1,18 @@
 """Generators that come with the project."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from components import pretrained
-from components.defense import load_weights
+from components.defense import Defense, load_weights
 from components.files import read_json, write_json
 from components.gan import Discriminator, GanConfig, Generator
+from components.pretrained import ship
+from tests.tiny_networks import defense_of
 
 
 @pytest.fixture
@@ -54,7 +58,43 @@ def test_the_identity_follows_from_every_file(shelf: Path) -> None:
         path.write_bytes(path.read_bytes() + b" ")
         identities.add(pretrained.shipped_identity("tiny"))
     assert len(identities) == 4
+    (shelf / "tiny" / "encoder.safetensors").write_bytes(b"one more")
+    assert pretrained.shipped_identity("tiny") not in identities
     assert all(identity.startswith("tiny:") for identity in identities)
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """What a finished search leaves of what is shipped."""
+    folder = tmp_path / "experiment"
+    defense_of(init="encoder").save(folder / "best")
+    test = {"psd": {"mean": 0.9, "std": 0.0, "ci95": [0.8, 1.0], "seeds": [0.9]}}
+    write_json(folder / "report.json", {"attack": {"name": "fgsm", "epsilon": 0.3}, "best": {}, "test": test})
+    data = {"name": "tiny", "train": 40, "fingerprint": "f"}
+    write_json(folder / "record.json", {"data": data, "packages": {"torch": "2"}})
+    return folder
+
+
+def test_a_shipped_defense_is_the_one_that_was_measured(experiment: Path, shelf: Path) -> None:
+    with pytest.raises(ValueError, match="found a generator alone: 'tiny'"):
+        pretrained.shipped_defense("tiny")
+    for name in ("generator", "discriminator", "encoder"):
+        shutil.copy(experiment / "best" / f"{name}.safetensors", shelf / "tiny")
+    identity = pretrained.shipped_identity("tiny")
+    folder = ship.ship_defense(experiment, "tiny", shelf)
+    assert folder == pretrained.shipped_defense("tiny")
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.equal(Defense.load(folder)(images), Defense.load(experiment / "best")(images))
+    assert read_json(folder / "card.json")["test"]["psd"]["mean"] == 0.9
+    assert pretrained.shipped_identity("tiny") == identity  # the generator's alone: what is made from it stays
+
+
+def test_a_defense_around_another_generator_is_not_shipped(experiment: Path, shelf: Path) -> None:
+    for name in ("discriminator", "encoder"):
+        shutil.copy(experiment / "best" / f"{name}.safetensors", shelf / "tiny")
+    with pytest.raises(ValueError, match=r"generator\.safetensors that is shipped as tiny, found another"):
+        ship.ship_defense(experiment, "tiny", shelf)
+    assert not (shelf / "tiny" / "card.json").exists()
 
 
 def test_what_is_shipped_fits_its_description() -> None:
