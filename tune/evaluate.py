@@ -15,9 +15,10 @@ from components.attacks import AttackConfig, attack
 from components.data import DataSplit
 from components.defense import Defense, Purification
 from components.metrics import agreement, threshold
+from components.projector import ProjectorConfig
 
 EPSILONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-CURVE_IMAGES = 400  # test images per ε of the curve
+CURVE_IMAGES, CURVE_EVALUATIONS = 400, 16_000  # per ε of the curve: more images where each costs little
 FIGURE_IMAGES = 10
 DRAW = 0  # seed of what is drawn for the curve and the figure: chosen before anything was seen
 
@@ -49,7 +50,7 @@ def evaluate(
         "n": len(test),
         "metrics": _metrics(defense, test, attacked, purified, clean),
         "epsilon": _curve(defense, config, test),
-        "epsilon_images": min(CURVE_IMAGES, len(test)),
+        "epsilon_images": curve_images(defense.projector.config, len(test)),
         "confusion": _confusion(test.labels, purified.label, judge.classes),
         "images_per_second": len(test) / seconds,
     }
@@ -76,9 +77,14 @@ def _metrics(
     }
 
 
+def curve_images(config: ProjectorConfig, images: int) -> int:
+    """How many of the test images each ε of the curve is measured on."""
+    return min(images, max(CURVE_IMAGES, CURVE_EVALUATIONS // (config.restarts * config.steps)))
+
+
 def _curve(defense: Defense, config: AttackConfig, test: DataSplit) -> dict[str, list[float]]:
     """PSD, PCO and what they stand beside, on the same images for every ε."""
-    some = test.sample(min(CURVE_IMAGES, len(test)), seed=DRAW)
+    some = test.sample(curve_images(defense.projector.config, len(test)), seed=DRAW)
     judge = defense.classifier
     originals = judge.predict(some.images)
     curve: dict[str, list[float]] = {"values": list(EPSILONS)}

@@ -19,7 +19,7 @@ from components.unet import UNetTraining
 from tune.builders import PROBE, PROBE_IMAGES
 from tune.config import ExperimentConfig
 from tune.estimate import bounds_of_one, images_of
-from tune.evaluate import CURVE_IMAGES, EPSILONS
+from tune.evaluate import EPSILONS, curve_images
 from tune.job import Bounds, Development
 
 SECONDS = 1.0  # of each measurement
@@ -77,7 +77,7 @@ def seconds_of(stage: str, config: ExperimentConfig, bounds: Bounds, data: Devel
 
 def seconds_of_test(config: ExperimentConfig, images: int, rates: Rates) -> float:
     """Computing time of the look at the test images, of one seed: attacked, clean, and some at each strength."""
-    looks = 2 * images + len(EPSILONS) * min(CURVE_IMAGES, images)
+    looks = 2 * images + len(EPSILONS) * curve_images(config.projector, images)
     bounds = bounds_of_one(config)
     return looks * (bounds.restarts[0] * bounds.steps[0] * rates.projection + FORWARD * rates.unet)
 
