@@ -22,12 +22,13 @@ from printing import Paper
 
 from components.data import Dataset, load_dataset
 from components.raw import RawSplit
+from tune.board import Teller
 from tune.job import Development
 from tune.ledger import Ledger, Outcome
 from tune.searcher import LedgerSearcher
 from tune.space import SearchSpace, parse_space
 from tune.storage import Storage
-from tune.trial import Setting, Teller, attempt
+from tune.trial import Setting, attempt
 
 # A GAN of its own, as a search has that is not handed one; everything in the proportions of minutes instead of hours.
 SPACE = """

@@ -74,6 +74,10 @@ class Standing:
 class ProjectionTrace:
     """The course of one projection, from which any smaller one is read.
 
+    Latents stay in float32. A selection now equals a fresh projection to the last bit; with latents in half precision
+    pixels were off by up to 0.003 (bfloat16: 0.02) and errors by up to 0.3 % (1.3 %), measured on 60 MNIST images with
+    four restarts of 30 steps, for half of the space on disk.
+
     Only restarts that lead are kept: at a given step, restart r can win among the first R only if its error is
     below that of every restart before it, which on average log(R) of R are.
 
