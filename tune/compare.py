@@ -49,7 +49,10 @@ def compare(folders: Sequence[Storage | Path | str], out: Storage | Path | str |
         with drawing():
             pages = _pages(candidates, charts=True)
         write_pages(Storage(out), "compare", pages)
-    return "\n\n".join(_plain(block) for section in _sections(candidates, charts=False) for block in section.blocks)
+    parts = [_plain(block) for section in _sections(candidates, charts=False) for block in section.blocks]
+    if out is not None:
+        parts.append(f"{Storage(out).uri.rstrip('/')}/compare.html")
+    return "\n\n".join(parts)
 
 
 def _candidates(experiments: Sequence[Experiment]) -> list[Candidate]:

@@ -26,6 +26,8 @@ from tune.storage import Storage
 
 BATCH = 100  # images between two steps of the progress bar, and held in memory at once
 SHOWN = 20  # rows of the printed table
+COLUMNS = "Labels: before, of the GAN's image, after. Realism: the discriminator's score. Error: the GAN's distance."
+LONGEST = 36  # characters of a file's name there
 LABELS = "labels.csv"
 
 
@@ -156,15 +158,22 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _show(rows: Sequence[Row], target: Path) -> None:
-    table = Table("file", "label before", "of x_g", "label after", "realism", "error")
+    names = ("file", "before", "GAN", "after", "realism", "error")
+    table = Table(*names, box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows[:SHOWN]:
         numbers = (row.label_before, row.label_generated, row.label, f"{row.realism:.2f}", f"{row.error:.4f}")
-        table.add_row(row.file, *map(str, numbers))
-    if len(rows) > SHOWN:
-        table.add_row(f"… {len(rows) - SHOWN} more in {LABELS}")
-    console = Console()
+        table.add_row(_tail(row.file), *map(str, numbers))
+    console = Console(highlight=False)
     console.print(table)
+    if len(rows) > SHOWN:
+        console.print(f"… {len(rows) - SHOWN} more in {LABELS}")
+    console.print(COLUMNS, style="dim")
     changed = sum(row.label != row.label_before for row in rows)
-    console.print(f"{len(rows)} images purified, {changed} with another label; {target / LABELS}", soft_wrap=True)
+    console.print(f"{len(rows)} images purified, {changed} with another label: {target / LABELS}", soft_wrap=True)
+
+
+def _tail(name: str) -> str:
+    """The end of a long path, which tells files apart."""
+    return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"

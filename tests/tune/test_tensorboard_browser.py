@@ -1,7 +1,8 @@
-"""A real TensorBoard server in a real browser: HPARAMS lists and draws every trial of a mixed search."""
+"""A real search in a real TensorBoard server in a real browser: HPARAMS lists and draws every one of its trials."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -17,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from tests.tune.tensorboard_fixture import TRIALS, digits, metrics, write_mixed_search
-from tune import events
+from tests.tune.tiny_search import outcomes, run, words, write_space
+from tune.ledger import Outcome
+from tune.runs import run_name, tensorboard_command
 from tune.storage import Storage
-from tune.tracking import run_name, tensorboard_command, write_figure
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -44,40 +45,74 @@ SCATTER = "tf-hparams-scatter-plot-matrix-view"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(400),
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"no browser at {CHROMIUM}"),
 ]
 
 
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory: pytest.TempPathFactory) -> Storage:
-    experiment = write_mixed_search(tmp_path_factory.mktemp("browser") / "my search")
-    write_figure(experiment, "projection/R × L map", events.grid(digits()))
-    return experiment
+# A search with all that can become of a trial, and a parameter that some of them lack. The U-Net reads the attacked
+# image, as tiny generators make nothing that a classifier could tell apart, and no early stopping could compare.
+MIXED = {
+    "search__trials": 9,
+    "search__startup_trials": 9,
+    "search__early_stopping": True,
+    "search__warmup_epochs": 1,
+    "search__points": "[{unet.learning_rate: 1.0e-6, projector.distance: l2, unet.high_level_weight: 0.5}, "
+    "{unet.high_level_weight: 1.0e300}, "
+    "{unet.learning_rate: 0.3, projector.distance: insensitive, unet.high_level_weight: 0.5}]",
+    "classifier__epochs": 12,
+    "attack__epsilon": 0.4,
+    "unet__input": "attacked",
+    "unet__epochs": 4,
+    "unet__learning_rate": "{choice: [1.0e-6, 0.3]}",  # learns nothing, or loses much at first
+    "unet__high_level_weight": "{choice: [0.5, 5.0, 1.0e300]}",  # the largest makes the loss overflow
+    "projector__distance": "{choice: [l2, insensitive]}",
+    "projector__tolerance": "{low: 0.1, high: 0.4, when: {projector.distance: insensitive}}",
+}
 
 
 @pytest.fixture(scope="module")
-def address(experiment: Storage) -> Iterator[str]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the search, in which trials finished, failed and were pruned."""
+    folder = tmp_path_factory.mktemp("my search")
+    space = write_space(folder, images=200, **MIXED)
+    status, output = run(words(space, folder), folder / "log", 200)
+    assert status == 0, output
+    home = folder / "one"
+    trials = outcomes(home).values()
+    assert {outcome.status for outcome in trials} == {"finished", "failed", "pruned"}, output
+    assert {"projector.tolerance" in outcome.params for outcome in trials} == {True, False}
+    return home
+
+
+@pytest.fixture(scope="module")
+def trials(home: Path) -> dict[int, Outcome]:
+    """What the ledger says of each, which is what TensorBoard must show."""
+    return outcomes(home)
+
+
+@pytest.fixture(scope="module")
+def address(home: Path, trials: dict[int, Outcome]) -> Iterator[str]:
     """The printed command, as printed, on a free port of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [*shlex.split(tensorboard_command(experiment)), "--port", str(port)]
+    command = [*shlex.split(tensorboard_command(Storage(home))), "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        yield wait_for(f"http://localhost:{port}/", server)
+        yield wait_for(f"http://localhost:{port}/", server, len(trials) + 1)
     finally:
         server.terminate()
         server.wait(20)
 
 
-def wait_for(address: str, server: subprocess.Popen[bytes]) -> str:
+def wait_for(address: str, server: subprocess.Popen[bytes], runs: int) -> str:
     """Until the server has read all runs."""
     for _ in range(120):
         assert server.poll() is None, "TensorBoard ended at once"
         try:
             with urllib.request.urlopen(f"{address}data/runs", timeout=5) as answer:
-                if answer.read().count(b"R") >= len(TRIALS) + 1:
+                if answer.read().count(b"R") >= runs:
                     return address
         except (urllib.error.URLError, ConnectionError):
             pass
@@ -148,63 +183,92 @@ def drawn(page: Any) -> int:
     return int(page.locator(f"{PARALLEL} g.foreground path").count())
 
 
-def test_table_lists_every_trial_with_its_values(page: Any, screenshots: Path) -> None:
+def measured(trials: dict[int, Outcome]) -> list[Outcome]:
+    """The trials that were measured, to their end or not."""
+    return [outcome for outcome in trials.values() if outcome.status != "failed"]
+
+
+def values(outcome: Outcome) -> dict[str, float | None]:
+    """What the row of a trial must show, by the titles of its columns; of a pruned one, what its record has."""
+    if outcome.status == "failed":
+        return dict.fromkeys(TITLES)
+    cost = outcome.params["projector.restarts"] * outcome.params["projector.steps"]
+    if outcome.status == "pruned":
+        return {"PSD": outcome.intermediate[max(outcome.intermediate, key=int)], "projection cost": cost}
+    speed = outcome.work["projection"]["images_per_second"]
+    known = {**outcome.metrics, "images_per_second": speed}
+    assert known["cost"] == cost
+    return {title: known[key] for title, key in TITLES.items()}
+
+
+def test_table_lists_every_trial_with_its_values(
+    page: Any, home: Path, trials: dict[int, Outcome], screenshots: Path
+) -> None:
     tick(page, "projector.tolerance")
     page.locator("vaadin-grid-cell-content", has_text="projector.tolerance").first.wait_for()
     page.screenshot(path=screenshots / "table.png")
-    for trial, (status, values) in TRIALS.items():
-        found = row(page, run_name(trial, values))
-        assert number(found["projector.restarts"]) == values["projector.restarts"]
-        assert number(found["projector.steps"]) == values["projector.steps"]
-        assert number(found["unet.high_level_weight"]) == pytest.approx(values["unet.high_level_weight"])
-        assert found["projector.distance"] == values["projector.distance"]
-        assert number(found["projector.tolerance"]) == values.get("projector.tolerance")
-        measured = metrics(trial) if status in ("finished", "pruned") else {}
-        for title, key in TITLES.items():
-            assert number(found[title]) == (pytest.approx(measured[key], rel=1e-4) if measured else None)
-    seed = row(page, run_name(1, TRIALS[1][1], seed=0))
-    assert number(seed["projector.restarts"]) == 2
+    for outcome in trials.values():
+        params = outcome.params
+        found = row(page, run_name(outcome.trial, params))
+        assert number(found["projector.restarts"]) == params["projector.restarts"]
+        assert number(found["projector.steps"]) == params["projector.steps"]
+        assert number(found["unet.high_level_weight"]) == pytest.approx(params["unet.high_level_weight"])
+        assert found["projector.distance"] == params["projector.distance"]
+        tolerance = params.get("projector.tolerance")
+        assert number(found["projector.tolerance"]) == (tolerance and pytest.approx(tolerance, rel=1e-4))
+        for title, value in values(outcome).items():
+            assert number(found[title]) == (None if value is None else pytest.approx(value, rel=1e-4)), title
+    chosen = json.loads((home / "best/choice.json").read_text())
+    seed = row(page, run_name(chosen["trial"], chosen["params"], seed=0))
+    assert number(seed["projector.restarts"]) == chosen["params"]["projector.restarts"]
 
 
-def test_parallel_coordinates_draw_every_trial_that_was_measured(page: Any, screenshots: Path) -> None:
+def test_parallel_coordinates_draw_every_trial_that_was_measured(
+    page: Any, trials: dict[int, Outcome], screenshots: Path
+) -> None:
     """Both sides of the condition, as the page opens, with no column to untick."""
     page.get_by_text("Parallel Coordinates View").click()
-    measured = [trial for trial, (status, _) in TRIALS.items() if status in ("finished", "pruned")]
-    assert drawn(page) == len(measured)
+    assert drawn(page) == len(measured(trials))
     page.screenshot(path=screenshots / "parallel.png")
 
 
-def test_parallel_coordinates_draw_every_trial_without_the_metrics(page: Any, screenshots: Path) -> None:
+def test_parallel_coordinates_draw_every_trial_without_the_metrics(
+    page: Any, home: Path, trials: dict[int, Outcome], screenshots: Path
+) -> None:
     """Failed trials have none; their parameters are drawn once the metrics are unticked."""
     page.get_by_text("Parallel Coordinates View").click()
     for metric in TITLES:
         tick(page, metric)
-    assert drawn(page) == len(TRIALS) + 1  # and the retrained seed
+    assert drawn(page) == len(trials) + 1  # and the retrained seed
     page.screenshot(path=screenshots / "parallel-all.png")
     tick(page, "projector.tolerance")
-    conditional = [values for _, values in TRIALS.values() if "projector.tolerance" in values]
-    assert drawn(page) == len(conditional) + 1
+    chosen = json.loads((home / "best/choice.json").read_text())["params"]
+    everything = [chosen, *(outcome.params for outcome in trials.values())]
+    assert drawn(page) == sum("projector.tolerance" in params for params in everything)
 
 
-def test_scatter_matrix_has_a_point_for_each_measured_trial(page: Any, screenshots: Path) -> None:
+def test_scatter_matrix_has_a_point_for_each_measured_trial(
+    page: Any, trials: dict[int, Outcome], screenshots: Path
+) -> None:
     page.get_by_text("Scatter Plot Matrix View").click()
     page.wait_for_timeout(1500)
     page.screenshot(path=screenshots / "scatter.png")
-    measured = [trial for trial, (status, _) in TRIALS.items() if status in ("finished", "pruned")]
     cells = page.locator(f"{SCATTER} g.cell").count()
     assert cells == (5 + 5) * 5  # five parameters and five metrics against five metrics
-    assert page.locator(f"{SCATTER} circle.data-marker").count() == cells * len(measured)
+    assert page.locator(f"{SCATTER} circle.data-marker").count() == cells * len(measured(trials))
 
 
-def test_status_separates_failures(page: Any) -> None:
+def test_status_separates_failures(page: Any, trials: dict[int, Outcome]) -> None:
     tick(page, "Success")
     page.wait_for_timeout(1500)
     names = page.locator("tf-hparams-query-pane").evaluate("(pane) => pane.sessionGroups.map((g) => g.name)")
-    failed = [run_name(t, values) for t, (status, values) in TRIALS.items() if status in ("failed", "killed")]
+    failed = [run_name(o.trial, o.params) for o in trials.values() if o.status == "failed"]
     assert sorted(names) == sorted(failed)
 
 
-def test_charts_and_images_open(page: Any, address: str, screenshots: Path) -> None:
+def test_charts_and_images_open(
+    page: Any, address: str, trials: dict[int, Outcome], screenshots: Path
+) -> None:
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{address}#timeseries")
@@ -218,5 +282,6 @@ def test_charts_and_images_open(page: Any, address: str, screenshots: Path) -> N
     page.locator("tf-image-loader img").first.wait_for()
     page.wait_for_timeout(1500)
     page.screenshot(path=screenshots / "images.png")
-    assert page.locator("tf-image-loader").count() == 3 + 1  # a grid per finished trial, and the map
+    finished = [outcome for outcome in trials.values() if outcome.status == "finished"]
+    assert page.locator("tf-image-loader").count() == 2 * len(finished)  # a grid and a map for each
     assert not errors
