@@ -52,7 +52,7 @@ def frames(command: Sequence[str]) -> Iterator[str]:
     """Every page that a command draws in a terminal, with its colours as ANSI codes.
 
     Raises:
-        CalledProcessError: the command failed.
+        RuntimeError: the command failed; with the end of what it said.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
@@ -65,7 +65,7 @@ def frames(command: Sequence[str]) -> Iterator[str]:
         yield from (MOVES.sub("", page.decode(errors="replace")).replace("\r\n", "\n") for page in whole)
     os.close(ours)
     if status := process.wait():
-        raise subprocess.CalledProcessError(status, command, output=drawn.decode(errors="replace"))
+        raise RuntimeError(f"{shlex.join(command)}: exit status {status}\n{drawn[-2000:].decode(errors='replace')}")
 
 
 def _read(terminal: int) -> bytes:
