@@ -109,9 +109,9 @@ class Store:
 
     def relate(self, stage: str, base: str, signature: str, facts: Mapping[str, Any]) -> None:
         """Notes that the artifacts of `signature` can be gone on from by others of the same `base`."""
-        home, name = self.storage.child(RELATIVES).child(stage).child(base), f"{signature}.json"
-        if not home.exists(name):
-            home.write(name, json.dumps(facts).encode())
+        if signature not in self.relatives(stage, base):
+            note = json.dumps({**facts, "sha256": _hash(facts)})
+            self.storage.child(RELATIVES).child(stage).child(base).write(f"{signature}.json", note.encode())
 
     def relatives(self, stage: str, base: str) -> dict[str, dict[str, Any]]:
         """What was noted, by signature; the artifacts themselves may be gone."""
@@ -119,8 +119,11 @@ class Store:
         found: dict[str, dict[str, Any]] = {}
         for name in home.names():
             try:
-                found[name.removesuffix(".json")] = dict(json.loads(home.read(name)))
-            except ValueError as error:
+                facts = dict(json.loads(home.read(name)))
+                if facts.pop("sha256", None) != _hash(facts):
+                    raise ValueError("found one that does not match its sha256")
+                found[name.removesuffix(".json")] = facts
+            except (ValueError, TypeError) as error:
                 log.warning("%s/%s: expected a note of what can be gone on from, %s; left out", home.uri, name, error)
         return found
 

@@ -239,7 +239,7 @@ def test_a_full_disk_in_the_retraining_costs_no_trial(tmp_path: Path, small_disk
     space = write_space(tmp_path, images=300, search__retrain_seeds=2, **LONG)
     home, ballast = small_disk / "one", small_disk / "ballast"
     with searching(words(space, small_disk), tmp_path / "log") as search:
-        search.until(lambda: "retraining" in search.output)
+        search.until(lambda: "· retraining trial" in search.output)
         fill(ballast, 0)
         assert search.wait(90) == 1, search.output
         note("a full disk in the retraining", 1, line(search.output, "No space left on device"), "work since the save")

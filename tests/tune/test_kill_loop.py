@@ -39,7 +39,7 @@ def test_a_search_survives_its_driver(tmp_path: Path) -> None:
     space = write_space(tmp_path, images=400, **LENGTHS)
     quiet, home, log = tmp_path / "quiet/one", tmp_path / "killed/one", tmp_path / "killed.log"
     with searching(words(space, quiet.parent), tmp_path / "quiet.log") as search:
-        search.until(lambda: "retraining" in search.output, 300)
+        search.until(lambda: "· retraining trial" in search.output, 300)
         began = time.monotonic()
         assert search.wait() == 0, search.output
         length = time.monotonic() - began  # of the retraining, here and now
@@ -52,7 +52,7 @@ def test_a_search_survives_its_driver(tmp_path: Path) -> None:
         trials = len(outcomes(home))
         with searching(words(space, home.parent, "--resume"), log) as search:
             if kill > KILLS - LAST or trials == TRIALS:
-                search.until(lambda search=search: "retraining" in search.output, 300)
+                search.until(lambda search=search: "· retraining trial" in search.output, 300)
                 time.sleep(chance.uniform(0, length / 2))
             else:
                 survive(search, home, trials, chance)
@@ -107,7 +107,7 @@ def survive(search: Search, home: Path, trials: int, chance: random.Random) -> N
 
 def midst(output: str) -> tuple[str, str]:
     """What the killed driver was doing: the phase, and the last that it said."""
-    phase = "retraining" if "retraining" in output else "trials" if "started" in output else "its start"
+    phase = "retraining" if "· retraining trial" in output else "trials" if "started" in output else "its start"
     if "report.html" in output:
         phase = "the end"
     return phase, (output.strip().splitlines() or ["nothing said yet"])[-1]

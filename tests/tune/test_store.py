@@ -158,6 +158,24 @@ def test_a_full_disk_while_publishing_leaves_none(store: Store, monkeypatch: pyt
     assert again(store).find("gan", "abc") is not None
 
 
+DAMAGED = {"torn": '{"steps": [1', "null": "null", "a number": "3", "a list": "[3]", "no hash": '{"steps": [1, 2]}'}
+
+
+@pytest.mark.parametrize("damaged", [*DAMAGED.values(), None], ids=[*DAMAGED, "a flipped bit"])
+def test_a_damaged_note_of_what_can_be_gone_on_from_is_left_out_and_made_again(
+    store: Store, caplog: pytest.LogCaptureFixture, damaged: str | None
+) -> None:
+    store.relate("projection", "base", "abc", {"steps": [1, 2]})
+    assert store.relatives("projection", "base") == {"abc": {"steps": [1, 2]}}
+    assert store.storage.local is not None
+    path = store.storage.local / ".relatives/projection/base/abc.json"
+    path.write_text(path.read_text().replace("2]", "6]") if damaged is None else damaged)
+    assert again(store).relatives("projection", "base") == {}
+    assert str(path) in caplog.text
+    again(store).relate("projection", "base", "abc", {"steps": [1, 2]})
+    assert again(store).relatives("projection", "base") == {"abc": {"steps": [1, 2]}}
+
+
 def test_removing_begins_with_the_manifest(store: Store) -> None:
     folder = put(store)
     store.remove("gan", "abc")
