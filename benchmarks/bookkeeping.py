@@ -24,7 +24,7 @@ from ray.tune.search.optuna import OptunaSearch
 from components.data import Dataset
 from components.raw import RawSplit
 from tune import driver
-from tune.cluster import Resources, connect
+from tune.cluster import connect
 from tune.ledger import Ledger, Outcome
 from tune.live import LiveView
 from tune.objectives import OBJECTIVES
@@ -92,9 +92,8 @@ def ours(trials: int) -> dict[str, Any]:
         write_experiment(home, space, "defense")
         setting = Setting(space, folder, "one", 0, 1.0, 0.0, dataset.classes, dataset.fingerprint)
         searcher = LedgerSearcher(space, Ledger(home), trials=trials, seed=0)
-        resources = Resources.asked(1.0, 0.0, CONCURRENT, None, trials)
-        with connect(resources), LiveView("empty", trials, OBJECTIVES["defense"], True, False) as view:
-            driver.run_trials(setting, dataset, searcher, resources.concurrent, view)
+        with connect(None), LiveView("empty", trials, OBJECTIVES["defense"], True, False) as view:
+            driver.run_trials(setting, dataset, searcher, CONCURRENT, view)
         outcomes = Ledger(home).outcomes()
     assert len(outcomes) == trials, f"expected {trials} outcomes, found {len(outcomes)}"
     return {"worker processes": len({outcome.work["empty"]["process"] for outcome in outcomes})}
@@ -114,9 +113,8 @@ def plain_tune(trials: int) -> dict[str, Any]:
     def train(config: dict[str, Any]) -> None:
         tune.report({"psd": measured(0, config)["psd"], "process": os.getpid()})
 
-    resources = Resources.asked(1.0, 0.0, CONCURRENT, None, trials)
     search = ConcurrencyLimiter(OptunaSearch(_asked, metric="psd", mode="max"), max_concurrent=CONCURRENT)
-    with tempfile.TemporaryDirectory() as folder, connect(resources):
+    with tempfile.TemporaryDirectory() as folder, connect(None):
         tuner = tune.Tuner(
             tune.with_resources(train, {"cpu": 1}),
             tune_config=tune.TuneConfig(search_alg=search, num_samples=trials),

@@ -67,6 +67,9 @@ class ProjectorConfig(Config):
         return self
 
 
+CPU_CHUNK, GPU_CHUNK = 128, 8192  # latents evaluated at once, where the configuration does not say
+
+
 class LatentGenerator(Protocol):
     """What the projector needs of a generator; `components.gan.Generator` is one."""
 
@@ -118,7 +121,7 @@ class Projector:
     @property
     def chunk(self) -> int:
         """Latents evaluated at once. On a CPU, what stays in its cache; on a GPU, what fills it."""
-        return self.config.chunk or (128 if self.device.type == "cpu" else 8192)
+        return self.config.chunk or (CPU_CHUNK if self.device.type == "cpu" else GPU_CHUNK)
 
     def warm_up(self) -> None:
         """Draws the bank now, so that a measurement of what follows does not count it."""

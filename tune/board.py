@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune.job import Progress, Work
 from tune.tracking import TrialBoard
@@ -25,6 +27,7 @@ class Message:
     done: int
     total: int
     since: float  # when the stage began, seconds since 1970
+    host: str  # the node that it runs on
 
 
 @ray.remote(num_cpus=0)
@@ -47,8 +50,9 @@ class Board:
 
 
 def new_board() -> Any:
-    """A board on the cluster's head or this machine, wherever the driver is."""
-    return Board.remote()  # type: ignore[attr-defined]
+    """A board on the driver's node: on a worker it would go with that."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
 class Teller:
@@ -80,7 +84,7 @@ class Teller:
             self._stage, self._since, self._told = progress.stage, now, 0.0
         if now - self._told > 0.3 or progress.row:
             self._told = now
-            message = Message(progress.stage, progress.done, progress.total, self._since)
+            message = Message(progress.stage, progress.done, progress.total, self._since, socket.gethostname())
             self.board.put.remote(self.trial, message)
         if progress.row:
             self._epoch(progress.stage, progress.row)

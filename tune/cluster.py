@@ -1,4 +1,4 @@
-"""What trials may use, and the Ray that gives it to them: this machine alone, or a running cluster."""
+"""The Ray that runs the trials: one of our own on this machine, or a running cluster."""
 
 from __future__ import annotations
 
@@ -7,103 +7,89 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import ray
-import torch
 from ray._private import services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from tune.autoscaler import growth
+from tune.job import Development, bounds_of
+from tune.lease_actor import start_keeper
 from tune.lock import ExperimentLock
-from tune.preflight import Refused
+from tune.memory import bytes_per_trial
+from tune.mounts import NETWORKED, existing, mounted
+from tune.preflight import Plan, Refused
+from tune.resources import Kind, Nodes, Request, Resources, on_cluster, on_this_machine
 from tune.storage import Storage
 
 START_SECONDS = 300.0  # for Ray to start in
 OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", 512 << 20))  # bytes: the data once, and little else
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What each trial gets.
-
-    Attributes:
-        cpus: cores per trial.
-        gpus: GPUs per trial, or a fraction of one.
-        concurrent: trials at once.
-        address: of a running cluster; None = this machine.
-    """
-
-    cpus: float
-    gpus: float
-    concurrent: int
-    address: str | None
-
-    @classmethod
-    def asked(
-        cls, cpus: float, gpus: float | None, concurrent: int | None, address: str | None, trials: int
-    ) -> Resources:
-        """Checks what was asked for, and fills in what was not.
-
-        Raises:
-            Refused: it is not positive, or this machine has less.
-        """
-        _check("--cpus-per-trial", cpus, above=0)
-        if gpus is not None:
-            _check("--gpus-per-trial", gpus, least=0)
-            if gpus > 1 and gpus != int(gpus):
-                raise Refused(f"--gpus-per-trial: expected a fraction of one, or whole GPUs, found {gpus}")
-        if concurrent is not None:
-            _check("--concurrent", concurrent, least=1)
-        if address is not None:
-            # the cluster says what it has once the driver is connected; until then one trial per asked GPU or core
-            return cls(cpus, gpus or 0.0, concurrent or trials, address)
-        cores, devices = len(os.sched_getaffinity(0)), torch.cuda.device_count()
-        _fits("--cpus-per-trial", cpus, cores, "cores")
-        _fits("--gpus-per-trial", gpus or 0.0, devices, "GPUs")
-        at_once = max(1, int(cores // cpus))
-        if gpus is None:
-            gpus = min(1.0, devices / min(concurrent or at_once, trials)) if devices else 0.0
-        if gpus:
-            at_once = min(at_once, int(devices / gpus + 1e-9))
-        return cls(cpus, gpus, max(1, min(concurrent or at_once, at_once, trials)), None)
+_HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
+_SHARED = (
+    "--storage: expected a folder that all nodes share (a network file system), or an address such as "
+    "s3://bucket/folder"
+)
 
 
 @contextmanager
-def alone(storage: Storage, home: Storage, resources: Resources, *, verbose: bool = False) -> Iterator[None]:
-    """The experiment's lock, and Ray, for the length of the block.
+def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[Resources]:
+    """The experiment's lock, and Ray, for the length of the block; gives what each trial gets.
 
     A cluster is joined before the experiment is locked, as it may refuse what was asked for, and then nothing is to be
     written; a Ray of our own is started after, as the experiment may be another driver's.
+
+    Raises:
+        Refused: there is no such cluster, it has too little, or its nodes do not share the storage.
+        LockedError: another driver runs the experiment.
     """
+    trials = plan.config.search.trials
     with ExitStack() as stack:
-        if resources.address is not None:
-            stack.enter_context(connect(resources, verbose=verbose))
-            check_shared(storage)
-        stack.enter_context(ExperimentLock(home))
-        if resources.address is None:
-            stack.enter_context(connect(resources, verbose=verbose))
-        yield
+        if request.address is None:
+            resources = on_this_machine(request, trials)
+            stack.enter_context(ExperimentLock(plan.home))
+            stack.enter_context(connect(None, verbose=verbose))
+        else:
+            stack.enter_context(connect(request.address, verbose=verbose))
+            resources = _of_cluster(plan, request)
+            check_shared(plan.storage)
+            stack.enter_context(ExperimentLock(plan.home))
+        if plan.storage.local is None:
+            start_keeper()
+        yield resources
+
+
+def expected(plan: Plan, request: Request) -> Resources:
+    """What each trial would get; a cluster is asked, and left again."""
+    if request.address is None:
+        return on_this_machine(request, plan.config.search.trials)
+    with connect(request.address):
+        return _of_cluster(plan, request)
+
+
+def _of_cluster(plan: Plan, request: Request) -> Resources:
+    data = Development.for_search(plan.dataset)
+    return on_cluster(
+        request, plan.config.search.trials, nodes(), lambda: bytes_per_trial(plan.space, data, bounds_of(plan.space))
+    )
 
 
 @contextmanager
-def connect(resources: Resources, *, verbose: bool = False) -> Iterator[None]:
+def connect(address: str | None, *, verbose: bool = False) -> Iterator[None]:
     """Ray for the length of the block.
 
     On one machine it listens on loopback and is ours alone; a cluster is joined and left as it was.
     """
     level = logging.INFO if verbose else logging.ERROR
     common: dict[str, Any] = {"logging_level": level, "log_to_driver": verbose, "configure_logging": True}
-    if resources.address is None:
+    if address is None:
         with _on_loopback(), _with_patience():
             _start(common)
     else:
-        _join(resources.address, common)
+        _join(address, common)
     try:
-        if resources.address is not None:
-            _check_nodes(resources)
         yield
     finally:
         ray.shutdown()
@@ -181,70 +167,49 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def _check_nodes(resources: Resources) -> None:
-    """Some node has what a trial asks for, or a kind of node that the cluster can start: Ray would wait for ever.
+def nodes() -> Nodes:
+    """What the cluster has and can grow to."""
+    alive = [Kind(node["Resources"]) for node in _alive()]
+    head = next((kind for kind in alive if _HEAD in kind.resources), Kind({}))
+    return Nodes(alive, head, *growth(ray.get_runtime_context().gcs_address))
 
-    Raises:
-        Refused: no node has.
-    """
-    kinds = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    config = ray._private.state.state.get_cluster_config()
-    kinds += [dict(group.resources) for group in config.node_group_configs] if config is not None else []
-    for flag, kind, wanted in (
-        ("--cpus-per-trial", "CPU", resources.cpus),
-        ("--gpus-per-trial", "GPU", resources.gpus),
-    ):
-        most = max((float(found.get(kind, 0)) for found in kinds), default=0.0)
-        if wanted > most:
-            raise Refused(
-                f"{flag}: expected at most the {most:g} {kind}s of the cluster's largest node, found {wanted:g}"
-            )
-    if not any(found.get("CPU", 0) >= resources.cpus and found.get("GPU", 0) >= resources.gpus for found in kinds):
-        raise Refused(
-            f"--gpus-per-trial: expected a node with {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, found none"
-        )
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def check_shared(storage: Storage) -> None:
     """Every node of a cluster sees the storage's files: one on the driver's own disk would be lost on the others.
 
     Raises:
-        Refused: a node does not.
+        Refused: a node does not, or where only this one is there yet, others will not.
     """
     if storage.local is None:
         return
+    folder = existing(storage.local)
+    others = [node for node in _alive() if node["NodeID"] != ray.get_runtime_context().get_node_id()]
+    if others and (blind := _blind(Storage(folder), others)):
+        raise Refused(f"{_SHARED}, found {storage.uri}, which {', '.join(blind)} does not see")
+    if not others and nodes().can_grow and not (kind := mounted(folder)).startswith(NETWORKED):
+        raise Refused(f"{_SHARED}, found {storage.uri} on a disk of this node ({kind}), which workers will not see")
+
+
+def _blind(folder: Storage, others: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Hosts of the nodes that do not see a file which is in `folder` for a moment."""
     name = f".preflight-{uuid.uuid4().hex}"
-    storage.write(name, b"0")
+    folder.write(name, b"0")
     try:
-        nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
         look = ray.remote(num_cpus=0)(_sees)
         tasks = {
-            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-                storage.uri, name
-            ): host
-            for node, host in nodes.items()
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                folder.uri, name
+            ): node["NodeManagerHostname"]
+            for node in others
         }
-        blind = [host for task, host in tasks.items() if not ray.get(task, timeout=60)]
+        return [host for task, host in tasks.items() if not ray.get(task, timeout=60)]
     finally:
-        storage.delete(name)
-    if blind:
-        raise Refused(
-            f"--storage: expected a folder that all nodes share (NFS), or an address such as s3://bucket/folder, "
-            f"found {storage.uri}, which {', '.join(blind)} does not see"
-        )
+        folder.delete(name)
 
 
 def _sees(uri: str, name: str) -> bool:
     return Storage(uri).exists(name)
-
-
-def _check(flag: str, value: float, *, above: float | None = None, least: float | None = None) -> None:
-    if above is not None and not value > above:
-        raise Refused(f"{flag}: expected a number > {above:g}, found {value:g}")
-    if least is not None and not value >= least:
-        raise Refused(f"{flag}: expected a number ≥ {least:g}, found {value:g}")
-
-
-def _fits(flag: str, wanted: float, available: int, noun: str) -> None:
-    if wanted > available:
-        raise Refused(f"{flag}: expected at most the {available} {noun} of this machine, found {wanted:g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -245,6 +246,7 @@ def _running(shown: TrialView, message: Message) -> TrialView:
         message.total,
         shown.started,
         message.since,
+        host="" if message.host == socket.gethostname() else message.host,
     )
 
 

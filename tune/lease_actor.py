@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 BEAT = 5.0  # seconds between a holder's signs of life
 PATIENCE = 30.0  # seconds without one after which the lease is free again
@@ -43,6 +44,14 @@ class LeaseKeeper:
         self._heard[holder] = time.monotonic()
 
 
+def start_keeper() -> None:
+    """Starts the cluster's keeper on the driver's node, unless there is one: on a worker it would go with that."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    LeaseKeeper.options(  # type: ignore[attr-defined]
+        name=_NAME, namespace=_NAMESPACE, lifetime="detached", get_if_exists=True, scheduling_strategy=here
+    ).remote()
+
+
 class ActorLeases:
     """Leases kept by the cluster's `LeaseKeeper`; each instance is one holder, heard of while its process lives.
 
@@ -50,9 +59,7 @@ class ActorLeases:
     """
 
     def __init__(self) -> None:
-        self._keeper: Any = LeaseKeeper.options(  # type: ignore[attr-defined]
-            name=_NAME, namespace=_NAMESPACE, lifetime="detached", get_if_exists=True
-        ).remote()
+        self._keeper: Any = ray.get_actor(_NAME, _NAMESPACE)
         self._holder = uuid.uuid4().hex
         self._held: set[str] = set()
         threading.Thread(target=self._keep_alive, daemon=True).start()

@@ -128,7 +128,7 @@ class LiveView:
         if old_stage and before is not None and (trial.stage != old_stage or ended):
             yield f"{old_stage} done{self._since(before.stage_started)}"
         if trial.state == "running" and trial.stage and trial.stage != old_stage:
-            yield f"{trial.stage} started"
+            yield f"{trial.stage} started" + (f" on {trial.host}" if trial.host else "")
         elif self._verbose and before is not None and _quarter(trial) > _quarter(before):
             yield f"{trial.stage} {trial.done:g}/{trial.total:g}"
         if ended and trial.state != "failed":

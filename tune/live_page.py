@@ -46,6 +46,7 @@ class TrialView:
     total: float = 0  # 0 = not known
     started: float | None = None  # seconds since 1970
     stage_started: float | None = None  # seconds since 1970
+    host: str = ""  # the node it runs on, where that is another than the search's own
     metrics: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
 

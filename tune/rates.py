@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +13,10 @@ from torch import Tensor
 from components.classifier import Classifier, ClassifierTraining
 from components.data import DataSplit
 from components.encoder import EncoderTraining
-from components.gan import Discriminator, GanTraining, Generator
+from components.gan import Discriminator, GanConfig, GanTraining, Generator
 from components.projector import Projector
 from components.training import Training, freeze
-from components.unet import UNetTraining
+from components.unet import UNetTraining, join
 from tune.builders import PROBE, PROBE_IMAGES
 from tune.config import ExperimentConfig
 from tune.estimate import bounds_of_one, images_of
@@ -23,8 +24,7 @@ from tune.evaluate import EPSILONS, curve_images
 from tune.job import Bounds, Development
 
 SECONDS = 1.0  # of each measurement
-BATCHES = 4  # per epoch of a measured training: short, so that it ends in time
-GAN_STEPS = 4
+BATCHES = 4  # per epoch of a measured training, or steps of a GAN's: short, so that it ends in time
 PROJECTED = 4  # steps of a measured projection
 FORWARD = 1 / 3  # of a training step's time that a network takes to be applied
 
@@ -50,23 +50,48 @@ class Rates:
 
 def measure(config: ExperimentConfig, data: Development, device: torch.device, seconds: float = SECONDS) -> Rates:
     """Trains and projects for a few seconds; what comes of it is thrown away."""
-    train = data.train
+    rates = {name: _training(training, units, seconds) for name, training, units in trainings(config, data, device)}
+    rates["projection"] = _projection(config, data, device, seconds)
+    return Rates(**{"gan": 0.0, "encoder": 0.0, **rates})
+
+
+def trainings(
+    config: ExperimentConfig, data: Development, device: torch.device, batches: int = BATCHES
+) -> Iterator[tuple[str, Training, int]]:
+    """Each training that a configuration asks for with an epoch of a few full batches, and the units of work in it."""
+    gan, train, images = config.gan, data.train, data.train.images[:2000]
+    some = _first(train, batches * config.classifier.batch_size)
+    settings = config.classifier.model_copy(update={"epochs": 10**6})
+    yield "classifier", ClassifierTraining(settings, some, data.classes, 0, device), len(some)
+    if not gan.pretrained:
+        steps = {"steps": 10**9, "steps_per_epoch": batches}
+        yield "gan", GanTraining(gan.model_copy(update=steps), images, 0, device), batches
+        if gan.encoder_steps:
+            yield "encoder", _encoder(gan, images, device, batches), batches
     judge = freeze(Classifier(config.classifier.architecture, data.image_shape, data.classes)).to(device)
-    some = _first(train, BATCHES * config.classifier.batch_size)
-    classifier = ClassifierTraining(
-        config.classifier.model_copy(update={"epochs": 10**6}), some, data.classes, 0, device
-    )
-    steps = {"steps": 10**9, "steps_per_epoch": GAN_STEPS}
-    gan = GanTraining(config.gan.model_copy(update=steps), train.images[:2000], 0, device)
-    paired = _first(train, BATCHES * config.unet.batch_size)
-    unet_config = config.unet.model_copy(update={"epochs": 10**6})
-    unet = UNetTraining(unet_config, paired.images, paired.images, paired.labels, judge, 0, device)
-    return Rates(
-        _training(classifier, len(some), seconds),
-        0.0 if config.gan.pretrained else _training(gan, GAN_STEPS, seconds),
-        _encoder(config, train.images[:2000], device, seconds),
-        _projection(config, data, device, seconds),
-        _training(unet, len(paired), seconds),
+    paired = _first(train, batches * config.unet.batch_size)
+    inputs = join(config.unet.input, paired.images, paired.images)
+    unet = config.unet.model_copy(update={"epochs": 10**6})
+    yield "unet", UNetTraining(unet, inputs, paired.images, paired.labels, judge, 0, device), len(paired)
+
+
+def projector(config: ExperimentConfig, data: Development, device: torch.device, bank: int = 64) -> Projector:
+    """An untrained projector of a configuration with at most eight restarts of a few steps.
+
+    Args:
+        config: the configuration.
+        data: images of its shape.
+        device: where to compute.
+        bank: images to draw where it starts from a bank.
+    """
+    restarts = min(config.projector.restarts, 8)
+    settings: dict[str, Any] = {"restarts": restarts, "steps": PROJECTED, "bank_size": max(restarts, bank)}
+    if config.projector.init == "encoder":  # it may not be there yet, and costs little beside the steps
+        settings["init"] = "random"
+    judge = freeze(Discriminator(config.gan.discriminator_width, data.image_shape)).to(device)
+    generator = Generator(config.gan.latent_dim, config.gan.width, data.image_shape)
+    return Projector(
+        generator, config.projector.model_copy(update=settings), discriminator=judge, device=device
     )
 
 
@@ -88,37 +113,26 @@ def _training(training: Training, units: int, seconds: float) -> float:
     return _repeated(lambda: training.run_epoch(), units, seconds)
 
 
-def _encoder(config: ExperimentConfig, images: Tensor, device: torch.device, seconds: float) -> float:
-    gan = config.gan
-    if gan.pretrained or not gan.encoder_steps:
-        return 0.0
+def _encoder(gan: GanConfig, images: Tensor, device: torch.device, batches: int) -> EncoderTraining:
     channels, height, width = images.shape[1:]
-    training = EncoderTraining(
+    return EncoderTraining(
         Generator(gan.latent_dim, gan.width, (channels, height, width)),
         images,
         width=gan.encoder_width,
         steps=10**9,
-        steps_per_epoch=GAN_STEPS,
+        steps_per_epoch=batches,
         levels=gan.encoder_levels,
         precision=gan.encoder_precision,
         device=device,
     )
-    return _training(training, GAN_STEPS, seconds)
 
 
 def _projection(config: ExperimentConfig, data: Development, device: torch.device, seconds: float) -> float:
-    gan, shape = config.gan, data.image_shape
-    generator = Generator(gan.latent_dim, gan.width, shape)
-    restarts = min(config.projector.restarts, 8)
-    # where it starts from costs little beside the steps, and an encoder may not be there yet
-    settings = {"restarts": restarts, "steps": PROJECTED, "init": "random"}
-    judge = Discriminator(gan.discriminator_width, shape).to(device)
-    projector = Projector(
-        generator, config.projector.model_copy(update=settings), discriminator=freeze(judge), device=device
-    )
-    images = data.train.images[: max(1, projector.chunk // restarts)]
-    projector.trace(images, [PROJECTED])
-    return _repeated(lambda: projector.trace(images, [PROJECTED]), len(images) * restarts * PROJECTED, seconds)
+    runner = projector(config, data, device)
+    restarts = runner.config.restarts
+    images = data.train.images[: max(1, runner.chunk // restarts)]
+    runner.trace(images, [PROJECTED])
+    return _repeated(lambda: runner.trace(images, [PROJECTED]), len(images) * restarts * PROJECTED, seconds)
 
 
 def _repeated(work: Callable[[], object], units: int, seconds: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,18 @@ def _brief(value: int | float) -> str:
     if isinstance(value, int):
         return str(value)
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.2g}"
+
+
+def where_to_watch(experiment: Storage, address: str | None) -> str:
+    """What to type to see the experiment; on a cluster (`address`) also from the machine that started it."""
+    command = tensorboard_command(experiment)
+    if address is None:
+        return f"TensorBoard: {command}"
+    tunnel = f"ray exec cluster.yaml --port-forward 6006 {shlex.quote(command)}"
+    return (
+        f"TensorBoard, on this node ({socket.gethostname()}): {command}\n"
+        f"TensorBoard, from the machine that ran `ray up`, through a tunnel to http://localhost:6006: {tunnel}"
+    )
 
 
 def tensorboard_command(experiment: Storage) -> str:

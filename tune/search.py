@@ -32,7 +32,7 @@ import ray
 from components.pretrained import described
 from tune import cli
 from tune.choice import NoChoiceError, choose, rule
-from tune.cluster import Resources, alone
+from tune.cluster import alone, expected
 from tune.driver import run_seeds, run_trials
 from tune.dry_run import describe
 from tune.job import Development
@@ -43,8 +43,9 @@ from tune.objectives import OBJECTIVES
 from tune.preflight import Plan, Refused, prepare
 from tune.record import reproducibility
 from tune.report import write_report
+from tune.resources import Request, Resources
 from tune.retrain import save_median
-from tune.runs import tensorboard_command
+from tune.runs import where_to_watch
 from tune.searcher import LedgerSearcher, WarmStart, export_study
 from tune.space import SpaceError, parse_settings
 from tune.storage import Storage
@@ -59,7 +60,7 @@ def search(
     *,
     space: Annotated[str, "NAME_OR_PATH"] = "quickstart",
     trials: int | None = None,
-    storage: Annotated[str, "DIR"] = "results",
+    storage: Annotated[str | None, "DIR"] = None,
     name: str | None = None,
     resume: bool = False,
     seed: int | None = None,
@@ -84,13 +85,15 @@ def search(
     Args:
         space: a space of search_spaces/ by name, or a YAML file.
         trials: configurations to try, in place of the space's own number.
-        storage: folder or s3:// address for experiments and the shared store.
+        storage: folder or s3:// address for experiments and the shared store; where none is given, that in the
+            environment as TUNE_STORAGE, which a cluster's head has, or results.
         name: of the experiment; the space's where none is given.
         resume: continue the experiment of that name (or start it, where there is none).
         seed: of suggestions and trainings, in place of the space's own.
-        concurrent: trials at once; as many as the resources hold where none is given.
+        concurrent: trials at once; where none is given, as many as this machine holds, or as the cluster can grow to.
         cpus_per_trial: CPU cores, and so threads, of each trial.
-        gpus_per_trial: GPUs of each trial, a fraction to share one; none = an equal share of the GPUs there are.
+        gpus_per_trial: GPUs of each trial, a fraction to share one; none = an equal share of this machine's, and on a
+            cluster by the memory that a trial takes.
         address: of a running Ray cluster (auto = the one on this machine); none = this machine alone.
         data_dir: where a named data set lies, or is downloaded to.
         max_cost: the largest restarts × steps that the best configuration may have.
@@ -111,14 +114,15 @@ def search(
         overrides = parse_settings(set) if set else {}
         flags = {"search.trials": trials, "search.seed": seed, "search.max_cost": max_cost}
         overrides |= {key: value for key, value in flags.items() if value is not None}
-        plan = prepare(space, overrides, storage, name, data_dir, resume=resume)
-        asked = plan.config.search.trials
-        resources = Resources.asked(cpus_per_trial, gpus_per_trial, concurrent, address, asked)
+        place = storage or os.environ.get("TUNE_STORAGE") or "results"
+        plan = prepare(space, overrides, place, name, data_dir, resume=resume)
+        request = Request(cpus_per_trial, gpus_per_trial, concurrent, address)
         earlier = earlier_ledgers(warm_start, plan.home, _recorded(plan.home))
         if dry_run:
+            resources = expected(plan, request)
             print(describe(plan, resources.concurrent, resources.cpus, resources.gpus))
             return 0
-        with alone(plan.storage, plan.home, resources, verbose=verbose):
+        with alone(plan, request, verbose=verbose) as resources:
             return _run(plan, resources, earlier, reuse=not no_reuse, quiet=quiet, verbose=verbose)
     except (Refused, LockedError, SpaceError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -143,7 +147,9 @@ def _run(
     _heed_sigterm()  # again: Ray has put a handler of its own in place
     setting = _begin(plan, resources, reuse=reuse)
     ledger, options = Ledger(plan.home), plan.config.search
-    print(f"TensorBoard: {tensorboard_command(plan.home)}")
+    if resources.address is not None:
+        print(f"Cluster: {resources}")
+    print(where_to_watch(plan.home, resources.address))
     try:
         searcher = LedgerSearcher(
             plan.space,
@@ -175,7 +181,7 @@ def _run(
     finally:
         _add_time(plan.home, time.monotonic() - began)
     print(write_report(plan.home))
-    print(f"TensorBoard: {tensorboard_command(plan.home)}")
+    print(where_to_watch(plan.home, resources.address))
     return 0
 
 

@@ -1,57 +1,70 @@
-"""What trials may ask for."""
+"""Ray that is slow to start, a cluster that is not there, and which storage one can share."""
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
 from tune import cluster
-from tune.cluster import Resources, _check_nodes, _join
 from tune.preflight import Refused
+from tune.resources import Kind, Nodes
+from tune.storage import Storage
 
-CORES = len(os.sched_getaffinity(0))
-
-
-@pytest.fixture(autouse=True)
-def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-
-
-def test_one_trial_per_core_where_nothing_is_asked() -> None:
-    resources = Resources.asked(1.0, None, None, None, 1000)
-    assert (resources.concurrent, resources.gpus) == (CORES, 0.0)
-
-
-def test_there_are_no_more_workers_than_trials() -> None:
-    assert Resources.asked(1.0, None, None, None, 1).concurrent == 1
-
-
-def test_concurrent_is_held_to_what_there_is() -> None:
-    assert Resources.asked(float(CORES), None, 50, None, 100).concurrent == 1
-
-
-@pytest.mark.parametrize(("devices", "concurrent", "gpus"), [(1, 4, 0.25), (2, 2, 1.0), (4, 2, 1.0)])
-def test_gpus_are_shared_equally(
-    monkeypatch: pytest.MonkeyPatch, devices: int, concurrent: int, gpus: float
-) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: devices)
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
-    resources = Resources.asked(1.0, None, concurrent, None, 100)
-    assert (resources.gpus, resources.concurrent) == (gpus, concurrent)
+HERE = {"NodeID": "here", "NodeManagerHostname": "head", "Resources": {}}
+OTHER = {"NodeID": "there", "NodeManagerHostname": "worker-1", "Resources": {}}
+GROWING = Nodes([Kind({})], growth=[Kind({"CPU": 4}, most=8)], most=8)
 
 
 @pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
-    """The nodes of a pretended cluster, which cannot start others."""
-    found: list[Mapping[str, Any]] = []
-    monkeypatch.setattr(ray, "nodes", lambda: found)
-    monkeypatch.setattr("ray._private.state.state.get_cluster_config", lambda: None)
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A cluster of this node, which can grow; every node sees every folder."""
+    found = [HERE]
+    monkeypatch.setattr(cluster, "_alive", lambda: found)
+    monkeypatch.setattr(cluster, "nodes", lambda: GROWING)
+    monkeypatch.setattr(cluster, "_blind", lambda folder, others: [])
+    context = SimpleNamespace(get_node_id=lambda: "here")
+    monkeypatch.setattr("ray.get_runtime_context", lambda: context)
     return found
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("ext4", True), ("tmpfs", True), ("", True), ("nfs4", False)])
+def test_a_disk_of_the_head_is_refused_while_no_worker_is_there(
+    tmp_path: Path, nodes: list[Any], monkeypatch: pytest.MonkeyPatch, kind: str, refused: bool
+) -> None:
+    monkeypatch.setattr(cluster, "mounted", lambda folder: kind)
+    place = tmp_path / "not/there/yet"
+    if refused:
+        with pytest.raises(Refused, match=r"expected a folder that all nodes share .* which workers will not see"):
+            cluster.check_shared(Storage(place))
+    else:
+        cluster.check_shared(Storage(place))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_that_sees_nothing_is_named(
+    tmp_path: Path, nodes: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes.append(OTHER)
+    monkeypatch.setattr(cluster, "_blind", lambda folder, others: [node["NodeManagerHostname"] for node in others])
+    with pytest.raises(Refused, match="which worker-1 does not see"):
+        cluster.check_shared(Storage(tmp_path))
+
+
+def test_a_folder_that_every_node_sees_is_taken(tmp_path: Path, nodes: list[Any]) -> None:
+    nodes.append(OTHER)
+    cluster.check_shared(Storage(tmp_path))
+
+
+def test_a_node_that_stays_alone_has_its_own_disk(
+    tmp_path: Path, nodes: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "nodes", lambda: Nodes([Kind({"CPU": 4})]))
+    cluster.check_shared(Storage(tmp_path))
 
 
 def test_ray_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,27 +103,4 @@ def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.
         closed.bind(("127.0.0.1", 0))  # and not listening
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         with pytest.raises(Refused, match=f"--address: expected a running Ray cluster, found none at {address}: "):
-            _join(address, {})
-
-
-def node(**resources: float) -> Mapping[str, Any]:
-    return {"Alive": True, "Resources": resources}
-
-
-@pytest.mark.parametrize(
-    ("cpus", "gpus", "said"),
-    [
-        (17.0, 0.0, "--cpus-per-trial: expected at most the 16 CPUs"),
-        (1.0, 2.0, "--gpus-per-trial: expected at most the 1 GPUs"),
-        (16.0, 1.0, "expected a node with 16 CPUs and 1 GPUs, found none"),
-    ],
-)
-def test_what_no_node_has_is_refused(nodes: list[Mapping[str, Any]], cpus: float, gpus: float, said: str) -> None:
-    nodes += [node(CPU=16), node(CPU=4, GPU=1), {**node(CPU=64, GPU=8), "Alive": False}]
-    with pytest.raises(Refused, match=said):
-        _check_nodes(Resources.asked(cpus, gpus, None, "auto", 4))
-
-
-def test_what_a_node_has_is_taken(nodes: list[Mapping[str, Any]]) -> None:
-    nodes += [node(CPU=16), node(CPU=4, GPU=1)]
-    _check_nodes(Resources.asked(4.0, 0.5, None, "auto", 4))
+            cluster._join(address, {})

@@ -92,3 +92,17 @@ def test_a_stage_has_no_more_workers_than_parts(parts: int, concurrent: int, wal
 )
 def test_sizes_are_readable(size: float, text: str) -> None:
     assert readable(size) == text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"projector__init": "random"},
+        {"projector__init": "encoder", "gan__encoder_steps": 5},
+        {"projector__realism_weight": 0.1},
+        {"unet__input": "both"},
+    ],
+)
+def test_every_kind_of_projector_has_a_rate(tiny_dataset: Dataset, changes: dict[str, object]) -> None:
+    data = Development.for_search(tiny_dataset)
+    assert measure(tiny_config(**changes), data, torch.device("cpu"), seconds=0.01).projection > 0

@@ -170,6 +170,13 @@ def test_a_resumed_searchs_failures_stay_failures_until_they_run_again() -> None
     assert lines(file)[2:] == ["002 R1 L10 λ0.02: started", "002 R1 L10 λ0.02: gan started"]
 
 
+def test_a_stage_on_another_node_names_it() -> None:
+    view, file = plain()
+    with view:
+        view.update([replace(RUNNING, host="ip-172-31-0-7")], {})
+    assert lines(file)[-1].endswith(f": {RUNNING.stage} started on ip-172-31-0-7")
+
+
 def test_quiet_says_nothing_but_failures() -> None:
     view, file = plain(quiet=True)
     with view:

@@ -107,3 +107,13 @@ def test_a_damaged_record_is_written_again(tmp_path: Path, content: bytes) -> No
 def test_the_resume_command_repeats_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["x", "--space", "my space.yaml", "--resume", "--trials", "3"])
     assert search._resume_command() == "python -m tune.search --space 'my space.yaml' --trials 3 --resume"
+
+
+def test_the_environment_names_a_storage(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "a file"
+    place.write_text("")
+    monkeypatch.setenv("TUNE_STORAGE", str(place))
+    assert search.search(space=str(write_space(tmp_path)), dry_run=True) == 2
+    assert f"--storage: expected a folder, found the file {place}" in capsys.readouterr().err

@@ -1,0 +1,33 @@
+"""Where a folder's files lie: on a disk of this machine, or on a server that others reach too."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+# File systems that other machines can have too; those of FUSE are nearly all mounted buckets and clusters.
+NETWORKED = (
+    "nfs", "cifs", "smb", "ceph", "lustre", "glusterfs", "gpfs", "beegfs", "orangefs", "afs", "9p", "virtiofs", "fuse.",
+)  # fmt: skip
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def mounted(folder: Path, table: Path = Path("/proc/self/mountinfo")) -> str:
+    """The kind of file system that `folder` is on, such as `ext4` or `nfs4`; empty where the system does not tell."""
+    found, kind = Path(), ""
+    try:
+        lines = table.read_text().splitlines()
+    except OSError:
+        return ""
+    for line in lines:  # see proc(5): the mount point is the fifth word, the kind the first after the dash
+        place, _, rest = line.partition(" - ")
+        point = Path(re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), place.split()[4]))
+        if folder.resolve().is_relative_to(point) and len(point.parts) >= len(found.parts):
+            found, kind = point, rest.split()[0]
+    return kind
