@@ -23,7 +23,7 @@ from tune.store import Artifact, Store
 
 log = logging.getLogger(__name__)
 
-POLL = 0.25  # seconds between two looks at what others are building
+POLL, LONGEST_POLL = 0.25, 2.0  # seconds between two looks at what others are building: the first, and after many
 
 
 @dataclass
@@ -93,11 +93,13 @@ class Workbench:
         path = Path(self.signatures(config, stages))
         pending = self.nodes(config, path.signatures)
         found: dict[tuple[str, int], Artifact] = {}
+        pause = POLL
         while pending:
             left = [node for node in pending if not self._settle(node, pending, config, path, found, report)]
             if len(left) == len(pending):
                 report(Progress(f"waiting for {left[0].stage.name}", 0, 0))
-                time.sleep(POLL)
+                time.sleep(pause)
+            pause = min(2 * pause, LONGEST_POLL) if len(left) == len(pending) else POLL
             pending = left
         for (name, _), artifact in sorted(found.items()):
             path.artifacts.setdefault(name, []).append(artifact)
@@ -116,13 +118,15 @@ class Workbench:
         name = node.stage.name
         work = path.work.setdefault(name, Work())
         needed = {*node.stage.inputs, *(stage for stage in node.stage.observed if stage in path.signatures)}
+        if needed & {other.stage.name for other in pending if (other.stage.name, other.part) not in found}:
+            # What it is made from is not all there. It is not looked for either: of the 127 artifacts of a full MNIST
+            # each waiting trial would ask an object store for every one, at every look.
+            return False
         artifact = self.store.find(name, node.signature)
         if artifact is not None:
             work.reused += 1
             if node.stage.judged:
                 _replay(name, artifact, report)
-        elif needed & {other.stage.name for other in pending if (other.stage.name, other.part) not in found}:
-            return False  # what it is made from is not all there
         else:
             artifact = self._build(node, needed, config, path.signatures, found, report)
             if artifact is None:
