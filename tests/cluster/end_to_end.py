@@ -2,9 +2,8 @@
 
     python -m tests.cluster.end_to_end               # two trials that count; one to two minutes on 2 cores
     python -m tests.cluster.end_to_end --drought     # EC2 has no spot machines: on-demand ones must come
-    python -m tests.cluster.end_to_end --expect report --fault-when trial --expect-object 'report.json$'
-    --command \
-        'cd project && python -m tune.search --space smoke --address auto --storage $TUNE_STORAGE'
+    python -m tests.cluster.end_to_end --expect report --fault-when trial --expect-object 'report.json$' \
+        --command 'ray submit {yaml} tune/search.py -- --space smoke --address auto'
 
  1. deploy/prepare_aws.py makes security group, roles and bucket; the changed values of the yaml are printed
  2. `ray up`; clients without the token and with a wrong one are refused
@@ -27,11 +26,11 @@ from tests.cluster import sandbox
 from tests.cluster.machines import HOME, Machine, Mount, Network, python_mounts
 from tests.cluster.pretend_aws import Cloud, environment
 from tests.cluster.sandbox import Failure, say, until
-from tests.cluster.story import Changes, Job, Memory, Story
+from tests.cluster.story import Changes, Job, Story, parser, play
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAPTOP = "172.31.255.2"
-TINY_JOB = "cd project/tests/cluster && python tiny_job.py --storage $TUNE_STORAGE/tiny"
+TINY_JOB = "ray exec {yaml} 'cd project/tests/cluster && python tiny_job.py --storage $TUNE_STORAGE/tiny'"
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -41,13 +40,9 @@ QUIET = {
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    made = parser(__doc__, TINY_JOB)
+    add = made.add_argument
     add("--yaml", type=Path, default=CHECKOUT / "cluster.yaml", help="default: the shipped one")
-    add("--command", default=TINY_JOB, help="run on the head; without single quotes (default: tiny_job.py)")
-    add("--expect", default='"complete": true', metavar="REGEX", help="must match the job's output")
     add(
         "--expect-object",
         action="append",
@@ -56,17 +51,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="must match the name of an object in the bucket afterwards; may be given again",
     )
     add(
-        "--fault-when",
-        default=r"PROGRESS trial=\S+ step=4 host=(?P<host>\S+)",
+        "--search",
         metavar="REGEX",
-        help="reclaim a worker when the job's output matches; a group `host` names which ('' = no fault)",
+        help="the job is a search: it must refuse the head's own disk, and TensorBoard must show such a run",
     )
     add("--workers", type=int, default=2, help="so many must come (default: %(default)s)")
     add("--drought", action="store_true", help="EC2 refuses every spot request")
     add("--idle-minutes", type=float, help="set idle_timeout_minutes to this, and see the idle workers go")
-    add("--job-seconds", type=float, default=300, help="default: %(default)s")
-    add("--logs", type=Path, metavar="FOLDER", help="keep the output of ray up, the job and ray down")
-    return parser.parse_args(argv)
+    return made.parse_args(argv)
 
 
 def override(path: Path, idle_minutes: float | None) -> Changes:
@@ -113,8 +105,6 @@ def check_object(bucket_prefix: str, pattern: str) -> None:
 
 
 def run(args: argparse.Namespace, scratch: Path) -> None:
-    memory = Memory()
-    memory.start()
     changes = override(args.yaml, args.idle_minutes)
     region = changes.config["provider"]["region"]
     network = Network(
@@ -128,8 +118,6 @@ def run(args: argparse.Namespace, scratch: Path) -> None:
             tell(args, cloud, laptop, changes)
         finally:
             laptop.power_off()
-    say(f"peak memory of everything: {memory.peak_mib:.0f} MiB")
-    say("PASSED")
 
 
 def tell(args: argparse.Namespace, cloud: Cloud, laptop: Machine, changes: Changes) -> None:
@@ -143,13 +131,17 @@ def tell(args: argparse.Namespace, cloud: Cloud, laptop: Machine, changes: Chang
     if cloud.instances("worker"):
         raise Failure("there are workers before there is work")
     story.strangers_refused(head["PrivateIpAddress"])
+    if args.search:
+        story.own_disk_refused()
+        if cloud.instances("worker"):
+            raise Failure("there are workers for a search that was refused")
     job = Job(args.command, args.expect, args.fault_when or None, args.workers, args.job_seconds)
     output = story.job(job, lambda: [i["InstanceId"] for i in cloud.instances("worker")], cloud.reclaim)
-    for line in re.findall(r"^RESULT .*$", output, re.MULTILINE):
-        say("     ", line)
     check_spot(cloud, head["InstanceId"])
     for pattern in args.expect_object:
         check_object(f"{changes.config['cluster_name']}-", pattern)
+    if args.search:
+        story.tensorboard(output, args.search)
     if args.idle_minutes:
         if not until(lambda: not cloud.instances("worker"), 60 * args.idle_minutes + 120, 1):
             raise Failure("idle workers do not go")
@@ -157,16 +149,5 @@ def tell(args: argparse.Namespace, cloud: Cloud, laptop: Machine, changes: Chang
     story.down(lambda: left_over(cloud), within_s=30)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    scratch = sandbox.enter(args.job_seconds + 600)
-    try:
-        run(args, scratch)
-    except Failure as failure:
-        print(f"FAILED: {failure}", file=sys.stderr, flush=True)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(play(run, parse(None)))

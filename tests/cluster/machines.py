@@ -21,6 +21,8 @@ HOME = Path("/home") / USER
 GATEWAY = "172.31.0.1"  # 172.31.0.0/16 is the default network of an AWS account
 # Every machine has its own of these; all else is the real machine's, hence the same programs everywhere.
 OWN = ("/home", "/root", "/tmp", "/opt", "/srv", "/mnt")
+# What a process begins with there, instead of the variables of whoever runs the test.
+BARE = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"HOME={HOME}", f"USER={USER}", "LANG=C.UTF-8", "TERM=dumb")
 _numbers = itertools.count(1)
 
 
@@ -125,9 +127,7 @@ class Machine:
 
     def _init_script(self, mounts: list[Mount]) -> str:
         lines = ["set -e", f"hostname {self.name}", "mkdir -p /run/sshd"]
-        lines.append(
-            "mount -t tmpfs -o size=2g,mode=1777 tmpfs /dev/shm"
-        )  # Ray's object store, one per machine
+        lines.append("mount -t tmpfs -o size=2g,mode=1777 tmpfs /dev/shm")  # Ray's object store, one per machine
         for mount in mounts:
             target = self._root / str(mount.inside).lstrip("/")
             target.mkdir(parents=True, exist_ok=True)
@@ -140,40 +140,14 @@ class Machine:
         for folder in sorted(OWN, key=lambda folder: folder == scratch_top):
             lines.append(f"mount --rbind '{self._root}{folder}' {folder}")
         sshd = shutil.which("sshd")
-        lines += [
-            "cd /",
-            f"{sshd} -D -e -f /opt/machine/sshd_config &",
-            "while :; do wait -n || sleep 1; done",
-            "",
-        ]
+        lines += ["cd /", f"{sshd} -D -e -f /opt/machine/sshd_config &", "while :; do wait -n || sleep 1; done", ""]
         return "\n".join(lines)
 
     def _boot(self, mounts: list[Mount]) -> None:
         script, console = self._root / "init.sh", self._root / "console"
         script.write_text(self._init_script(mounts))
-        bare = [
-            "env",
-            "-i",
-            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-            f"HOME={HOME}",
-            f"USER={USER}",
-            "LANG=C.UTF-8",
-        ]
-        words = [
-            "nsenter",
-            f"--net=/run/netns/{self.name}",
-            "unshare",
-            "--mount",
-            "--pid",
-            "--uts",
-            "--ipc",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            *bare,
-            "bash",
-            str(script),
-        ]
+        spaces = ["--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
+        words = ["nsenter", f"--net=/run/netns/{self.name}", "unshare", *spaces, *BARE, "bash", str(script)]
         with console.open("w") as log:
             self._process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -186,26 +160,8 @@ class Machine:
 
     def words(self, command: str) -> list[str]:
         """The command line, for the real machine, that runs `command` in a login shell of this one."""
-        bare = [
-            "env",
-            "-i",
-            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-            f"HOME={HOME}",
-            f"USER={USER}",
-            "LANG=C.UTF-8",
-            "TERM=dumb",
-        ]
         spaces = ["--net", "--mount", "--pid", "--uts", "--ipc"]
-        return [
-            "nsenter",
-            "--target",
-            str(self._first),
-            *spaces,
-            *bare,
-            "bash",
-            "-lc",
-            f"cd {HOME} && {command}",
-        ]
+        return ["nsenter", "--target", str(self._first), *spaces, *BARE, "bash", "-lc", f"cd {HOME} && {command}"]
 
     def run(self, command: str, timeout_s: float) -> tuple[int, str]:
         """(exit status, output) of `command`; 124 when it took too long."""
@@ -218,9 +174,8 @@ class Machine:
                 timeout=timeout_s,
             )
         except subprocess.TimeoutExpired as error:
-            return 124, (error.stdout or b"").decode(
-                errors="replace"
-            ) + f"\n(not done after {timeout_s:.0f} s)"
+            said = (error.stdout or b"").decode(errors="replace")
+            return 124, f"{said}\n(not done after {timeout_s:.0f} s)"
         return done.returncode, done.stdout.decode(errors="replace")
 
     def power_off(self) -> None:

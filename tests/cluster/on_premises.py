@@ -9,7 +9,6 @@ middle; `ray down`, after which no Ray process is left on the others. Needs what
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
@@ -17,25 +16,12 @@ from tests.cluster import sandbox
 from tests.cluster.end_to_end import CHECKOUT, LAPTOP, QUIET
 from tests.cluster.machines import HOME, Machine, Mount, Network, python_mounts
 from tests.cluster.sandbox import Failure, say, sh
-from tests.cluster.story import Changes, Job, Memory, Story
+from tests.cluster.story import Changes, Job, Story, parser, play
 
 ADDRESSES = {"head": "172.31.1.10", "worker-1": "172.31.1.11", "worker-2": "172.31.1.12"}
 SHARED = Path("/mnt/shared")
 # The machines have no GPU to find; a trial that wants a whole machine's cores goes to a machine of its own.
-TINY_JOB = "cd project/tests/cluster && python tiny_job.py --storage $TUNE_STORAGE/tiny --gpus 0"
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--command", default=TINY_JOB, help="run on the head (default: tiny_job.py)")
-    parser.add_argument("--expect", default='"complete": true', metavar="REGEX")
-    parser.add_argument(
-        "--fault-when", default=r"PROGRESS trial=\S+ step=4 host=(?P<host>\S+)", metavar="REGEX"
-    )
-    parser.add_argument("--logs", type=Path, metavar="FOLDER")
-    return parser.parse_args(argv)
+TINY_JOB = "ray exec {yaml} 'cd project/tests/cluster && python tiny_job.py --storage $TUNE_STORAGE/tiny --gpus 0'"
 
 
 def override() -> Changes:
@@ -56,8 +42,6 @@ def key_pair(scratch: Path) -> tuple[str, str]:
 
 
 def run(args: argparse.Namespace, scratch: Path) -> None:
-    memory = Memory()
-    memory.start()
     (scratch / "shared").mkdir()
     mounts = [*python_mounts(), Mount(SHARED, scratch / "shared", writable=True)]
     network = Network(scratch, QUIET, mounts)
@@ -76,8 +60,6 @@ def run(args: argparse.Namespace, scratch: Path) -> None:
     if not found:
         raise Failure("nothing was written to the shared folder")
     say(f"ok    on the shared folder: {found[0]} and {len(found) - 1} more")
-    say(f"peak memory of everything: {memory.peak_mib:.0f} MiB")
-    say("PASSED")
 
 
 def tell(args: argparse.Namespace, laptop: Machine, machines: dict[str, Machine]) -> None:
@@ -90,24 +72,11 @@ def tell(args: argparse.Namespace, laptop: Machine, machines: dict[str, Machine]
     def switch_off(name: str) -> None:
         machines.pop(name).power_off()
 
-    job = Job(args.command, args.expect, args.fault_when or None, workers=2, limit_s=300)
-    output = story.job(job, lambda: [name for name in machines if name != "head"], switch_off)
-    for line in re.findall(r"^RESULT .*$", output, re.MULTILINE):
-        say("     ", line)
+    job = Job(args.command, args.expect, args.fault_when or None, workers=2, limit_s=args.job_seconds)
+    story.job(job, lambda: [name for name in machines if name != "head"], switch_off)
     # `ray down` ends Ray on the head only; workers give up once they have not heard from it for a minute.
     story.down(lambda: {name: name for name in sandbox.ray_processes()}, within_s=120)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    scratch = sandbox.enter(900)
-    try:
-        run(args, scratch)
-    except Failure as failure:
-        print(f"FAILED: {failure}", file=sys.stderr, flush=True)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(play(run, parser(__doc__, TINY_JOB).parse_args()))

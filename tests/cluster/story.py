@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,19 +16,54 @@ from typing import Any
 
 import yaml
 
+from tests.cluster import sandbox
 from tests.cluster.machines import Machine
 from tests.cluster.sandbox import Failure, memory_mib, say, until
 
 # Set-up commands that need the internet; the machines here share this environment's packages instead.
 NEEDS_INTERNET = re.compile(r"/uv\b")
 OBSERVED = "python -c 'import socket; socket.create_connection((\"{address}\", {port}), 3)'"
+RUNS = "python -c 'import urllib.request as u; print(u.urlopen(\"http://localhost:6006/data/runs\").read().decode())'"
+AT_WORK = r"PROGRESS |: \w+ started on "  # what a trial says first, tiny_job's or a search's
+
+
+def parser(description: str | None, command: str) -> argparse.ArgumentParser:
+    """The flags that every story has; `command` is what it runs where no other is given."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = made.add_argument
+    add("--command", default=command, help="typed on the laptop; {yaml} stands for the file (default: tiny_job.py)")
+    add("--expect", default='"complete": true', metavar="REGEX", help="must match the job's output")
+    add(
+        "--fault-when",
+        default=r"PROGRESS trial=\S+ step=4 host=(?P<host>\S+)",
+        metavar="REGEX",
+        help="break a worker when the job's output matches; a group `host` names which ('' = no fault)",
+    )
+    add("--job-seconds", type=float, default=300, help="default: %(default)s")
+    add("--logs", type=Path, metavar="FOLDER", help="keep the output of ray up, the job and ray down")
+    return made
+
+
+def play(run: Callable[[argparse.Namespace, Path], None], args: argparse.Namespace) -> int:
+    """Plays a story in a sandbox and says how it ended, with the memory that it took; returns the exit status."""
+    scratch = sandbox.enter(args.job_seconds + 600)
+    memory = Memory()
+    memory.start()
+    try:
+        run(args, scratch)
+    except Failure as failure:
+        print(f"FAILED: {failure}", file=sys.stderr, flush=True)
+        return 1
+    say(f"peak memory of everything: {memory.peak_mib:.0f} MiB")
+    say("PASSED")
+    return 0
 
 
 @dataclass(frozen=True)
 class Job:
     """What to run on the cluster, and what must come of it."""
 
-    command: str  # run on the head by `ray exec`
+    command: str  # typed on the laptop; {yaml} stands for the cluster's file
     expect: str  # regular expression that its output must match
     fault_when: str | None  # break a worker when the output matches; a group `host` names which
     workers: int  # so many must have come
@@ -119,15 +156,24 @@ class Story:
             "ok    the token is needed: none and a wrong one refused; dashboard and TensorBoard not reachable"
         )
 
+    def own_disk_refused(self) -> None:
+        """A search whose results would be on the head's own disk does not begin."""
+        search = "cd project && python -m tune.search --space smoke --address auto --storage ~/results && echo BEGUN"
+        _, output = self.on_laptop(f"ray exec ~/{self._config} '{search}'", 120, "refused.log")
+        if "--storage: expected a folder that all nodes share" not in output or "BEGUN" in output:
+            raise Failure(f"a search was not refused the head's own disk:\n{output[-1500:]}")
+        say("ok    a folder on the head's own disk is refused")
+
     def job(self, job: Job, workers: Callable[[], list[str]], break_one: Callable[[str], None]) -> str:
         """Run the job, break a worker in its middle, and return its output when all is as it should be."""
-        run = _Run(
-            self._laptop, f"cd project && {self._environment} ray exec ~/{self._config} '{job.command}'"
-        )
-        most, broken, end = 0, "", time.monotonic() + job.limit_s
+        command = job.command.replace("{yaml}", f"~/{self._config}")
+        run = _Run(self._laptop, f"cd project && {self._environment} {command}")
+        most, at_first, broken, end = 0, None, "", time.monotonic() + job.limit_s
         while run.alive() and time.monotonic() < end:
             present = workers()
             most = max(most, len(present))
+            if at_first is None and re.search(AT_WORK, run.output):
+                at_first = len(present)
             hit = None if broken or not job.fault_when else re.search(job.fault_when, run.output)
             if hit and len(present) >= job.workers:
                 broken = _victim(hit.groupdict(), present)
@@ -136,16 +182,20 @@ class Story:
             time.sleep(0.5)
         text = run.stop()
         self._keep("job.log", text)
-        self._judge(job, run.status, text, most, broken)
-        say(f"ok    job done, {most} workers at most" + (f", in spite of losing {broken}" if broken else ""))
+        self._judge(job, run.status, text, at_first or 0, broken)
+        for line in re.findall(r"^(?:RESULT|Cluster:) .*$", text, re.MULTILINE):
+            say("     ", line)
+        spite = f", in spite of losing {broken}" if broken else ""
+        say(f"ok    job done; {at_first} workers came at once, {most} at most{spite}")
         return text
 
     @staticmethod
-    def _judge(job: Job, status: int | None, text: str, most: int, broken: str) -> None:
+    def _judge(job: Job, status: int | None, text: str, at_first: int, broken: str) -> None:
         problems = {
             f"the job was not done after {job.limit_s:.0f} s": status is None,
             f"the job's exit status is {status}": bool(status),
-            f"workers: at most {most}, {job.workers} expected": most < job.workers,
+            f"{at_first} workers were there or booting when the first trial began, not {job.workers}": at_first
+            < job.workers,
             f"nothing matched {job.fault_when!r}, so no worker was broken": bool(job.fault_when)
             and not broken,
             f"the output does not match {job.expect!r}": not re.search(job.expect, text),
@@ -153,6 +203,20 @@ class Story:
         for problem, there in problems.items():
             if there:
                 raise Failure(f"{problem}\n{text[-3000:]}")
+
+    def tensorboard(self, output: str, expected: str) -> None:
+        """TensorBoard on the head, by the command that the search printed for the laptop, shows a run."""
+        printed = re.findall(r"through a tunnel to http://localhost:6006: (ray exec .*?)\s*$", output, re.MULTILINE)
+        if not printed:
+            raise Failure(f"the search printed no command for TensorBoard:\n{output[-1500:]}")
+        command = printed[-1].replace(" cluster.yaml ", f" ~/{self._config} ", 1)
+        run = _Run(self._laptop, f"cd project && {command}", "tensorboard.log")
+        until(lambda: not run.alive() or re.search(expected, self.on_laptop(RUNS, 30)[1]), 90, 1)
+        found = self.on_laptop(RUNS, 30)[1]
+        said = run.stop()
+        if not re.search(expected, found):
+            raise Failure(f"TensorBoard shows no run like {expected!r}: {found[-500:]}\n{said[-1500:]}")
+        say(f"ok    TensorBoard by the command that was printed: {found.strip()[:100]}")
 
     def down(self, left_over: Callable[[], Mapping[str, Any]], within_s: float) -> None:
         """`ray down`, after which `left_over()` (kind: what is left) must soon be empty."""
@@ -170,8 +234,8 @@ def _victim(named: dict[str, str], present: list[str]) -> str:
 class _Run:
     """A command on the laptop whose output can be read while it runs."""
 
-    def __init__(self, laptop: Machine, command: str) -> None:
-        self._path = laptop.home / "job.log"
+    def __init__(self, laptop: Machine, command: str, log: str = "job.log") -> None:
+        self._path = laptop.home / log
         with self._path.open("wb") as log:
             self._process = subprocess.Popen(
                 laptop.words(command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT

@@ -38,23 +38,20 @@ def test_aws_with_a_reclaimed_spot_worker() -> None:
 
 
 def test_a_search_on_aws_with_a_reclaimed_spot_worker() -> None:
-    command = (
-        "cd project && python -m tune.search --space smoke --address auto --storage $TUNE_STORAGE "
-        "--gpus-per-trial 1 --concurrent 2 --verbose"
-    )
-    in_a_stage = r": \w+ \d+/\d+"  # the first progress that a trial tells of
-    options = [
-        "--expect",
-        "report",
-        "--expect-object",
-        r"smoke/report\.html$",
-        "--expect-object",
-        r"trials/003\.json$",
-        "--fault-when",
-        in_a_stage,
-    ]
-    output = passes("end_to_end", "--job-seconds", "600", "--command", command, *options)
+    """Submitted from the laptop as documented: it finds its storage, and asks for all the workers that it can use."""
+    command = "ray submit {yaml} tune/search.py -- --space smoke --address auto --gpus-per-trial 0.5 --verbose"
+    options = {
+        "--job-seconds": "600",
+        "--command": command,
+        "--expect": "report",
+        "--expect-object": r"smoke/trials/003\.json$",
+        "--search": r"003 R\d",
+        "--fault-when": r": gan started on (?P<host>\S+)",  # every trial needs it
+    }
+    flat = [word for pair in options.items() for word in pair]
+    output = passes("end_to_end", *flat, "--expect-object", r"smoke/report\.html$")
     assert "in spite of losing i-" in output
+    assert "4 trials at once" in output
 
 
 def test_aws_without_spot_capacity() -> None:

@@ -1,0 +1,70 @@
+"""A search on several Ray nodes: what each is given, and a node that is lost while it builds what all need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.raylets import Raylets, holder, raylets
+from tests.tune.tiny_search import outcomes, run, searching, words, write_space
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def nodes() -> Iterator[Raylets]:
+    """Two workers of one core each."""
+    with raylets(2) as started:
+        yield started
+
+
+def on(nodes: Raylets, space: Path, storage: Path) -> list[str]:
+    """A search on them, with as many trials at once as it chooses itself."""
+    line = words(space, storage, "--address", nodes.address, "--verbose")
+    place = line.index("--concurrent")
+    return [*line[:place], *line[place + 2 :]]
+
+
+def test_two_workers_run_two_trials_at_once(tmp_path: Path, nodes: Raylets) -> None:
+    space = write_space(tmp_path, search__trials=4)
+    status, output = run(on(nodes, space, tmp_path / "results"), tmp_path / "log", 400)
+    assert status == 0, output
+    assert "0 GPUs and 1 cores per trial (no node has one), 2 trials at once" in output
+    ended = outcomes(tmp_path / "results/one")
+    assert [ended[number].status for number in sorted(ended)] == ["finished"] * 4
+    assert built(tmp_path / "results/one", "gan") == 1
+
+
+def test_a_node_lost_in_a_shared_stage(tmp_path: Path, nodes: Raylets) -> None:
+    """The other node takes over from the last save; nobody builds the stage beside it."""
+    space = write_space(tmp_path, search__trials=3, gan__steps=4000, gan__steps_per_epoch=100)
+    home, store = tmp_path / "results/one", tmp_path / "results/store"
+    with searching(on(nodes, space, home.parent), tmp_path / "log") as search:
+        save = search.until(lambda: saved(store), 200)
+        builder = holder(store / ".leases" / f"{save.parent.name}.lock")
+        assert builder is not None
+        before = save.read_bytes()
+        nodes.kill(builder)
+        search.until(lambda: save.exists() and save.read_bytes() != before, 60)
+        assert holder(store / ".leases" / f"{save.parent.name}.lock") != builder
+        assert search.wait(400) == 0, search.output
+        output = search.output
+    ended = outcomes(home)
+    assert [ended[number].status for number in sorted(ended)] == ["finished"] * 3
+    assert built(home, "gan") == 1  # the lost builder recorded nothing: its trial began anew
+    assert len(re.findall(r" \d{3} .*: gan started", output)) == 2
+
+
+def saved(store: Path) -> Path | None:
+    """The first save of the GAN: of what takes saves, the classifier is over before it begins."""
+    if not list(store.glob("classifier/*/manifest.json")):
+        return None
+    return next(iter(store.glob(".unfinished/*/training.pt")), None)
+
+
+def built(home: Path, stage: str) -> int:
+    """How many of the recorded trials have built a stage."""
+    return sum(int(outcome.work.get(stage, {}).get("built", 0)) for outcome in outcomes(home).values())
