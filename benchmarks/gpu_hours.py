@@ -1,0 +1,114 @@
+"""GPU hours of a search, by arithmetic: operations counted on a CPU, at an assumed speed of a GPU.
+
+    python benchmarks/gpu_hours.py [SPACE] [TFLOP_PER_SECOND]
+
+The operations of one batch of each training and of one step of the projection are counted exactly, as multiplications
+and additions of convolutions and matrix products, forward and backward; times how often a search on 60,000 and 10,000
+images of 28×28 pixels does them. The speed is not measured: on a GPU that is known, divide by its own.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from components.data import Dataset
+from components.raw import RawSplit
+from tune.config import ExperimentConfig
+from tune.estimate import Artifacts, bounds_of_one, count
+from tune.job import Bounds, Development, bounds_of
+from tune.rates import Rates, projector, seconds_of, seconds_of_test, trainings
+from tune.space import load_space
+from tune.storage import Storage
+
+ASSUMED = 3.0  # TFLOP/s: a tenth of the 30.3 in 32 bits that NVIDIA's data sheet gives for one L4
+CPU = torch.device("cpu")
+IMAGES = 2  # of the projection that is counted
+
+
+def mnist_like() -> Dataset:
+    """As many images as MNIST has; what is in them does not change the number of operations."""
+    train, test = (
+        RawSplit(np.zeros((number, 1, 28, 28), np.uint8), (np.arange(number) % 10).astype(np.uint8))
+        for number in (60_000, 10_000)
+    )
+    return Dataset.cut("mnist", train, test, validation_fraction=0.1)
+
+
+class Operations(TorchDispatchMode):
+    """Counts as torch's own FlopCounterMode does, which fails where gradients are asked for by `autograd.grad`."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def operations(work: Callable[[], object]) -> int:
+    """Multiplications and additions of `work`."""
+    with Operations() as counter:
+        work()
+    return int(counter.total)
+
+
+def per_unit(config: ExperimentConfig, data: Development) -> Rates:
+    """Operations in the place of seconds. Of two runs the difference: what each run does once is not in it."""
+    counted = [
+        {name: (operations(training.run_epoch), units) for name, training, units in trainings(config, data, CPU, n)}
+        for n in (1, 2)
+    ]
+    rates = {name: (counted[1][name][0] - one) / (counted[1][name][1] - n) for name, (one, n) in counted[0].items()}
+    runner = projector(config, data, CPU)
+    one, two = (operations(lambda: runner.trace(data.train.images[:IMAGES], [n])) for n in (1, 2))  # noqa: B023
+    rates["projection"] = (two - one) / (IMAGES * runner.config.restarts)
+    return Rates(**{"gan": 0.0, "encoder": 0.0, **rates})
+
+
+def row(artifacts: Artifacts, bounds: Bounds | None, data: Development, rates: Rates) -> tuple[str, float, float]:
+    """Stage, how many of its artifacts, and 10^12 operations of all."""
+    flop = sum(
+        seconds_of(artifacts.stage, config, bounds or bounds_of_one(config), data, rates)
+        for config in artifacts.missing.values()
+    )
+    return artifacts.stage, artifacts.times * len(artifacts.missing), artifacts.times * flop / 1e12
+
+
+def main(name: str, speed: float) -> None:
+    """Prints the table."""
+    space, dataset = load_space(name), mnist_like()
+    with tempfile.TemporaryDirectory() as empty:
+        counted = count(space, dataset, Storage(empty), Storage(empty).child("none"), bounds_of(space))
+    rates = per_unit(counted.typical, counted.data)
+    during = [row(artifacts, counted.bounds, counted.data, rates) for artifacts in counted.search]
+    final = [row(artifacts, None, counted.merged, rates) for artifacts in counted.final]
+    seeds = int(counted.typical.search.retrain_seeds)
+    final.append(("test images", seeds, seeds * seconds_of_test(counted.typical, len(dataset.held_out), rates) / 1e12))
+    print(f"{name}: {counted.trials} trials; {speed:g} TFLOP/s assumed")
+    print(
+        f"GFLOP: classifier {rates.classifier / 1e9:.3g} per image, GAN {rates.gan / 1e9:.3g} per step, "
+        f"projection {rates.projection / 1e9:.3g} per gradient, U-Net {rates.unet / 1e9:.3g} per image\n"
+    )
+    print("| stage | times | TFLOP | GPU hours |\n|---|---|---|---|")
+    for title, rows in (("search", during), ("retraining", final)):
+        for stage, times, tera in rows:
+            if tera:
+                print(f"| {stage} ({title}) | {times:.0f} | {tera:,.0f} | {tera / speed / 3600:.2f} |")
+    total = sum(tera for _, _, tera in [*during, *final])
+    print(f"| **all** | | **{total:,.0f}** | **{total / speed / 3600:.1f}** |")
+
+
+if __name__ == "__main__":
+    main(
+        sys.argv[1] if len(sys.argv) > 1 else "mnist",
+        float(sys.argv[2]) if len(sys.argv) > 2 else ASSUMED,
+    )
