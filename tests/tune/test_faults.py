@@ -70,7 +70,8 @@ def test_ctrl_c_at_any_moment_of_the_start(tmp_path: Path, moment: float) -> Non
         search.interrupt()
         assert search.wait(30) == 130, search.output
         assert "Traceback" not in search.output
-        note(f"Ctrl-C {moment:g} s after the start", 130, (search.output.split("\n\n") or [""])[-1][:60], "nothing")
+        said = [words for words in search.output.splitlines() if words.startswith("interrupted")]
+        note(f"Ctrl-C {moment:g} s after the start", 130, *said or ["nothing, as nothing had begun"], "nothing")
     status, output = run(words(space, tmp_path / "results", "--resume"), tmp_path / "log")
     assert status == 0, output
 
