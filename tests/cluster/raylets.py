@@ -7,10 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from components.files import write_atomic
+
+ROOT = Path(__file__).parents[2]
 STORE = 80 << 20  # bytes of each node's object store
 # A node that is gone is noticed after some three seconds.
 SOON = {
@@ -29,18 +34,21 @@ class Raylets:
         workers: process ids of the workers' raylets.
     """
 
-    def __init__(self, workers: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cluster.raylets", str(workers)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"expected Ray nodes, found none: {self._process.communicate()[1][-3000:]}")
-        told = json.loads(line)
-        self.address: str = told["address"]
-        self.workers: list[int] = told["workers"]
+    def __init__(self, workers: int, folder: Path) -> None:
+        # Files rather than pipes: Ray's processes would keep a pipe open after the one that started them.
+        told, said = folder / "raylets.json", folder / "raylets.log"
+        with said.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.cluster.raylets", str(workers), str(told)],
+                cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        while not told.exists():
+            if self._process.poll() is not None:
+                raise RuntimeError(f"expected Ray nodes, found none: {said.read_text()[-3000:]}")
+            time.sleep(0.1)
+        found = json.loads(told.read_text())
+        self.address: str = found["address"]
+        self.workers: list[int] = found["workers"]
 
     def kill(self, pid: int) -> None:
         """SIGKILL to the raylet of process `pid`, as when its machine is gone; Ray's workers end with their raylet."""
@@ -50,31 +58,34 @@ class Raylets:
 
     def shutdown(self) -> None:
         """Ends them all."""
-        self._process.communicate("end\n", timeout=60)
+        self._process.communicate(timeout=100)  # it closes what the other waits for
 
 
 @contextmanager
 def raylets(workers: int) -> Iterator[Raylets]:
     """The nodes, for the length of the block."""
-    nodes = Raylets(workers)
-    try:
-        yield nodes
-    finally:
-        nodes.shutdown()
+    with tempfile.TemporaryDirectory() as folder:
+        nodes = Raylets(workers, Path(folder))
+        try:
+            yield nodes
+        finally:
+            nodes.shutdown()
 
 
-def serve(workers: int) -> None:
-    """Starts the nodes, says where they are, and ends them when told to, or when the caller is gone."""
+def serve(workers: int, told: Path) -> None:
+    """Starts the nodes, writes to `told` where they are, and ends them when the caller says so or is gone."""
     from ray.cluster_utils import Cluster
 
-    said, sys.stdout = sys.stdout, sys.stderr  # Ray prints there too
+    from tune.cluster import _with_patience
+
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE, "_system_config": SOON}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(workers)]
+    with _with_patience():
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(workers)]
     cluster.wait_for_nodes()
     pids = [node.all_processes["raylet"][0].process.pid for node in nodes]
-    print(json.dumps({"address": cluster.address, "workers": pids}), file=said, flush=True)
-    sys.stdin.readline()
+    write_atomic(told, json.dumps({"address": cluster.address, "workers": pids}).encode())
+    sys.stdin.read()
     cluster.shutdown()
 
 
@@ -98,4 +109,4 @@ def holder(file: Path) -> int | None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), Path(sys.argv[2]))
