@@ -35,21 +35,21 @@ SPACE = """
 search.trials: {trials}
 search.startup_trials: {trials}
 search.early_stopping: false
-classifier.epochs: 2
+classifier.epochs: 1
 gan.width: 16
 gan.discriminator_width: 16
-gan.steps: 80
-gan.steps_per_epoch: 40
+gan.steps: 160
+gan.steps_per_epoch: 80
 projector.distance: l2
 projector.init: random
 projector.restarts: {{choice: [1, 2, 5, 10]}}
 projector.steps: {{low: 5, high: 40, step: 5}}
 unet.epochs: 1
-unet.width: 8
-unet.images: 200
+unet.width: 4
+unet.images: 100
 unet.high_level_weight: {{low: 0.01, high: 10.0, log: true}}
 """
-TRAINING, TEST = 1000, 100
+TRAINING, TEST = 800, 100
 TRIALS = (8, 24, 72)
 COMPARED = 24
 PROJECTIONS = ("projection", "projection_train")
