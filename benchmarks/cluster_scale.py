@@ -31,6 +31,7 @@ from components.data import Dataset
 from components.raw import RawSplit
 from tests.tune.tiny_search import run, words, write_space
 from tune import driver
+from tune.board import Message, new_board
 from tune.cluster import connect
 from tune.job import Bounds, Development, Progress
 from tune.lease_actor import LeaseKeeper
@@ -42,7 +43,7 @@ from tune.space import SearchSpace, load_space, parse_space
 from tune.stages import PATHS
 from tune.storage import Storage
 from tune.store import Store
-from tune.trial import Message, Setting, arrays_of, new_board
+from tune.trial import Setting, arrays_of
 from tune.workbench import LONGEST_POLL, Workbench
 
 NODES = (1, 8, 64, 256)
