@@ -135,8 +135,13 @@ def per_trial(folder: Path, place: str, requests: Requests) -> dict[str, float]:
     read, write = ("GET", "HEAD"), ("PUT", "POST", "DELETE")
     listed = r"list-type|prefix="  # the driver's look at the ledger, twice a second whatever the trials do
 
-    def reads(counted: Requests) -> int:
-        return counted.total(*read) - counted.total(*read, of=listed)
+    def reads(counted: Requests, of: str = "") -> int:
+        return counted.total(*read, of=of) - sum(
+            n for (_, path), n in counted.counts.items() if re.search(listed, path) and re.search(of, path)
+        )
+
+    def driven(counted: Requests) -> int:
+        return reads(counted, LEDGER) + counted.total(*write, of=LEDGER)
 
     trained = 4 * (3 + 1)  # four epochs more of three U-Nets and the retrained one
     return {
@@ -144,7 +149,7 @@ def per_trial(folder: Path, place: str, requests: Requests) -> dict[str, float]:
         "reads": (reads(more) - reads(few)) / 4,
         "writes_per_epoch": (longer.total(*write) - few.total(*write)) / trained,
         "reads_per_epoch": (reads(longer) - reads(few)) / trained,
-        "driver_requests": (more.total(*read, *write, of=LEDGER) - few.total(*read, *write, of=LEDGER)) / 4,
+        "driver_requests": (driven(more) - driven(few)) / 4,
     }
 
 
@@ -182,6 +187,8 @@ def look(place: str, requests: Requests, built: set[str]) -> tuple[int, int]:
         pass
 
     def count(progress: Progress) -> None:
+        if not progress.stage.startswith("waiting"):
+            return
         asked.append((sum(requests.counts.values()), leases.asked))
         if len(asked) == LOOKS:
             raise Enough
@@ -242,8 +249,8 @@ def measure() -> Costs:
         folder = Path(name)
         costs = per_trial(folder, f"{place}/results", requests)
         early = look(place, requests, {"classifier"})
-        shared = {"classifier", "gan", "attack", "projection", "map", "attack_train"}
-        late = look(place, requests, shared)
+        path = PATHS["defense"]
+        late = look(place, requests, {*path[: path.index("projection_train")]})
         with connect(None):
             actors = of_actors()
             seconds = of_driver(folder)
@@ -281,7 +288,7 @@ def report(costs: Costs) -> None:
     print("|---" * (len(NODES) + 2) + "|")
     print("| trials at once | " + " | ".join(f"{TRIALS_PER_GPU * nodes}" for nodes in NODES) + " | |")
     for name in table[1]:
-        full = NODES[-1] / table[NODES[-1]][name]
+        full = NODES[-1] / max(table[NODES[-1]][name], 1e-9)
         print(f"| {name} | " + " | ".join(f"{table[nodes][name]:.1%}" for nodes in NODES) + f" | {full:,.0f} nodes |")
     seconds = [costs.data_bytes * nodes / HEAD_BANDWIDTH for nodes in NODES]
     print("| seconds until all have the data, at most | " + " | ".join(f"{value:.1f}" for value in seconds) + " | |")
