@@ -109,6 +109,6 @@ def main(name: str, speed: float) -> None:
 
 if __name__ == "__main__":
     main(
-        sys.argv[1] if len(sys.argv) > 1 else "mnist",
+        sys.argv[1] if len(sys.argv) > 1 else "published",
         float(sys.argv[2]) if len(sys.argv) > 2 else ASSUMED,
     )
