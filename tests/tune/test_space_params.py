@@ -12,7 +12,7 @@ from optuna.trial import FixedTrial
 from components.config import Config
 from tests.tune.spaces import FULL, parse, refusal
 from tune.fields import leaves, sections
-from tune.space import SearchSpace, SpaceError, parse_settings, parse_space
+from tune.space import SearchSpace, SpaceError, load_space, parse_settings, parse_space
 from tune.strict_yaml import read_mapping, show
 
 
@@ -227,4 +227,6 @@ def test_settings_of_the_command_line_are_yaml() -> None:
     assert parse_settings("unet.epochs: 2, unet.images: null") == {"unet.epochs": 2, "unet.images": None}
     assert parse_settings("{projector.steps: {choice: [1, 2]}}") == {"projector.steps": {"choice": [1, 2]}}
     with pytest.raises(SpaceError, match="--set"):
-        parse_settings("unet.epochs=2")
+        parse_settings("unet.epochs: [2")
+    with pytest.raises(SpaceError, match="did you mean unet.epochs"):
+        load_space("smoke", parse_settings("unet.epochs=2"))
