@@ -228,5 +228,5 @@ def test_settings_of_the_command_line_are_yaml() -> None:
     assert parse_settings("{projector.steps: {choice: [1, 2]}}") == {"projector.steps": {"choice": [1, 2]}}
     with pytest.raises(SpaceError, match="--set"):
         parse_settings("unet.epochs: [2")
-    with pytest.raises(SpaceError, match="did you mean unet.epochs"):
+    with pytest.raises(SpaceError, match=r"did you mean unet\.epochs"):
         load_space("smoke", parse_settings("unet.epochs=2"))
