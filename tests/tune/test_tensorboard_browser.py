@@ -188,15 +188,19 @@ def measured(trials: dict[int, Outcome]) -> list[Outcome]:
     return [outcome for outcome in trials.values() if outcome.status != "failed"]
 
 
+def speed_of(outcome: Outcome) -> float | None:
+    """How fast a trial's images were projected, where it came that far."""
+    return outcome.work.get("projection", {}).get("images_per_second")
+
+
 def values(outcome: Outcome) -> dict[str, float | None]:
     """What the row of a trial must show, by the titles of its columns; of a pruned one, what its record has."""
-    if outcome.status == "failed":
-        return dict.fromkeys(TITLES)
+    if outcome.status == "failed":  # after its projection, whose speed is known
+        return {**dict.fromkeys(TITLES), "images/s": speed_of(outcome)}
     cost = outcome.params["projector.restarts"] * outcome.params["projector.steps"]
     if outcome.status == "pruned":
         return {"PSD": outcome.intermediate[max(outcome.intermediate, key=int)], "projection cost": cost}
-    speed = outcome.work["projection"]["images_per_second"]
-    known = {**outcome.metrics, "images_per_second": speed}
+    known = {**outcome.metrics, "images_per_second": speed_of(outcome)}
     assert known["cost"] == cost
     return {title: known[key] for title, key in TITLES.items()}
 
@@ -255,7 +259,9 @@ def test_scatter_matrix_has_a_point_for_each_measured_trial(
     page.screenshot(path=screenshots / "scatter.png")
     cells = page.locator(f"{SCATTER} g.cell").count()
     assert cells == (5 + 5) * 5  # five parameters and five metrics against five metrics
-    assert page.locator(f"{SCATTER} circle.data-marker").count() == cells * len(measured(trials))
+    # of a failed trial there are its five parameters and its speed, each against its speed
+    failed = [outcome for outcome in trials.values() if outcome.status == "failed" and speed_of(outcome)]
+    assert page.locator(f"{SCATTER} circle.data-marker").count() == cells * len(measured(trials)) + 6 * len(failed)
 
 
 def test_status_separates_failures(page: Any, trials: dict[int, Outcome]) -> None:
