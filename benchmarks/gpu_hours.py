@@ -22,8 +22,8 @@ from torch.utils.flop_counter import flop_registry
 from components.data import Dataset
 from components.raw import RawSplit
 from tune.config import ExperimentConfig
-from tune.estimate import Artifacts, bounds_of_one, count
-from tune.job import Bounds, Development, bounds_of
+from tune.estimate import Artifacts, count
+from tune.job import Bounds, Development, bounds_of, bounds_of_one
 from tune.rates import Rates, projector, seconds_of, seconds_of_test, trainings
 from tune.space import load_space
 from tune.storage import Storage

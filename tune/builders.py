@@ -180,8 +180,9 @@ def score_projection(job: Job) -> None:
     """Judges the projector alone on the validation images."""
     held, judge = job.data.split("validation"), classifier_of(job)
     attacked, clean = chosen(job, "projection"), chosen(job, "projection_clean")
+    undefended, _, _ = _undefended(judge, held, attacked_of(job, "attack"))
     job.draft.metrics.update(
-        **_undefended(job, judge, held),
+        **undefended,
         psd_gan=agreement(judge.predict(attacked.images), held.labels),
         clean_gan=agreement(judge.predict(clean.images), held.labels),
         error=float(attacked.errors.mean()),
@@ -198,15 +199,16 @@ def score_unet(job: Job) -> None:
     attacked = attacked_of(job, "attack")
     denoised = in_batches(network, join(network.input, generated.images, attacked), job.device)
     labels = judge.predict(denoised)
+    undefended, originals, noisy = _undefended(judge, held, attacked)
     rows = (held.images, attacked, generated.images, denoised)
     examples = torch.stack([(images[:EXAMPLES] * 255).round().byte() for images in rows])
     save_file({"examples": examples}, job.draft.folder / "examples.safetensors")
     job.draft.metrics.update(
-        **_undefended(job, judge, held),
+        **undefended,
         psd_gan=agreement(judge.predict(generated.images), held.labels),
         psd=agreement(labels, held.labels),
-        pco=agreement(labels, judge.predict(held.images)),
-        attacked_label=agreement(labels, judge.predict(attacked)),
+        pco=agreement(labels, originals),
+        attacked_label=agreement(labels, noisy),
         validation_loss=float(read_json(artifact.folder / "history.json")[-1]["validation_loss"]),
         cost=cost(job.config),
     )
@@ -328,13 +330,15 @@ def _project(job: Job, images: Tensor) -> None:
     )
 
 
-def _undefended(job: Job, judge: Classifier, held: DataSplit) -> dict[str, float]:
-    attacked = attacked_of(job, "attack")
-    return {
-        "pso": agreement(judge.predict(held.images), held.labels),
-        "noisy": agreement(judge.predict(attacked), held.labels),
+def _undefended(judge: Classifier, held: DataSplit, attacked: Tensor) -> tuple[dict[str, float], Tensor, Tensor]:
+    """What the classifier makes of originals and attacked images by itself: shares, and its labels of both."""
+    originals, noisy = judge.predict(held.images), judge.predict(attacked)
+    shares = {
+        "pso": agreement(originals, held.labels),
+        "noisy": agreement(noisy, held.labels),
         "threshold": agreement(judge.predict(threshold(attacked)), held.labels),
     }
+    return shares, originals, noisy
 
 
 def _judge(job: Job, generator: Generator, count: int) -> dict[str, float]:

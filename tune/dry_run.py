@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tune.estimate import Artifacts, Counted, bounds_of_one, count, free_bytes, readable
-from tune.job import Bounds, Development, bounds_of
+from tune.estimate import Artifacts, Counted, count, free_bytes, readable
+from tune.job import Bounds, Development, bounds_of, bounds_of_one
 from tune.live_page import duration
 from tune.preflight import Plan
 from tune.rates import Rates, measure, seconds_of, seconds_of_test

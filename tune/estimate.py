@@ -20,10 +20,11 @@ from components.gan import Discriminator, Generator
 from components.unet import UNet
 from tune.builders import cost
 from tune.config import ExperimentConfig
-from tune.job import Bounds, Development
+from tune.job import Bounds, Development, bounds_of_one
 from tune.ledger import Ledger
+from tune.mounts import existing
 from tune.space import SearchSpace
-from tune.stages import FINAL_PATH, PATHS, STAGES, signatures_of
+from tune.stages import FINAL_PATH, PATHS, STAGES, signatures_of, training_images
 from tune.storage import Storage
 from tune.store import Store
 from tune.study import LedgerStudy
@@ -115,10 +116,7 @@ def free_bytes(storage: Storage) -> int | None:
     """Room on the storage's disk; None where it has no end that could be asked for."""
     if storage.local is None:
         return None
-    folder = storage.local
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(existing(storage.local)).free
 
 
 def readable(size: float) -> str:
@@ -139,17 +137,12 @@ def draw(space: SearchSpace, ledger: Ledger, trials: int) -> list[dict[str, Any]
     return drawn
 
 
-def bounds_of_one(config: ExperimentConfig) -> Bounds:
-    """The bounds of the final projection, which serves one R and L."""
-    return Bounds([config.projector.restarts], [config.projector.steps])
-
-
 def images_of(stage: str, config: ExperimentConfig, data: Development) -> int:
     """How many images a stage goes through, or learns from."""
     if stage in ("classifier", "gan"):
         return len(data.train)
     if stage in ("attack_train", "projection_train", "unet"):
-        return min(config.unet.images or len(data.train), len(data.train))
+        return training_images(config, data)
     return len(data.validation) if data.validation is not None else 0
 
 

@@ -92,6 +92,11 @@ def bounds_of(space: SearchSpace) -> Bounds:
     return Bounds(list(restarts), list(steps))
 
 
+def bounds_of_one(config: ExperimentConfig) -> Bounds:
+    """The bounds of a projection that serves one R and L."""
+    return Bounds([config.projector.restarts], [config.projector.steps])
+
+
 @dataclass
 class Work:
     """What one trial did for a stage: parts built and found, and its own seconds of building."""

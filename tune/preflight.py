@@ -17,6 +17,7 @@ from components.pretrained import shipped_folder
 from tune.config import ExperimentConfig
 from tune.estimate import count, free_bytes, readable
 from tune.job import bounds_of
+from tune.mounts import existing
 from tune.space import SearchSpace, SpaceError, load_space, parse_space
 from tune.storage import Storage
 
@@ -173,9 +174,7 @@ def _check_writable(storage: Storage) -> None:
     """A small file can be written there; it is gone again, and no folder is made for it."""
     if storage.local is None:
         return _check_bucket(storage)
-    folder = storage.local
-    while not folder.exists():
-        folder = folder.parent
+    folder = existing(storage.local)
     if not folder.is_dir():
         raise Refused(f"--storage: expected a folder, found the file {folder}")
     try:

@@ -19,9 +19,9 @@ from components.training import Training, freeze
 from components.unet import UNetTraining, join
 from tune.builders import PROBE, PROBE_IMAGES
 from tune.config import ExperimentConfig
-from tune.estimate import bounds_of_one, images_of
-from tune.evaluate import CURVE_IMAGES, EPSILONS
-from tune.job import Bounds, Development
+from tune.estimate import images_of
+from tune.evaluate import EPSILONS, curve_images
+from tune.job import Bounds, Development, bounds_of_one
 
 SECONDS = 1.0  # of each measurement
 BATCHES = 4  # per epoch of a measured training, or steps of a GAN's: short, so that it ends in time
@@ -102,7 +102,7 @@ def seconds_of(stage: str, config: ExperimentConfig, bounds: Bounds, data: Devel
 
 def seconds_of_test(config: ExperimentConfig, images: int, rates: Rates) -> float:
     """Computing time of the look at the test images, of one seed: attacked, clean, and some at each strength."""
-    looks = 2 * images + len(EPSILONS) * min(CURVE_IMAGES, images)
+    looks = 2 * images + len(EPSILONS) * curve_images(config.projector, images)
     bounds = bounds_of_one(config)
     return looks * (bounds.restarts[0] * bounds.steps[0] * rates.projection + FORWARD * rates.unet)
 

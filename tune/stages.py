@@ -142,7 +142,8 @@ def _validation(config: ExperimentConfig, data: Development) -> int:
     return len(data.split("validation"))
 
 
-def _training(config: ExperimentConfig, data: Development) -> int:
+def training_images(config: ExperimentConfig, data: Development) -> int:
+    """How many training images are attacked and projected, for the U-Net to learn from."""
     return min(config.unet.images or len(data.train), len(data.train))
 
 
@@ -182,7 +183,7 @@ _ALL = (
         builders.project("attack_train"),
         _projector,
         ("gan", "attack_train"),
-        images=_training,
+        images=training_images,
         growing=_growing,
     ),
     Stage("map", 1, builders.success_map, _grid, ("classifier", "gan", "projection")),

@@ -109,9 +109,8 @@ class Store:
 
     def relate(self, stage: str, base: str, signature: str, facts: Mapping[str, Any]) -> None:
         """Notes that the artifacts of `signature` can be gone on from by others of the same `base`."""
-        if signature not in self.relatives(stage, base):
-            note = json.dumps({**facts, "sha256": _hash(facts)})
-            self.storage.child(RELATIVES).child(stage).child(base).write(f"{signature}.json", note.encode())
+        note = json.dumps({**facts, "sha256": _hash(facts)})
+        self.storage.child(RELATIVES).child(stage).child(base).write(f"{signature}.json", note.encode())
 
     def relatives(self, stage: str, base: str) -> dict[str, dict[str, Any]]:
         """What was noted, by signature; the artifacts themselves may be gone."""

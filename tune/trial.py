@@ -19,7 +19,7 @@ from components.data import DataSplit
 from tune.board import Teller
 from tune.builders import cost
 from tune.config import ExperimentConfig
-from tune.job import Bounds, Development, bounds_of
+from tune.job import Bounds, Development, bounds_of, bounds_of_one
 from tune.leases import FileLeases, Leases
 from tune.ledger import Ledger, Outcome
 from tune.outage import outage
@@ -70,8 +70,7 @@ class Setting:
         """Where a trial builds: among all others, or by itself no more than it needs."""
         if self.reuse:
             return self.workbench(data, bounds_of(self.space), self.seed)
-        bounds = Bounds([config.projector.restarts], [config.projector.steps])
-        return self.workbench(data, bounds, self.seed, self.unshared(number))
+        return self.workbench(data, bounds_of_one(config), self.seed, self.unshared(number))
 
     def unshared(self, number: int) -> Storage:
         """The store of a trial that shares nothing."""
@@ -222,5 +221,4 @@ def final_bench(
 ) -> Workbench:
     """The workbench of one retraining: no validation images, and a projection of the chosen R and L alone."""
     data = Development(split_of(arrays, "train"), None, setting.classes, fingerprint)
-    bounds = Bounds([config.projector.restarts], [config.projector.steps])
-    return setting.workbench(data, bounds, seed)
+    return setting.workbench(data, bounds_of_one(config), seed)
