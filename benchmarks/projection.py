@@ -27,6 +27,7 @@ from components.classifier import Classifier, ClassifierConfig, ClassifierTraini
 from components.data import load_dataset
 from components.metrics import agreement
 from components.pretrained import shipped_folder
+from components.processor import keep_memory
 from components.projector import Projection, Projector, ProjectorConfig
 from components.training import freeze
 from tune.builders import read_gan
@@ -66,6 +67,8 @@ def main() -> None:
     """Runs all of it."""
     asked = arguments()
     torch.set_num_threads(asked.threads)
+    if not asked.return_memory:
+        keep_memory()
     paper = Paper()
     bench = prepared(asked, paper)
     speed(bench, paper, asked.threads)
@@ -83,6 +86,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data-dir", help="folder with MNIST; default: the embedded part of it")
     parser.add_argument("--images", type=int, default=1000, help="attacked and clean test images (default 1000)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the processor (default all)")
+    parser.add_argument("--return-memory", action="store_true", help="leave the allocator as it is, for all rows")
     parser.add_argument("--json", help="file to write the tables to")
     return parser.parse_args()
 

@@ -28,6 +28,7 @@ from components.config import Config
 from components.course import course
 from components.descent import Adam, Descent, Momentum
 from components.distances import DISTANCES
+from components.processor import in_threads
 from components.racing import Race
 from components.squeezing import squeezed
 from components.starts import Starts
@@ -196,17 +197,24 @@ class Projector:
     ) -> ProjectionTrace:
         """The trace of some of the restarts, from their starts or from where they stand."""
         size = max(1, self.chunk // self.config.restarts)
-        parts = []
-        for start in range(0, max(1, len(images)), size):  # no images give a trace of none
+
+        def traced(start: int) -> ProjectionTrace:
             part = squeezed(images[start : start + size].to(self.device), self.config.levels)
             if standing is None:
                 z = self._starts(part)[:, restarts]
                 begin = Standing(0, z, {name: torch.zeros_like(z) for name in self._descent.remembers})
             else:
                 begin = standing.rows(start, start + size).to(self.device)
-            parts.append(self._trace_chunk(part, record, begin))
+            return self._trace_chunk(part, record, begin)
+
+        if self.config.init == "bank" and standing is None:
+            self._starts.bank(images[:0].to(self.device))  # once, before threads ask for it
+        parts = []
+        starts = range(0, max(1, len(images)), size)  # no images give a trace of none
+        for part in in_threads(traced, starts) if self.device.type == "cpu" else map(traced, starts):
+            parts.append(part)
             if progress:
-                progress(min(start + size, len(images)))
+                progress(min(len(parts) * size, len(images)))
         return ProjectionTrace.concatenate(parts)
 
     @torch.no_grad()

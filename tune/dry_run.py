@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from components.processor import keep_memory
 from tune.estimate import Artifacts, Counted, count, free_bytes, readable
 from tune.job import Bounds, Development, bounds_of, bounds_of_one
 from tune.live_page import duration
@@ -48,6 +49,7 @@ def describe(plan: Plan, concurrent: int, cpus: float, gpus: float) -> str:
     bounds = bounds_of(plan.space)
     counted = count(plan.space, plan.dataset, plan.storage, plan.home, bounds)
     device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
+    keep_memory()  # as trials do
     torch.set_num_threads(max(1, int(cpus)))
     rates = measure(counted.typical, counted.data, device)
     rows = [_row(artifacts, bounds, counted.data, rates) for artifacts in counted.search]

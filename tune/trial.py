@@ -16,6 +16,7 @@ from ray import tune
 from safetensors.torch import load_file
 
 from components.data import DataSplit
+from components.processor import keep_memory
 from tune.board import Teller
 from tune.builders import cost
 from tune.config import ExperimentConfig
@@ -80,6 +81,7 @@ class Setting:
         self, data: Development, bounds: Bounds, seed: int, storage: Storage | None = None
     ) -> Workbench:
         """Where artifacts of this search are built: in the store of its storage, or in another."""
+        keep_memory()
         threads = max(1, int(self.cpus))
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
