@@ -16,7 +16,7 @@ from tune.reporting.blocks import Block, Caution, Drawing, Section, Table, Text,
 from tune.reporting.cost import stage_work
 from tune.reporting.data import Experiment
 from tune.reporting.figures import dots
-from tune.reporting.head import Test, attack
+from tune.reporting.head import Test, attack, variants
 from tune.reporting.reading import read_experiment
 from tune.reporting.scores import SHARES, clearly_above, interval, percent, scores
 from tune.reporting.style import drawing, render
@@ -195,6 +195,7 @@ _SETTING: Mapping[str, Row] = {
     "target": lambda c: c.experiment.target,
     "data": lambda c: str(c.experiment.setting("data.name") or "–"),
     "attack": lambda c: f"{attack(c.experiment)}, gray-box",
+    "variants": lambda c: "; ".join(variants(c.experiment)) or "none",
     "searched parameters": lambda c: str(len(c.experiment.ranges)),
     "seed of the search": lambda c: value(c.experiment.setting("search.seed")),
     "retrained seeds": lambda c: ", ".join(str(score.seed) for score in c.experiment.seeds) or "–",

@@ -209,16 +209,8 @@ def _begin(plan: Plan, resources: Resources, *, reuse: bool) -> Setting:
 
 
 def _notes(plan: Plan) -> list[str]:
-    """What a reader must know of additions to the published method, for the report."""
-    notes = []
-    if plan.config.gan.pretrained:
-        notes.append(described(plan.config.gan.pretrained))
-    if levels := plan.config.projector.levels:
-        notes.append(
-            f"Images are reduced to {levels} grey levels before they are projected: every row with the GAN contains "
-            f"that step, and the threshold row shows what two levels do alone."
-        )
-    return notes
+    """What a reader must know of where the networks come from, for the report."""
+    return [described(plan.config.gan.pretrained)] if plan.config.gan.pretrained else []
 
 
 def _derive(plan: Plan, ledger: Ledger) -> None:

@@ -56,6 +56,17 @@ def test_what_a_warm_start_taught_is_told(folder: Path) -> None:
     assert "the search knew 12 finished trials of `/results/first` (3 more do not fit this space)" in said
 
 
+def test_variants_are_named_under_every_table_of_scores(folder: Path) -> None:
+    assert "Variants on" not in (folder / "report.md").read_text()
+    space = folder / "space.yaml"
+    with_labels = space.read_text().replace("attack.labels: 'true'", "attack.labels: predicted")
+    space.write_text(with_labels + "projector.levels: 2\nunet.input: both\n")
+    write_report(folder)
+    named = "Variants on: images are reduced to 2 grey levels before they are projected; the U-Net reads x_g and the "
+    named += "attacked image; the attack starts from predicted labels."
+    assert (folder / "report.md").read_text().count(named) == 4  # result, stages, strength of the attack, classes
+
+
 @pytest.mark.parametrize("damaged", [None, [], "x", {"/results/first": 3}, {"/results/first": {}}])
 def test_a_damaged_note_of_a_warm_start_does_not_stop_the_report(folder: Path, damaged: Any) -> None:
     edit(folder / "record.json", lambda record: record.update(warm_start=damaged))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tune.reporting import figures
 from tune.reporting.blocks import Drawing, Section, Table, Text
 from tune.reporting.data import Experiment, Pictures, SeedScore
+from tune.reporting.head import switched_on
 from tune.reporting.scores import interval, per_class, percent
 from tune.reporting.style import render
 
@@ -48,7 +49,7 @@ def over_epsilon(experiment: Experiment) -> Section:
         "threshold": "threshold %",
         "noisy": "no defense %",
     }
-    table = Table(("ε", *(heads[name] for name in means)), rows, numbers=len(means))
+    table = Table(("ε", *(heads[name] for name in means)), rows, numbers=len(means), note=switched_on(experiment))
     chart = Drawing(render("epsilon", figure), caption, "Lines over ε; the table below has the values.")
     return Section("Strength of the attack", (chart, table))
 
@@ -74,7 +75,7 @@ def classes(experiment: Experiment) -> Section:
         ends = interval(tuple(row["wilson95"]) if row["wilson95"] else None)
         rows.append((str(row["label"]), str(row["images"]), percent(row["psd"]), ends, often))
     seed = experiment.median.seed if experiment.median else "–"
-    note = f"The saved defense (seed {seed}); Wilson intervals on each class's images."
+    note = f"The saved defense (seed {seed}); Wilson intervals on each class's images. " + switched_on(experiment)
     columns = ("class", "images", "PSD %", "95 % images", "commonest error")
     caption = "True label by row, denoised image's label by column; image counts, shaded by their share of the row."
     chart = Drawing(render("confusion", figures.confusion(counts)), caption, "Confusion matrix; see the table.")

@@ -23,6 +23,32 @@ def attack(experiment: Experiment) -> str:
     return str(name).upper() + ("" if epsilon is None else f", ε = {epsilon:g}")
 
 
+def variants(experiment: Experiment) -> list[str]:
+    """What is on beyond the published method, in words."""
+    on = []
+    if levels := experiment.setting("projector.levels"):
+        on.append(f"images are reduced to {levels} grey levels before they are projected")
+    if read := _READ.get(str(experiment.setting("unet.input"))):
+        on.append(f"the U-Net reads {read}")
+    if experiment.setting("attack.labels") == "predicted":
+        on.append("the attack starts from predicted labels")
+    return on
+
+
+def switched_on(experiment: Experiment) -> str:
+    """A sentence that names the variants, for the note of every table of scores; empty where there are none."""
+    on = "; ".join(variants(experiment))
+    return on and f"Variants on: {on}."
+
+
+def circumstances(experiment: Experiment) -> str:
+    """The attack and the variants."""
+    return f"Gray-box {attack(experiment)}. {switched_on(experiment)}".rstrip()
+
+
+_READ = {"both": "x_g and the attacked image", "attacked": "the attacked image alone, and no x_g"}
+
+
 def head(experiment: Experiment, test: Test) -> list[Block]:
     """The answer first: the figures, one sentence, and every reason for doubt."""
     blocks: list[Block] = [Tiles(_tiles(test))] if test else []

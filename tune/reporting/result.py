@@ -9,7 +9,7 @@ from tune.choice import METRICS
 from tune.reporting import figures
 from tune.reporting.blocks import Block, Caution, Drawing, Section, Table, Text, value
 from tune.reporting.data import Experiment
-from tune.reporting.head import Test, attack
+from tune.reporting.head import Test, attack, circumstances
 from tune.reporting.scores import (
     PUBLISHED,
     SHARES,
@@ -135,7 +135,7 @@ def table(experiment: Experiment, test: Test) -> Section:
         f"Seeds: {seeds}. 95 % seeds: Student's t interval of the mean over seeds, the chance in training; "
         "of a single seed, the Wilson interval; same: all seeds agree. 95 % images: Wilson interval on the "
         f"test images for the median seed ({median}), whose defense is the one saved; the chance in which "
-        f"images were drawn. Gray-box {attack(experiment)}."
+        f"images were drawn. {circumstances(experiment)}"
     )
     place = Text(_setting_beside(experiment))
     marked = names.index("psd") if "psd" in names else None
@@ -167,7 +167,9 @@ def stages(test: Test, experiment: Experiment) -> Section:
             rows.append((label, percent(score.mean), seeds_interval(score), interval(score.wilson95), ahead))
     columns = ("attacked images behind", "% right", "95 % seeds", "95 % images", "both ahead by")
     note = "Both ahead by: GAN and U-Net above it in percentage points, compared seed by seed; mean and 95 % interval. "
-    note += f"Gray-box {attack(experiment)}."
+    note += circumstances(experiment)
+    if experiment.setting("projector.levels"):
+        note += " Every row with the GAN contains the reduction of grey levels; the threshold is two levels alone."
     chart = Drawing(
         render("stages", figures.stages(test)),
         "Accuracy on the originals, and on attacked images behind each part of the defense. "
