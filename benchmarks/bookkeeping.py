@@ -6,7 +6,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,15 @@ unet.high_level_weight: {{low: 0.01, high: 10.0, log: true}}
 CONCURRENT = 2
 
 
-def bookkeeping_rows(counts: tuple[int, ...] = (24, 240)) -> list[dict[str, Any]]:
-    """Each way with each number of trials."""
+def bookkeeping_rows(few: int = 24, many: int = 240, *, patient: bool = False) -> list[dict[str, Any]]:
+    """Each way with each number of trials; plain Ray Tune with many, which takes ten minutes, only for the patient."""
+    ways: tuple[tuple[str, Callable[[int], dict[str, Any]], tuple[int, ...]], ...] = (
+        ("ours", ours, (few, many)),
+        ("plain Optuna, one process", plain_optuna, (few, many)),
+        ("plain Ray Tune", plain_tune, (few, many) if patient else (few,)),
+    )
     rows = []
-    for name, run in (("ours", ours), ("plain Optuna, one process", plain_optuna), ("plain Ray Tune", plain_tune)):
+    for name, run, counts in ways:
         for count in counts:
             began = time.perf_counter()
             found = run(count)

@@ -30,7 +30,7 @@ from components.pretrained import shipped_folder
 from components.processor import keep_memory
 from components.projector import Projection, Projector, ProjectorConfig
 from components.training import freeze
-from tune.builders import read_gan
+from tune.readback import read_gan
 
 EPSILON = 0.3
 PUBLISHED: dict[str, Any] = {

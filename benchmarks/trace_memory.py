@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from components.pretrained import shipped_folder
 from components.projector import ProjectionTrace, Projector, ProjectorConfig
-from tune.builders import read_gan
+from tune.readback import read_gan
 from tune.stages import PART
 
 RESTARTS, STEPS, IMAGES = 20, 200, 60_000

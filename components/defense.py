@@ -21,9 +21,9 @@ from components.config import explain
 from components.encoder import Encoder
 from components.files import read_json, sha256_file, write_atomic, write_json
 from components.gan import Discriminator, Generator
-from components.projector import Projector, ProjectorConfig
+from components.projector import Projection, Projector, ProjectorConfig
 from components.training import freeze
-from components.unet import UNet, join
+from components.unet import LEADERS, UNet, join
 
 FORMAT = 2  # of the saved folder; raised when an older reader would misread it
 
@@ -88,10 +88,11 @@ class Defense(nn.Module):
             ValueError: the images have another shape than those the defense was trained on, or leave [0, 1].
         """
         images = self._checked(images)
-        return self.denoise(self.projector.project(images).images, images)
+        _, generated = self._projected(images)
+        return self.denoise(generated, images)
 
     def denoise(self, generated: Tensor, images: Tensor) -> Tensor:
-        """U(x_g), the second half of `purify`; `images` are those that were projected, for a U-Net that reads them."""
+        """U(x_g), the second half of `purify`; see `unet.join` for what a U-Net may read."""
         return in_batches(self.unet, join(self.unet.input, generated, images), self.projector.device)
 
     def inspect(self, images: Tensor) -> Purification:
@@ -101,8 +102,8 @@ class Defense(nn.Module):
             ValueError: as `purify`.
         """
         images = self._checked(images)
-        projection = self.projector.project(images)
-        denoised = self.denoise(projection.images, images)
+        projection, generated = self._projected(images)
+        denoised = self.denoise(generated, images)
         return Purification(
             projection.images,
             denoised,
@@ -111,6 +112,15 @@ class Defense(nn.Module):
             in_batches(self.discriminator, projection.images, self.projector.device),
             projection.errors,
         )
+
+    def _projected(self, images: Tensor) -> tuple[Projection, Tensor]:
+        """The projection, and what of it the U-Net reads."""
+        wanted = self.projector.config.restarts, self.projector.config.steps
+        trace = self.projector.trace(images, wanted[1:])
+        projection = trace.select(*wanted).to(images.device)
+        if self.unet.input != "leaders":
+            return projection, projection.images
+        return projection, trace.leaders(*wanted, LEADERS).flatten(1, 2).to(images.device)
 
     def _checked(self, images: Tensor) -> Tensor:
         """The images in the networks' own precision."""

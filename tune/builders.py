@@ -1,10 +1,9 @@
-"""How each stage of `tune.stages` is built, and read again by the stages after it."""
+"""How each stage of `tune.stages` is built."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,17 +13,27 @@ from torch import Tensor
 from components.attacks import attack
 from components.classifier import Classifier, ClassifierTraining
 from components.data import DataSplit
-from components.defense import in_batches, load_weights
-from components.encoder import Encoder, EncoderTraining
+from components.defense import in_batches
+from components.encoder import EncoderTraining
 from components.files import read_json, write_json
-from components.gan import Discriminator, GanConfig, GanTraining, Generator
+from components.gan import GanConfig, GanTraining, Generator
 from components.metrics import agreement, frechet_distance, threshold
-from components.pretrained import shipped_folder, shipped_identity
-from components.projector import Projection, ProjectionTrace, Projector, ProjectorConfig
-from components.training import freeze
-from components.unet import UNet, UNetTraining, join
+from components.pretrained import pair_files, shipped_identity
+from components.projector import Projector, ProjectorConfig
+from components.unet import UNetTraining
 from tune.config import ExperimentConfig
-from tune.job import Development, Job, Progress, Row, no_measurement, to_cpu
+from tune.job import Job, Progress, Row, no_measurement, to_cpu
+from tune.readback import (
+    attacked_of,
+    chosen,
+    classifier_of,
+    gan_of,
+    projector_of,
+    read_unet,
+    traces_of,
+    unet_images,
+    unet_inputs,
+)
 from tune.traces import read_trace, write_trace
 
 # How a generator is judged while it trains: by what a small projector makes of clean images.
@@ -47,8 +56,7 @@ def gan(job: Job) -> None:
     """Trains generator and discriminator, or takes a shipped pair."""
     config = job.config.gan
     if config.pretrained:
-        source = shipped_folder(config.pretrained)
-        for path in source.glob("*.*"):
+        for path in pair_files(config.pretrained):
             (job.draft.folder / path.name).write_bytes(path.read_bytes())
         return
     training = GanTraining(config, job.data.train.images, job.seed, job.device)
@@ -143,7 +151,7 @@ def unet(job: Job) -> None:
     """Trains the U-Net on the projections that the chosen R and L give."""
     train = unet_images(job.config, job.data)
     judge = classifier_of(job)
-    inputs = join(job.config.unet.input, chosen(job, "projection_train").images, attacked_of(job, "attack_train"))
+    inputs = unet_inputs(job, "projection_train", "attack_train")
     training = UNetTraining(
         job.config.unet, inputs, train.images, train.labels, judge, job.seed, job.device
     )
@@ -151,7 +159,7 @@ def unet(job: Job) -> None:
         measure: Callable[[], Row] = no_measurement
     else:
         held = job.data.validation
-        held_inputs = join(job.config.unet.input, chosen(job, "projection").images, attacked_of(job, "attack"))
+        held_inputs = unet_inputs(job, "projection", "attack")
         originals = judge.predict(held.images)
 
         def measure() -> Row:
@@ -197,7 +205,7 @@ def score_unet(job: Job) -> None:
     (artifact,) = job.artifacts["unet"]
     network = read_unet(artifact.folder, job.config, job.data).to(job.device)
     attacked = attacked_of(job, "attack")
-    denoised = in_batches(network, join(network.input, generated.images, attacked), job.device)
+    denoised = in_batches(network, unet_inputs(job, "projection", "attack"), job.device)
     labels = judge.predict(denoised)
     undefended, originals, noisy = _undefended(judge, held, attacked)
     rows = (held.images, attacked, generated.images, denoised)
@@ -217,86 +225,6 @@ def score_unet(job: Job) -> None:
 def cost(config: ExperimentConfig) -> int:
     """Generator gradient evaluations per image."""
     return config.projector.restarts * config.projector.steps
-
-
-def unet_images(config: ExperimentConfig, data: Development) -> DataSplit:
-    """The training images that the U-Net learns from: all, or `unet.images` of them, each class in its proportion."""
-    count = config.unet.images
-    return data.train if count is None or count >= len(data.train) else data.train.sample(count, seed=0)
-
-
-def classifier_of(job: Job) -> Classifier:
-    """The classifier, frozen, on the job's device."""
-    (artifact,) = job.artifacts["classifier"]
-    return read_classifier(artifact.folder, job.config, job.data).to(job.device)
-
-
-def read_classifier(folder: Path, config: ExperimentConfig, data: Development) -> Classifier:
-    """The classifier from its artifact, frozen."""
-    network = Classifier(config.classifier.architecture, data.image_shape, data.classes)
-    load_weights(network, folder / "classifier.safetensors")
-    freeze(network)
-    return network.to(memory_format=torch.channels_last)  # a tenth to a quarter faster on a CPU
-
-
-def gan_of(job: Job) -> tuple[Generator, Discriminator, Encoder | None]:
-    """Generator, discriminator and, where one was trained, encoder, frozen, on the job's device."""
-    (artifact,) = job.artifacts["gan"]
-    return read_gan(artifact.folder, job.device)
-
-
-def read_gan(folder: Path, device: torch.device) -> tuple[Generator, Discriminator, Encoder | None]:
-    """Generator, discriminator and, where there is one, encoder from a folder with `gan.json`, frozen."""
-    facts = read_json(folder / "gan.json")
-    generator = Generator(facts["latent_dim"], facts["width"], tuple(facts["image_shape"]))
-    discriminator = Discriminator(facts["discriminator_width"], tuple(facts["image_shape"]))
-    load_weights(generator, folder / "generator.safetensors")
-    load_weights(discriminator, folder / "discriminator.safetensors")
-    freeze(generator)
-    freeze(discriminator)
-    encoder = None
-    if facts["encoder_width"]:
-        encoder = Encoder(facts["latent_dim"], facts["encoder_width"], tuple(facts["image_shape"]))
-        load_weights(encoder, folder / "encoder.safetensors")
-        freeze(encoder).to(device)
-    return generator.to(device), discriminator.to(device), encoder
-
-
-def read_unet(folder: Path, config: ExperimentConfig, data: Development) -> UNet:
-    """The U-Net from its artifact, frozen."""
-    network = UNet(data.image_shape[0], config.unet.width, config.unet.depth, config.unet.input)
-    load_weights(network, folder / "unet.safetensors")
-    freeze(network)
-    return network
-
-
-def attacked_of(job: Job, stage: str) -> Tensor:
-    """The images (N, C, H, W) that an attack stage made."""
-    (artifact,) = job.artifacts[stage]
-    return load_file(artifact.folder / "attacked.safetensors")["images"]
-
-
-def traces_of(job: Job, stage: str) -> Iterator[ProjectionTrace]:
-    """The trace of a projection stage, part by part: one part is in memory at a time, and of it what is read."""
-    render = projector_of(job).render
-    for artifact in job.artifacts[stage]:
-        yield read_trace(artifact.folder, render)
-
-
-def chosen(job: Job, stage: str) -> Projection:
-    """What the configured restarts and steps give, read from the trace."""
-    wanted = job.config.projector.restarts, job.config.projector.steps
-    return Projection.concatenate([trace.select(*wanted) for trace in traces_of(job, stage)])
-
-
-def projector_of(job: Job) -> Projector:
-    """The projector with the largest restarts and steps of the search."""
-    generator, discriminator, encoder = gan_of(job)
-    bounds = {"restarts": max(job.bounds.restarts), "steps": max(job.bounds.steps)}
-    config = job.config.projector.model_copy(update=bounds)
-    return Projector(
-        generator, config, discriminator=discriminator, encoder=encoder, seed=job.seed, device=job.device
-    )
 
 
 def _attack(job: Job, split: DataSplit) -> None:

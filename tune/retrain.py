@@ -14,11 +14,11 @@ import numpy as np
 from components.data import DataSplit
 from components.defense import Defense
 from components.projector import Projector
-from tune.builders import read_classifier, read_gan, read_unet
 from tune.choice import median_seed
 from tune.config import ExperimentConfig
 from tune.evaluate import evaluate
 from tune.job import Progress
+from tune.readback import read_classifier, read_gan, read_unet
 from tune.scratch import scratch
 from tune.stages import FINAL_PATH
 from tune.storage import Storage

@@ -44,10 +44,15 @@ def described(name: str) -> str:
     )
 
 
+def pair_files(name: str) -> list[Path]:
+    """The files of generator, discriminator and, where one was trained, encoder."""
+    folder = shipped_folder(name)
+    return [folder / file for file in (*_FILES, _ENCODER) if (folder / file).is_file()]
+
+
 def shipped_identity(name: str) -> str:
     """A hash of its files: what stands for data and seed in the signature of what is made from it."""
     digest = hashlib.sha256()
-    folder = shipped_folder(name)
-    for file in (*_FILES, _ENCODER) if (folder / _ENCODER).is_file() else _FILES:
-        digest.update((folder / file).read_bytes())
+    for path in pair_files(name):
+        digest.update(path.read_bytes())
     return f"{name}:{digest.hexdigest()}"

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from components.defense import Defense, DefenseError, in_batches, load_weights
 from components.files import read_json, sha256_file, write_json
 from components.gan import Discriminator
-from components.unet import Input, join
+from components.unet import LEADERS, Input, join
 from tests.tiny_networks import defense_of
 
 SHAPES = [((1, 8, 8), 4), ((1, 28, 28), 10), ((3, 12, 10), 7)]
@@ -93,6 +93,19 @@ def test_a_unet_may_read_the_attacked_image(tmp_path: Path, reads: Input) -> Non
     seen = defense.inspect(images)
     torch.testing.assert_close(seen.images, defense.unet(join(reads, seen.generated, images)))
     torch.testing.assert_close(seen.images, defense.purify(images))
+    defense.save(tmp_path / "saved")
+    assert torch.equal(Defense.load(tmp_path / "saved").purify(images), defense.purify(images))
+
+
+def test_a_unet_may_read_what_led_before(tmp_path: Path) -> None:
+    defense, images = defense_of(reads="leaders", restarts=8, init="random"), images_of(5, (1, 8, 8))
+    config, seen = defense.projector.config, defense.inspect(images)
+    trace = defense.projector.trace(images)
+    leaders = trace.leaders(config.restarts, config.steps, LEADERS).flatten(1, 2)
+    torch.testing.assert_close(leaders[:, :1], seen.generated)
+    torch.testing.assert_close(seen.images, defense.unet(leaders))
+    torch.testing.assert_close(seen.images, defense.purify(images))
+    assert not torch.equal(seen.images, defense.denoise(seen.generated, images))  # x_g in their place
     defense.save(tmp_path / "saved")
     assert torch.equal(Defense.load(tmp_path / "saved").purify(images), defense.purify(images))
 

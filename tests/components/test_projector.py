@@ -186,6 +186,20 @@ def test_only_restarts_that_lead_are_kept() -> None:
     assert len(trace.latents) < 7 * 50 / 4  # log(50) + 0.6 = 4.5 of 50 are expected
 
 
+@pytest.mark.parametrize("restarts", [1, 3, 6])
+def test_leaders_are_the_winners_of_ever_fewer_restarts(restarts: int) -> None:
+    trace = projector_of(restarts=6).trace(IMAGES)
+    leaders = trace.leaders(restarts, 4, 3)
+    winners = torch.stack([trace.select(r, 4).images for r in range(restarts, 0, -1)], 1)
+    for of_image, led in zip(winners, leaders, strict=True):
+        wanted = [of_image[0]]
+        for image in of_image[1:]:
+            if not torch.equal(image, wanted[-1]):
+                wanted.append(image)
+        wanted = [*wanted, wanted[-1], wanted[-1]][:3]  # the first restart again, where there are no more
+        torch.testing.assert_close(led, torch.stack(wanted))
+
+
 def test_no_images_are_no_trouble() -> None:
     for init in ("random", "bank"):
         projection = projector_of(init=init).project(IMAGES[:0])

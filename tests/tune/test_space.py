@@ -97,6 +97,7 @@ def test_what_the_packaged_spaces_promise() -> None:
     targets = {name: load_space(name).fixed["search.target"] for name in PACKAGED}
     assert targets == {
         "ablation": "defense",
+        "ablation_encoder": "defense",
         "gan": "gan",
         "mnist": "defense",
         "projector": "projection",

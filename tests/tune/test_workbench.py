@@ -66,6 +66,17 @@ def test_what_differs_alone_is_built(tmp_path: Path, tiny_dataset: Dataset, buil
     assert {name for name, work in other.work.items() if work.built} == {"unet", "score_unet"}
 
 
+@pytest.mark.parametrize(("reads", "images"), [("leaders", 3), ("both", 2), ("attacked", 1)])
+def test_a_unet_reads_what_it_was_told_to(
+    tmp_path: Path, tiny_dataset: Dataset, built: Built, reads: str, images: int
+) -> None:
+    other = bench_on(tmp_path, tiny_dataset).get(tiny_config(unet__input=reads), PATH)
+    assert {name for name, work in other.work.items() if work.built} == {"unet", "score_unet"}
+    weights = load_file(tmp_path / "store/unet" / other.signatures["unet"] / "unet.safetensors")
+    assert weights["down.0.0.weight"].shape[1] == images
+    assert scores(other)["psd_gan"] == scores(built)["psd_gan"]
+
+
 def test_another_seed_is_another_artifact(tmp_path: Path, tiny_dataset: Dataset, built: Built) -> None:
     other = bench_on(tmp_path, tiny_dataset, seed=1).signatures(tiny_config(), PATH)
     assert not set(other.values()) & set(built.signatures.values())

@@ -46,7 +46,11 @@ def circumstances(experiment: Experiment) -> str:
     return f"Gray-box {attack(experiment)}. {switched_on(experiment)}".rstrip()
 
 
-_READ = {"both": "x_g and the attacked image", "attacked": "the attacked image alone, and no x_g"}
+_READ = {
+    "leaders": "x_g and the reconstructions that led before it",
+    "both": "x_g and the attacked image",
+    "attacked": "the attacked image alone, and no x_g",
+}
 
 
 def head(experiment: Experiment, test: Test) -> list[Block]:
