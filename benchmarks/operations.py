@@ -15,7 +15,8 @@ from components.projector import Projector, ProjectorConfig
 
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHUNKS = (64, 128, 256)
-LATENTS = 1024
+RESTARTS, STEPS = 10, 40
+CHUNKS_TIMED = 4
 
 
 def operations_table(generator: Any) -> list[dict[str, Any]]:
@@ -79,11 +80,11 @@ def _matrix_rates(dtype: torch.dtype) -> dict[str, float]:
 def _evaluations_per_second(generator: Any, precision: str, chunk: int) -> float:
     """Of the whole projector: forward, distance, backward and step."""
     settings: dict[str, Any] = {"distance": "l2", "init": "random", "optimizer": "sgd", "learning_rate": 10.0}
-    config = ProjectorConfig(restarts=1, steps=4, chunk=chunk, precision=precision, **settings)
+    config = ProjectorConfig(restarts=RESTARTS, steps=STEPS, chunk=chunk, precision=precision, **settings)
     projector = Projector(generator, config)
-    images = torch.rand(LATENTS, *generator.image_shape)
-    # the last step has no backward: four steps are four evaluations and a forward, which is left out of the count
-    return LATENTS * 4 / _shortest(lambda: projector.project(images))
+    images = torch.rand(CHUNKS_TIMED * (chunk // RESTARTS), *generator.image_shape)
+    # after the last step comes a forward, which is left out of the count
+    return len(images) * RESTARTS * STEPS / _shortest(lambda: projector.project(images), 2.0)
 
 
 def _shortest(run: Callable[[], Any], seconds: float = 1.0) -> float:
