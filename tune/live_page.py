@@ -218,7 +218,7 @@ def _trial_left(trial: TrialView, now: float) -> str:
 def _stages(view: Snapshot) -> list[RenderableType]:
     if not view.stages:
         return []
-    text = Text("built + reused: ", style="dim", no_wrap=True, overflow="ellipsis")
+    text = Text("built + reused: ", style="dim")
     parts = [f"{stage} {built} + {reused}" for stage, (built, reused) in view.stages.items()]
     return [Text(""), text.append(" · ".join(parts))]
 
