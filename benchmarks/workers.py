@@ -20,7 +20,7 @@ TRIALS = 8
 SETTINGS = f"""
 search.trials: {TRIALS}
 search.early_stopping: false
-unet.epochs: 4
+unet.epochs: 24
 """
 
 
@@ -49,7 +49,7 @@ def search(workers: int) -> tuple[float, float]:
 
 def main(numbers: list[int]) -> None:
     """Prints the table."""
-    print(f"{os.cpu_count()} cores, {TRIALS} trials of smoke with four epochs\n")
+    print(f"{os.cpu_count()} cores, {TRIALS} trials of smoke with 24 epochs\n")
     print("| workers | until all trials ended | trials per minute | with retraining and report |\n|---|---|---|---|")
     for workers in numbers:
         trials, whole = search(workers)

@@ -51,10 +51,14 @@ class Raylets:
         self.workers: list[int] = found["workers"]
 
     def kill(self, pid: int) -> None:
-        """SIGKILL to the raylet of process `pid`, as when its machine is gone; Ray's workers end with their raylet."""
+        """SIGKILL to the raylet of process `pid` and to all that it started, as when its machine is gone.
+
+        Workers end with their raylet by themselves, but not where something else than process 1 adopts them.
+        """
         while pid not in self.workers:
             pid = parent(pid)
-        os.kill(pid, signal.SIGKILL)
+        for gone in (pid, *children(pid)):
+            os.kill(gone, signal.SIGKILL)
 
     def shutdown(self) -> None:
         """Ends them all."""
@@ -95,6 +99,20 @@ def parent(pid: int) -> int:
     if pid < 2 or not status.exists():
         raise ProcessLookupError(pid)
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("PPid"))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` started."""
+    listed = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for threads in listed for child in threads.read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended may stay listed until its parent asks."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def holder(file: Path) -> int | None:

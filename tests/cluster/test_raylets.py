@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.raylets import Raylets, holder, raylets
+from tests.cluster.raylets import Raylets, alive, holder, raylets
 from tests.tune.tiny_search import outcomes, run, searching, words, write_space
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -46,10 +46,10 @@ def test_a_node_lost_in_a_shared_stage(tmp_path: Path, nodes: Raylets) -> None:
         save = search.until(lambda: saved(store), 200)
         builder = holder(store / ".leases" / f"{save.parent.name}.lock")
         assert builder is not None
-        before = save.read_bytes()
         nodes.kill(builder)
+        search.until(lambda: not alive(builder), 60)  # it may save once more before it notices
+        before = save.read_bytes()
         search.until(lambda: save.exists() and save.read_bytes() != before, 60)
-        assert holder(store / ".leases" / f"{save.parent.name}.lock") != builder
         assert search.wait(400) == 0, search.output
         output = search.output
     ended = outcomes(home)
