@@ -20,6 +20,7 @@ from rich.table import Table
 from components.defense import Defense
 from components.files import write_atomic
 from components.pretrained import shipped_defense, shipped_names
+from components.processor import keep_memory
 from tune.pictures import Picture, batch_of, find_pictures, png_of
 from tune.scratch import scratch
 from tune.storage import Storage
@@ -74,6 +75,7 @@ def purify(folder: str, *images: str, out: Annotated[str, "DIR"]) -> int:
     pictures = find_pictures(images, (channels, height, width))
     target = Path(out).expanduser()
     _check_target(target, pictures, images)
+    keep_memory()
     rows: list[Row] = []
     with _progress(len(pictures)) as advance:
         for start in range(0, len(pictures), BATCH):
