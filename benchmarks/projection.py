@@ -119,12 +119,15 @@ def speed(bench: Bench, paper: Paper, threads: int) -> None:
     images = bench.attacked[:PART]
     short = {**PUBLISHED, "steps": PART_STEPS}
     single, half = bench.projector(**short), bench.projector(**short, precision="bfloat16")
+    compiled = bench.projector(**short, precision="bfloat16", compile=True)
     work = {
         "restarts in sequence, as ports do": lambda: in_sequence(bench.generator, images, starts, PART_STEPS),
         "one plain batch": lambda: in_one_batch(bench.generator, images, starts, PART_STEPS),
         "ours, float32": lambda: single.project(images),
         "ours, bfloat16": lambda: half.project(images),
+        "ours, bfloat16, compiled": lambda: compiled.project(images),
     }
+    compiled.project(images)  # compiles
     bench.generator.requires_grad_(True)  # as after training, or from a plain load; ours freezes a copy
     for count in sorted({1, threads}, reverse=True):
         torch.set_num_threads(count)

@@ -58,6 +58,7 @@ class ProjectorConfig(Config):
     race_from: int | None = Field(default=None, ge=1)  # first step at which restarts are dropped; null = never
     race_factor: float = Field(default=1.5, ge=1)  # dropped: an error above this many times the best one before it
     stop_error: float | None = Field(default=None, ge=0)  # a restart with at most this error stays there; null = none
+    compile: bool = False  # the generator by torch.compile; slower on processors, see benchmarks/projection.py
     chunk: int | None = Field(default=None, ge=1)  # latents evaluated at once; none = what suits the device
 
     @model_validator(mode="after")
@@ -113,6 +114,8 @@ class Projector:
         self.device = torch.device(device)
         self._folded = generator.folded().to(self.device, _DTYPES[self.config.precision])
         self._weight_dtype = next(self._folded.parameters()).dtype
+        if self.config.compile:
+            self._folded.compile()
         self._distance = DISTANCES[self.config.distance]
         self._descent = _DESCENTS[self.config.optimizer](self.config)
         self._race = Race(self.config.race_from, self.config.race_factor, self.config.stop_error)
@@ -211,7 +214,8 @@ class Projector:
             self._starts.bank(images[:0].to(self.device))  # once, before threads ask for it
         parts = []
         starts = range(0, max(1, len(images)), size)  # no images give a trace of none
-        for part in in_threads(traced, starts) if self.device.type == "cpu" else map(traced, starts):
+        beside = self.device.type == "cpu" and not self.config.compile  # what compiles may not do so in two threads
+        for part in in_threads(traced, starts) if beside else map(traced, starts):
             parts.append(part)
             if progress:
                 progress(min(len(parts) * size, len(images)))

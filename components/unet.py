@@ -25,8 +25,7 @@ class UNetConfig(Config):
 
     width: int = Field(default=16, ge=1, le=1024)  # channels at full size; doubled at each halving
     depth: int = Field(default=2, ge=1, le=8)  # halvings of the contracting path
-    # x_g alone, as published; leaders: with the bests of the restarts before it; both: with the attacked image
-    input: Input = "generated"  # attacked: no x_g at all
+    input: Input = "generated"  # x_g, as published; leaders: and the bests before it; both: and x; attacked: x alone
     images: int | None = Field(default=None, ge=2)  # training images that are projected for it; null = all
     epochs: int = Field(default=8, ge=1)  # passes over the projected training images
     batch_size: int = Field(default=64, ge=2)  # images per step

@@ -109,8 +109,8 @@ def _section(name: str) -> Callable[[ExperimentConfig, Bounds], Mapping[str, Any
 
 
 def _unbounded(config: ExperimentConfig) -> dict[str, Any]:
-    """Without R and L; chunk size changes speed, not results."""
-    return config.projector.model_dump(exclude={"restarts", "steps", "chunk"})
+    """Without R and L; chunk size and compilation change speed, not results."""
+    return config.projector.model_dump(exclude={"restarts", "steps", "chunk", "compile"})
 
 
 def _projector(config: ExperimentConfig, bounds: Bounds) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """The projector: one trace holds every smaller projection, and each image is projected as if it were alone."""
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -184,6 +185,12 @@ def test_only_restarts_that_lead_are_kept() -> None:
     assert bool(trace.leads[..., 0].all())
     assert int(trace.leads.sum()) == len(trace.latents) == len(trace.errors)
     assert len(trace.latents) < 7 * 50 / 4  # log(50) + 0.6 = 4.5 of 50 are expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_it_finds_the_same() -> None:
+    assert_equal(projector_of(compile=True).project(IMAGES), projector_of().project(IMAGES))
 
 
 @pytest.mark.parametrize("restarts", [1, 3, 6])
