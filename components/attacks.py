@@ -18,7 +18,7 @@ class AttackConfig(Config):
 
     name: Literal["fgsm"] = "fgsm"  # the attack
     epsilon: float = Field(default=0.3, ge=0, le=1)  # radius of the L∞ ball, on images in [0, 1]
-    labels: Literal["true", "predicted"] = "true"  # whose loss is raised; true labels leak into the attack
+    labels: Literal["true", "predicted"] = "true"  # whose loss is raised; either way the label leaks into the attack
 
 
 def fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
@@ -51,7 +51,8 @@ def attack(
     It computes on the classifier's device and returns the attacked images on their own.
 
     With `labels: predicted` the attacker raises the loss of what the classifier itself says, as one who does not
-    know the truth must; then the attack cannot leak the true label (Kurakin et al. 2017, section 4).
+    know the truth must. It leaks the label that it starts from (Kurakin et al. 2017, section 4), which then is the true
+    one no more often than the classifier is right.
     """
     device = next(classifier.parameters()).device
     attacked = []

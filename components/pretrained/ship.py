@@ -77,7 +77,7 @@ def ship_defense(experiment: Path, name: str, home: Path = Path(__file__).parent
 def _card(report: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     return {
         # the command that was typed names folders of the machine that it was typed on
-        "made": {"commit": record["git"]["commit"], "seed": record["seed"], "how": "docs/results/mnist.md"},
+        "made": {"git": record.get("git"), "seed": record.get("seed"), "how": "docs/results/mnist.md"},
         "data": {key: record["data"][key] for key in ("name", "train", "fingerprint")},
         "attack": report["attack"],
         "best": report["best"],

@@ -71,7 +71,8 @@ def experiment(tmp_path: Path) -> Path:
     test = {"psd": {"mean": 0.9, "std": 0.0, "ci95": [0.8, 1.0], "seeds": [0.9]}}
     write_json(folder / "report.json", {"attack": {"name": "fgsm", "epsilon": 0.3}, "best": {}, "test": test})
     data = {"name": "tiny", "train": 40, "fingerprint": "f"}
-    write_json(folder / "record.json", {"data": data, "packages": {"torch": "2"}})
+    git = {"commit": "c0ffee", "dirty": False}
+    write_json(folder / "record.json", {"data": data, "packages": {"torch": "2"}, "git": git, "seed": 0})
     return folder
 
 

@@ -14,7 +14,10 @@ from tune.ranges import Choice, Interval
 from tune.space import SearchSpace, load_space, parse_space
 from tune.strict_yaml import read_mapping
 
-PACKAGED = ("ablation", "gan", "mnist", "projector", "published", "quickstart", "shipped_gan", "smoke", "unet")
+PACKAGED = (
+    *("ablation", "ablation_encoder", "gan", "mnist", "projector"),
+    *("published", "quickstart", "shipped_gan", "smoke", "unet"),
+)
 RANGE = "projector.restarts: {choice: [1, 2]}\n"
 
 

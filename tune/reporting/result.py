@@ -31,8 +31,9 @@ TARGETS = {
 }
 
 LABELS = {
-    "true": " It starts from the true label.",
-    "predicted": " It starts from the label that the classifier predicts: the true one cannot leak in.",
+    "true": " It starts from the true label, which a network that has learned this attack may read from the image.",
+    "predicted": " It starts from the label that the classifier predicts, mostly the true one, which a network that "
+    "has learned this attack may read from the image.",
 }
 
 
