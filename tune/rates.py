@@ -102,9 +102,12 @@ def seconds_of(stage: str, config: ExperimentConfig, bounds: Bounds, data: Devel
 
 def seconds_of_test(config: ExperimentConfig, images: int, rates: Rates) -> float:
     """Computing time of the look at the test images, of one seed: attacked, clean, and some at each strength."""
-    looks = 2 * images + len(EPSILONS) * curve_images(config.projector, images)
+    attacked = images + len(EPSILONS) * curve_images(config.projector, images)
     bounds = bounds_of_one(config)
-    return looks * (bounds.restarts[0] * bounds.steps[0] * rates.projection + FORWARD * rates.unet)
+    projected = bounds.restarts[0] * bounds.steps[0] * rates.projection
+    # each is classified behind the GAN and behind the U-Net; attacked ones also undefended, thresholded, as originals
+    defended = projected + FORWARD * (rates.unet + 2 * rates.classifier)
+    return (images + attacked) * defended + attacked * (1 + 3 * FORWARD) * rates.classifier
 
 
 def _training(training: Training, units: int, seconds: float) -> float:
