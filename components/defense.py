@@ -21,9 +21,9 @@ from components.config import explain
 from components.encoder import Encoder
 from components.files import read_json, sha256_file, write_atomic, write_json
 from components.gan import Discriminator, Generator
-from components.projector import Projection, Projector, ProjectorConfig
+from components.projector import Projector, ProjectorConfig
 from components.training import freeze
-from components.unet import LEADERS, UNet, join
+from components.unet import UNet, join, reconstructions
 
 FORMAT = 2  # of the saved folder; raised when an older reader would misread it
 
@@ -88,7 +88,7 @@ class Defense(nn.Module):
             ValueError: the images have another shape than those the defense was trained on, or leave [0, 1].
         """
         images = self._checked(images)
-        _, generated = self._projected(images)
+        generated, _ = self._projected(images)
         return self.denoise(generated, images)
 
     def denoise(self, generated: Tensor, images: Tensor) -> Tensor:
@@ -102,25 +102,24 @@ class Defense(nn.Module):
             ValueError: as `purify`.
         """
         images = self._checked(images)
-        projection, generated = self._projected(images)
+        generated, errors = self._projected(images)
+        nearest = generated[:, : images.shape[1]]
         denoised = self.denoise(generated, images)
         return Purification(
-            projection.images,
+            nearest,
             denoised,
-            self.classifier.predict(projection.images),
+            self.classifier.predict(nearest),
             self.classifier.predict(denoised),
-            in_batches(self.discriminator, projection.images, self.projector.device),
-            projection.errors,
+            in_batches(self.discriminator, nearest, self.projector.device),
+            errors,
         )
 
-    def _projected(self, images: Tensor) -> tuple[Projection, Tensor]:
-        """The projection, and what of it the U-Net reads."""
+    def _projected(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The reconstructions that the U-Net may read, x_g first, (N, K·C, H, W), and the errors of x_g, (N,)."""
         wanted = self.projector.config.restarts, self.projector.config.steps
         trace = self.projector.trace(images, wanted[1:])
-        projection = trace.select(*wanted).to(images.device)
-        if self.unet.input != "leaders":
-            return projection, projection.images
-        return projection, trace.leaders(*wanted, LEADERS).flatten(1, 2).to(images.device)
+        generated = trace.leaders(*wanted, reconstructions(self.unet.input)).flatten(1, 2)
+        return generated.to(images.device), trace.errors[trace.winners(*wanted)].to(images.device)
 
     def _checked(self, images: Tensor) -> Tensor:
         """The images in the networks' own precision."""

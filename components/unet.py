@@ -94,6 +94,11 @@ class UNet(nn.Module):
         return (images[:, : self.channels] + correction).clamp(0, 1)
 
 
+def reconstructions(input: Input) -> int:
+    """How many reconstructions of an image a U-Net reads, x_g first."""
+    return LEADERS if input == "leaders" else 1
+
+
 def join(input: Input, generated: Tensor, images: Tensor) -> Tensor:
     """What a U-Net reads of x_g and the image that was projected.
 

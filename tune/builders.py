@@ -20,7 +20,7 @@ from components.gan import GanConfig, GanTraining, Generator
 from components.metrics import agreement, frechet_distance, threshold
 from components.pretrained import pair_files, shipped_identity
 from components.projector import Projector, ProjectorConfig
-from components.unet import UNetTraining
+from components.unet import UNetTraining, join
 from tune.config import ExperimentConfig
 from tune.job import Job, Progress, Row, no_measurement, to_cpu
 from tune.readback import (
@@ -28,11 +28,11 @@ from tune.readback import (
     chosen,
     classifier_of,
     gan_of,
+    generated_of,
     projector_of,
     read_unet,
     traces_of,
     unet_images,
-    unet_inputs,
 )
 from tune.traces import read_trace, write_trace
 
@@ -151,7 +151,7 @@ def unet(job: Job) -> None:
     """Trains the U-Net on the projections that the chosen R and L give."""
     train = unet_images(job.config, job.data)
     judge = classifier_of(job)
-    inputs = unet_inputs(job, "projection_train", "attack_train")
+    inputs = join(job.config.unet.input, generated_of(job, "projection_train"), attacked_of(job, "attack_train"))
     training = UNetTraining(
         job.config.unet, inputs, train.images, train.labels, judge, job.seed, job.device
     )
@@ -159,7 +159,7 @@ def unet(job: Job) -> None:
         measure: Callable[[], Row] = no_measurement
     else:
         held = job.data.validation
-        held_inputs = unet_inputs(job, "projection", "attack")
+        held_inputs = join(job.config.unet.input, generated_of(job, "projection"), attacked_of(job, "attack"))
         originals = judge.predict(held.images)
 
         def measure() -> Row:
@@ -201,19 +201,20 @@ def score_projection(job: Job) -> None:
 def score_unet(job: Job) -> None:
     """Judges the whole defense on the validation images."""
     held, judge = job.data.split("validation"), classifier_of(job)
-    generated = chosen(job, "projection")
+    generated = generated_of(job, "projection")
+    nearest = generated[:, : held.images.shape[1]]
     (artifact,) = job.artifacts["unet"]
     network = read_unet(artifact.folder, job.config, job.data).to(job.device)
     attacked = attacked_of(job, "attack")
-    denoised = in_batches(network, unet_inputs(job, "projection", "attack"), job.device)
+    denoised = in_batches(network, join(network.input, generated, attacked), job.device)
     labels = judge.predict(denoised)
     undefended, originals, noisy = _undefended(judge, held, attacked)
-    rows = (held.images, attacked, generated.images, denoised)
+    rows = (held.images, attacked, nearest, denoised)
     examples = torch.stack([(images[:EXAMPLES] * 255).round().byte() for images in rows])
     save_file({"examples": examples}, job.draft.folder / "examples.safetensors")
     job.draft.metrics.update(
         **undefended,
-        psd_gan=agreement(judge.predict(generated.images), held.labels),
+        psd_gan=agreement(judge.predict(nearest), held.labels),
         psd=agreement(labels, held.labels),
         pco=agreement(labels, originals),
         attacked_label=agreement(labels, noisy),

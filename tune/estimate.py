@@ -23,8 +23,9 @@ from tune.config import ExperimentConfig
 from tune.job import Bounds, Development, bounds_of_one
 from tune.ledger import Ledger
 from tune.mounts import existing
+from tune.readback import training_images
 from tune.space import SearchSpace
-from tune.stages import FINAL_PATH, PATHS, STAGES, signatures_of, training_images
+from tune.stages import FINAL_PATH, PATHS, STAGES, signatures_of
 from tune.storage import Storage
 from tune.store import Store
 from tune.study import LedgerStudy

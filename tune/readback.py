@@ -17,16 +17,21 @@ from components.files import read_json
 from components.gan import Discriminator, Generator
 from components.projector import Projection, ProjectionTrace, Projector
 from components.training import freeze
-from components.unet import LEADERS, UNet, join
+from components.unet import UNet, reconstructions
 from tune.config import ExperimentConfig
 from tune.job import Development, Job
 from tune.traces import read_trace
 
 
+def training_images(config: ExperimentConfig, data: Development) -> int:
+    """How many training images are attacked and projected, for the U-Net to learn from."""
+    return min(config.unet.images or len(data.train), len(data.train))
+
+
 def unet_images(config: ExperimentConfig, data: Development) -> DataSplit:
     """The training images that the U-Net learns from: all, or `unet.images` of them, each class in its proportion."""
-    count = config.unet.images
-    return data.train if count is None or count >= len(data.train) else data.train.sample(count, seed=0)
+    count = training_images(config, data)
+    return data.train if count == len(data.train) else data.train.sample(count, seed=0)
 
 
 def classifier_of(job: Job) -> Classifier:
@@ -93,15 +98,11 @@ def chosen(job: Job, stage: str) -> Projection:
     return Projection.concatenate([trace.select(*wanted) for trace in traces_of(job, stage)])
 
 
-def unet_inputs(job: Job, projection: str, attack: str) -> Tensor:
-    """What the U-Net reads of the images that a stage projected and another attacked: (N, K·C, H, W)."""
-    options, wanted = job.config.unet, (job.config.projector.restarts, job.config.projector.steps)
-    traces = traces_of(job, projection)
-    if options.input == "leaders":
-        generated = torch.cat([trace.leaders(*wanted, LEADERS).flatten(1, 2) for trace in traces])
-    else:
-        generated = torch.cat([trace.select(*wanted).images for trace in traces])
-    return join(options.input, generated, attacked_of(job, attack))
+def generated_of(job: Job, stage: str) -> Tensor:
+    """The reconstructions that the U-Net may read, x_g first, from a stage's trace: (N, K·C, H, W)."""
+    wanted = job.config.projector.restarts, job.config.projector.steps
+    count = reconstructions(job.config.unet.input)
+    return torch.cat([trace.leaders(*wanted, count).flatten(1, 2) for trace in traces_of(job, stage)])
 
 
 def projector_of(job: Job) -> Projector:

@@ -20,6 +20,7 @@ from typing import Any
 from tune import builders
 from tune.config import ExperimentConfig, Target
 from tune.job import Bounds, Development, Job
+from tune.readback import training_images
 
 PART = 500  # images per part of a projection: the most that a killed worker loses
 
@@ -140,11 +141,6 @@ def _unet(config: ExperimentConfig, bounds: Bounds) -> Mapping[str, Any]:
 
 def _validation(config: ExperimentConfig, data: Development) -> int:
     return len(data.split("validation"))
-
-
-def training_images(config: ExperimentConfig, data: Development) -> int:
-    """How many training images are attacked and projected, for the U-Net to learn from."""
-    return min(config.unet.images or len(data.train), len(data.train))
 
 
 _ALL = (
