@@ -20,8 +20,8 @@ _MIB = 1 << 20
 def keep_memory() -> bool:
     """Lets this process keep the memory that tensors leave, up to 512 MiB of it, for the next ones.
 
-    GNU's allocator returns it to the system and asks again, and the system clears every page that it gives: a third
-    of the time of a projection or a training whose maps are some MB large (`benchmarks/projection.py`).
+    GNU's allocator returns it to the system and asks again, and the system clears every page that it gives: up to
+    a quarter of the time of a projection or a training whose maps are some MB large.
 
     Returns:
         Whether there was something to set; elsewhere than under GNU's C library there is not.
