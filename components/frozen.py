@@ -53,7 +53,7 @@ class FrozenGenerator(nn.Module):
         (first, first_bias), (second, second_bias), (third, third_bias) = layers
         blocks, cells = _blocks_of(second), _cells_of(third)
         # the first layer in the order of channels_last, so that its maps need no copy
-        order = torch.arange(len(dense[1])).view(self.base).permute(1, 2, 0).flatten()
+        order = torch.arange(len(dense[1]), device=dense[1].device).view(self.base).permute(1, 2, 0).flatten()
         tensors = {
             "dense": dense[0][order],
             "dense_bias": dense[1][order],
@@ -118,7 +118,7 @@ def _masked(gradient: Tensor, rectified: Tensor) -> Tensor:
 
 def _blocks_of(weight: Tensor) -> Tensor:
     """Transposed convolution (before, after, 4, 4) → convolution (2·2·after, before, 2, 2) to blocks of pixels."""
-    rows = torch.tensor([[2 + a - 2 * u for u in (0, 1)] for a in (0, 1)])
+    rows = torch.tensor([[2 + a - 2 * u for u in (0, 1)] for a in (0, 1)], device=weight.device)
     picked: Tensor = weight[:, :, rows[:, None, :, None], rows[None, :, None, :]]  # before, after, a, b, u, v
     return picked.permute(2, 3, 1, 0, 4, 5).flatten(0, 2)
 
@@ -129,7 +129,8 @@ def _cells_of(weight: Tensor) -> Tensor:
     Cell i is output rows 4i − 3 … 4i; row t of it follows from row a of block i − 1 + u by the kernel's row
     4(1 − u) + t − 2a, where there is one.
     """
-    rows = torch.tensor([[[4 * (1 - u) + t - 2 * a for u in (0, 1)] for a in (0, 1)] for t in range(4)])
+    offsets = [[[4 * (1 - u) + t - 2 * a for u in (0, 1)] for a in (0, 1)] for t in range(4)]
+    rows = torch.tensor(offsets, device=weight.device)
     there = (rows >= 0) & (rows < 4)
     rows = rows.clamp(0, 3)
     picked: Tensor = weight[:, :, rows[:, None, :, None, :, None], rows[None, :, None, :, None, :]]

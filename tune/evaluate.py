@@ -13,7 +13,7 @@ from torch import Tensor
 
 from components.attacks import AttackConfig, attack
 from components.data import DataSplit
-from components.defense import Defense, Purification
+from components.defense import Defense, Purification, in_batches
 from components.metrics import agreement, threshold
 from components.projector import ProjectorConfig
 
@@ -113,8 +113,7 @@ def _pictures(
 ) -> dict[str, NDArray[Any]]:
     """Images for the figure, drawn by a fixed seed, and the mistakes that the classifier was surest of."""
     drawn = np.random.default_rng(DRAW).permutation(len(test))[:FIGURE_IMAGES]
-    with torch.no_grad():
-        logits = torch.cat([defense.classifier(part) for part in purified.images.split(250)])
+    logits = in_batches(defense.classifier, purified.images, defense.projector.device)
     confidence = logits.softmax(1).max(1).values.where(purified.label != test.labels, -1.0)
     wrong = int((purified.label != test.labels).sum())
     worst = confidence.argsort(descending=True)[: min(FIGURE_IMAGES, wrong)].numpy()
