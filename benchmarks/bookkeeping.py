@@ -21,18 +21,18 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from components.data import Dataset
-from components.raw import RawSplit
-from tune import driver
-from tune.cluster import connect
-from tune.ledger import Ledger, Outcome
-from tune.live import LiveView
-from tune.objectives import OBJECTIVES
-from tune.searcher import LedgerSearcher
-from tune.space import parse_space
-from tune.storage import Storage
-from tune.tracking import TrialBoard, write_experiment
-from tune.trial import Setting
+from components.datasets.dataset import Dataset
+from components.datasets.raw import RawSplit
+from tune.cluster.connection import connect
+from tune.execution import driver
+from tune.execution.trial import Setting
+from tune.metrics import OBJECTIVES
+from tune.monitor.tensorboard import TrialBoard, write_experiment
+from tune.monitor.terminal import LiveView
+from tune.optimizer.searcher import LedgerSearcher
+from tune.space.space import parse_space
+from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger, Outcome
 
 SPACE = """
 search.trials: {trials}
@@ -69,7 +69,7 @@ def measured(number: int, params: Mapping[str, Any]) -> dict[str, float]:
 
 
 def empty_trial(config: dict[str, Any], *, setting: Setting, arrays: Mapping[str, Any], board: Any) -> None:
-    """All that `tune.trial.run_trial` does beside building: report, record, TensorBoard."""
+    """All that `tune.execution.trial.run_trial` does beside building: report, record, TensorBoard."""
     number, params = int(config["trial"]), dict(config["params"])
     began = time.time()
     tune.report({"trial": number})

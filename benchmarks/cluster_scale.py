@@ -27,24 +27,24 @@ import ray
 import torch
 
 from benchmarks import bookkeeping
-from components.data import Dataset
-from components.raw import RawSplit
+from components.datasets.dataset import Dataset
+from components.datasets.raw import RawSplit
 from tests.tune.tiny_search import run, words, write_space
-from tune import driver
-from tune.board import Message, new_board
-from tune.cluster import connect
-from tune.job import Bounds, Development, Progress
-from tune.lease_actor import LeaseKeeper
-from tune.ledger import Ledger
-from tune.live import LiveView
-from tune.objectives import OBJECTIVES
-from tune.searcher import LedgerSearcher
-from tune.space import SearchSpace, load_space, parse_space
-from tune.stages import PATHS
-from tune.storage import Storage
-from tune.store import Store
-from tune.trial import Setting, arrays_of
-from tune.workbench import LONGEST_POLL, Workbench
+from tune.cluster.connection import connect
+from tune.cluster.lease_actor import LeaseKeeper
+from tune.execution import driver
+from tune.execution.trial import Setting, arrays_of
+from tune.metrics import OBJECTIVES
+from tune.monitor.progress import Message, new_board
+from tune.monitor.terminal import LiveView
+from tune.optimizer.searcher import LedgerSearcher
+from tune.pipeline.executor import LONGEST_POLL, Workbench
+from tune.pipeline.job import Bounds, Development, Progress
+from tune.pipeline.stages import PATHS
+from tune.space.space import SearchSpace, load_space, parse_space
+from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger
+from tune.storage.store import Store
 
 NODES = (1, 8, 64, 256)
 TRIALS_PER_GPU = 4  # what cluster.yaml's machines have cores for

@@ -19,14 +19,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from components.data import Dataset
-from components.raw import RawSplit
-from tune.config import ExperimentConfig
-from tune.estimate import Artifacts, count
-from tune.job import Bounds, Development, bounds_of, bounds_of_one
-from tune.rates import Rates, projector, seconds_of, seconds_of_test, trainings
-from tune.space import load_space
-from tune.storage import Storage
+from components.datasets.dataset import Dataset
+from components.datasets.raw import RawSplit
+from tune.execution.estimate import Artifacts, count
+from tune.execution.rates import Rates, projector, seconds_of, seconds_of_test, trainings
+from tune.pipeline.job import Bounds, Development, bounds_of, bounds_of_one
+from tune.space.config import ExperimentConfig
+from tune.space.space import load_space
+from tune.storage.folder import Storage
 
 ASSUMED = 3.0  # TFLOP/s: a tenth of the 30.3 in 32 bits that NVIDIA's data sheet gives for one L4
 CPU = torch.device("cpu")

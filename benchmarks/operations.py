@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from components.projector import Projector, ProjectorConfig
+from components.projector.projector import Projector, ProjectorConfig
 
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHUNKS = (64, 128, 256)

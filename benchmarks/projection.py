@@ -23,15 +23,15 @@ from printing import Paper, side_by_side
 from torch import Tensor, nn
 from trace_memory import memory_rows
 
-from components.attacks import fgsm
-from components.classifier import Classifier, ClassifierConfig, ClassifierTraining
-from components.data import load_dataset
+from components.attacks.fgsm import fgsm
+from components.classifiers.defense_gan import Classifier, ClassifierConfig, ClassifierTraining
+from components.datasets.dataset import load_dataset
 from components.metrics import agreement
 from components.pretrained import shipped_folder
 from components.processor import keep_memory
-from components.projector import Projection, Projector, ProjectorConfig
+from components.projector.projector import Projection, Projector, ProjectorConfig
 from components.training import freeze
-from tune.readback import read_gan
+from tune.pipeline.readback import read_gan
 
 EPSILON = 0.3
 PUBLISHED: dict[str, Any] = {

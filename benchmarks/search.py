@@ -20,15 +20,15 @@ import torch
 from bookkeeping import bookkeeping_rows
 from printing import Paper
 
-from components.data import Dataset, load_dataset
-from components.raw import RawSplit
-from tune.board import Teller
-from tune.job import Development
-from tune.ledger import Ledger, Outcome
-from tune.searcher import LedgerSearcher
-from tune.space import SearchSpace, parse_space
-from tune.storage import Storage
-from tune.trial import Setting, attempt
+from components.datasets.dataset import Dataset, load_dataset
+from components.datasets.raw import RawSplit
+from tune.execution.trial import Setting, attempt
+from tune.monitor.progress import Teller
+from tune.optimizer.searcher import LedgerSearcher
+from tune.pipeline.job import Development
+from tune.space.space import SearchSpace, parse_space
+from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger, Outcome
 
 # A GAN of its own, as a search has that is not handed one. The time of GAN : largest projection : one trial's U-Net is
 # about 28 : 14 : 1, as `benchmarks/gpu_hours.py` counts it for the space `published`, but minutes instead of hours.

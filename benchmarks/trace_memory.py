@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components.pretrained import shipped_folder
-from components.projector import ProjectionTrace, Projector, ProjectorConfig
-from tune.readback import read_gan
-from tune.stages import PART
+from components.projector.projector import ProjectionTrace, Projector, ProjectorConfig
+from tune.pipeline.readback import read_gan
+from tune.pipeline.stages import PART
 
 RESTARTS, STEPS, IMAGES = 20, 200, 60_000
 MEASURED = 60  # images of the part that is measured

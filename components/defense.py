@@ -16,14 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from components.classifier import Classifier
+from components.classifiers.defense_gan import Classifier
 from components.config import explain
-from components.encoder import Encoder
 from components.files import read_json, sha256_file, write_atomic, write_json
-from components.gan import Discriminator, Generator
-from components.projector import Projector, ProjectorConfig
+from components.gan.encoder import Encoder
+from components.gan.gan import Discriminator, Generator
+from components.projector.projector import Projector, ProjectorConfig
 from components.training import freeze
-from components.unet import UNet, join, reconstructions
+from components.unet.unet import UNet, join, reconstructions
 
 FORMAT = 2  # of the saved folder; raised when an older reader would misread it
 

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from scipy import stats
 
-from components.attacks import fgsm
-from components.data import load_dataset
+from components.attacks.fgsm import fgsm
+from components.datasets.dataset import load_dataset
 from components.defense import Defense
 
 

@@ -35,8 +35,8 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.text import Text
 
-from tune.runs import tensorboard_command
-from tune.storage import Storage
+from tune.monitor.runs import tensorboard_command
+from tune.storage.folder import Storage
 
 COLUMNS, LINES = 118, 26  # of the photographed terminal
 LARGEST = 200_000  # bytes of a picture

@@ -11,7 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 
-from components.data import Dataset
+from components.datasets.dataset import Dataset
 from tests.tiny import tiny_split, write_folder
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.idx import Bytes, to_idx
-from components.raw import RawSplit
+from components.datasets.idx import Bytes, to_idx
+from components.datasets.raw import RawSplit
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 T10K_IMAGES, T10K_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"

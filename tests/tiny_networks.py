@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from components.classifier import Classifier
+from components.classifiers.defense_gan import Classifier
 from components.defense import Defense
-from components.encoder import Encoder
-from components.gan import Discriminator, Generator
-from components.projector import Projector, ProjectorConfig
+from components.gan.encoder import Encoder
+from components.gan.gan import Discriminator, Generator
+from components.projector.projector import Projector, ProjectorConfig
 from components.training import drawn_from
-from components.unet import Input, UNet
+from components.unet.unet import Input, UNet
 
 
 def generator_of(shape: Sequence[int] = (1, 8, 8), latent_dim: int = 5, seed: int = 0) -> Generator:

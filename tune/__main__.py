@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Annotated
 
-from tune import cli
+from tune.commands import command_line
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 _REFUSALS = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -31,7 +31,7 @@ def report(folder: Annotated[str, "FOLDER"]) -> int:
     Examples:
         python -m tune report results/quickstart
     """
-    from tune.report import write_report
+    from tune.report.writer import write_report
 
     print(write_report(folder))
     return 0
@@ -47,7 +47,7 @@ def compare(*folders: Annotated[str, "FOLDER"], out: Annotated[str | None, "DIR"
     Examples:
         python -m tune compare results/quickstart results/mnist --out comparison
     """
-    from tune.compare import compare as compared
+    from tune.report.comparison import compare as compared
 
     print(compared(folders, out))
     return 0
@@ -55,12 +55,12 @@ def compare(*folders: Annotated[str, "FOLDER"], out: Annotated[str | None, "DIR"
 
 def purify() -> int:
     """Purifies image files with a saved defense, and tabulates their labels before and after."""
-    raise NotImplementedError  # `tune.purify` takes its place when it is called
+    raise NotImplementedError  # `tune.commands.purify` takes its place when it is called
 
 
 def store() -> int:
     """Lists what searches built and share, with its users; with --prune removes what no experiment uses."""
-    raise NotImplementedError  # `tune.store_command` takes its place when it is called
+    raise NotImplementedError  # `tune.commands.store` takes its place when it is called
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -70,7 +70,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "purify": purify,
     "store": store,
 }
-_ELSEWHERE = {"purify": "tune.purify", "store": "tune.store_command"}
+_ELSEWHERE = {"purify": "tune.commands.purify", "store": "tune.commands.store"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.argv[1:] = words[1:]  # the search notes how it was called, and says how to resume
         return search()
     try:
-        return cli.run(_commands(words), words, "python -m tune")
+        return command_line.run(_commands(words), words, "python -m tune")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -30,28 +30,28 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "100000")  # Tune's own state 
 import ray
 
 from components.pretrained import described
-from tune import cli
-from tune.choice import NoChoiceError, choose, rule
-from tune.cluster import alone, expected
-from tune.driver import run_seeds, run_trials
-from tune.dry_run import describe
-from tune.job import Development
-from tune.ledger import Ledger, Outcome
-from tune.live import LiveView
-from tune.lock import LockedError
-from tune.objectives import OBJECTIVES
-from tune.preflight import Plan, Refused, prepare
-from tune.record import reproducibility
-from tune.report import write_report
-from tune.resources import Request, Resources
-from tune.retrain import save_median
-from tune.runs import where_to_watch
-from tune.searcher import LedgerSearcher, WarmStart, export_study
-from tune.space import SpaceError, parse_settings
-from tune.storage import Storage
-from tune.tracking import write_experiment
-from tune.trial import Setting, arrays_of, final_bench
-from tune.warm_start import earlier_ledgers
+from tune.cluster.connection import alone, expected
+from tune.cluster.resources import Request, Resources
+from tune.commands import command_line
+from tune.execution.driver import run_seeds, run_trials
+from tune.execution.dry_run import describe
+from tune.execution.preflight import Plan, Refused, prepare
+from tune.execution.retraining import save_median
+from tune.execution.trial import Setting, arrays_of, final_bench
+from tune.metrics import OBJECTIVES
+from tune.monitor.runs import where_to_watch
+from tune.monitor.tensorboard import write_experiment
+from tune.monitor.terminal import LiveView
+from tune.optimizer.choice import NoChoiceError, choose, rule
+from tune.optimizer.searcher import LedgerSearcher, WarmStart, export_study
+from tune.optimizer.warm_start import earlier_ledgers
+from tune.pipeline.job import Development
+from tune.report.writer import write_report
+from tune.space.space import SpaceError, parse_settings
+from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger, Outcome
+from tune.storage.lock import LockedError
+from tune.storage.record import reproducibility
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -296,7 +296,7 @@ def main() -> None:
     """The command line."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _heed_sigterm()
-    sys.exit(cli.run(search, name="python -m tune.search"))
+    sys.exit(command_line.run(search, name="python -m tune.search"))
 
 
 def _heed_sigterm() -> None:

@@ -80,7 +80,7 @@ def serve(workers: int, told: Path) -> None:
     """Starts the nodes, writes to `told` where they are, and ends them when the caller says so or is gone."""
     from ray.cluster_utils import Cluster
 
-    from tune.cluster import _with_patience
+    from tune.cluster.connection import _with_patience
 
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE, "_system_config": SOON}
     with _with_patience():

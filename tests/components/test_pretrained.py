@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from components import pretrained
 from components.defense import Defense, load_weights
 from components.files import read_json, write_json
-from components.gan import Discriminator, GanConfig, Generator
+from components.gan.gan import Discriminator, GanConfig, Generator
 from components.pretrained import ship
 from tests.tiny_networks import defense_of
 

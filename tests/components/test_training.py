@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from components.classifier import Classifier, ClassifierConfig, ClassifierTraining
-from components.data import DataSplit
-from components.gan import GanConfig, GanTraining
+from components.classifiers.defense_gan import Classifier, ClassifierConfig, ClassifierTraining
+from components.datasets.dataset import DataSplit
+from components.gan.gan import GanConfig, GanTraining
 from components.training import (
     Training,
     TrainingDiverged,
@@ -22,7 +22,7 @@ from components.training import (
     mix,
     seeded,
 )
-from components.unet import UNetConfig, UNetTraining
+from components.unet.unet import UNetConfig, UNetTraining
 from tests.tiny import tiny_split
 
 SPLIT = DataSplit.of(tiny_split(21))

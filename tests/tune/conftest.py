@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tune.storage import Storage
+from tune.storage.folder import Storage
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.tune.digits import images
-from tune.ledger import Ledger, Outcome
-from tune.report import write_report
-from tune.storage import Storage
+from tune.report.writer import write_report
+from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger, Outcome
 
 RESTARTS, STEPS = (1, 2, 4, 8), (10, 20, 30, 40, 50, 60, 70, 80)
 EPSILONS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]

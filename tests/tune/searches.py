@@ -7,10 +7,10 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from tune.ledger import Ledger, Outcome
-from tune.searcher import LedgerSearcher
-from tune.space import SearchSpace, parse_space
-from tune.storage import Storage
+from tune.optimizer.searcher import LedgerSearcher
+from tune.space.space import SearchSpace, parse_space
+from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger, Outcome
 
 RANGES = """
 projector.restarts: {choice: [1, 2, 4]}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tune.space import SearchSpace, SpaceError, parse_space
+from tune.space.space import SearchSpace, SpaceError, parse_space
 
 FULL = """
 search.target: defense

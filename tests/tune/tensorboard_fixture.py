@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tune.space import SearchSpace, parse_space
-from tune.storage import Storage
-from tune.tracking import TrialBoard, close_run, write_experiment
+from tune.monitor.tensorboard import TrialBoard, close_run, write_experiment
+from tune.space.space import SearchSpace, parse_space
+from tune.storage.folder import Storage
 
 SPACE = """
 projector.restarts: {choice: [1, 2, 4]}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.tune.experiment_fixture import write_experiment
 from tune import __main__ as entry
-from tune.cli_help import summary
+from tune.commands.help import summary
 
 ROOT = Path(__file__).parents[2]
 

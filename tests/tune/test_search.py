@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from components.data import Dataset
+from components.datasets.dataset import Dataset
 from docs.recompute import disagreements, recomputed
 from tests.tune.tiny_search import choice, outcomes, results, run, words, write_space
 from tests.tune.workbench_fixture import search_here, with_test_labels
 from tune import search
-from tune.choice import choose
-from tune.storage import Storage
+from tune.optimizer.choice import choose
+from tune.storage.folder import Storage
 
 
 @pytest.fixture(scope="module")

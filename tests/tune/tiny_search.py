@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.tiny import tiny_split, write_folder
-from tune.ledger import Ledger, Outcome
-from tune.storage import Storage
+from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger, Outcome
 
 ROOT = Path(__file__).parents[2]
 SETTINGS: Mapping[str, Any] = {

@@ -9,20 +9,20 @@ from typing import Any
 
 import torch
 
-from components.data import Dataset
+from components.datasets.dataset import Dataset
 from tests.tune.tiny_search import SETTINGS
-from tune.board import Teller
-from tune.config import ExperimentConfig
-from tune.job import Bounds, Development
-from tune.leases import FileLeases
-from tune.ledger import Ledger, Outcome
-from tune.searcher import LedgerSearcher
-from tune.space import SearchSpace, parse_space
-from tune.stages import PATHS
-from tune.storage import Storage
-from tune.store import Store
-from tune.trial import Setting, attempt
-from tune.workbench import Workbench
+from tune.execution.trial import Setting, attempt
+from tune.monitor.progress import Teller
+from tune.optimizer.searcher import LedgerSearcher
+from tune.pipeline.executor import Workbench
+from tune.pipeline.job import Bounds, Development
+from tune.pipeline.stages import PATHS
+from tune.space.config import ExperimentConfig
+from tune.space.space import SearchSpace, parse_space
+from tune.storage.folder import Storage
+from tune.storage.leases import FileLeases
+from tune.storage.ledger import Ledger, Outcome
+from tune.storage.store import Store
 
 PATH = PATHS["defense"]
 PARAMS = {"projector.restarts": 2, "projector.steps": 4, "unet.high_level_weight": 1.0}

@@ -1,0 +1,170 @@
+"""The network to defend: the classifiers A–F of Defense-GAN's MNIST experiments."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import OneCycleLR
+
+from components.config import Config
+from components.datasets.dataset import DataSplit
+from components.training import Precision, Training, autocast, batches, drawn_from
+
+# Samangouei, Kabkab, Chellappa: Defense-GAN (ICLR 2018), appendix, table 5. C64-5/2: 64 filters of 5 × 5,
+# stride 2; FC128: fully connected; D.5: dropout. A ReLU follows each C and FC; the last layer, to the classes,
+# is implied.
+ARCHITECTURES = {
+    "A": "C64-5 C64-5/2 D.25 FC128 D.5",
+    "B": "D.2 C64-8/2 C128-6/2 C128-5 D.5",
+    "C": "C128-3 C64-5/2 D.25 FC128 D.5",
+    "D": "FC200 D.5 FC200",
+    "E": "FC200 FC200",
+    "F": "C64-8/2 C128-6/2 C128-5",
+}
+
+
+class ClassifierConfig(Config):
+    """The classifier to defend, and its training on clean images."""
+
+    architecture: Literal["A", "B", "C", "D", "E", "F"] = "A"  # Defense-GAN's name for it
+    epochs: int = Field(default=6, ge=1)  # passes over the training images
+    batch_size: int = Field(default=128, ge=2)  # images per step
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)  # Adam's at the peak of a one-cycle schedule
+    precision: Precision = "float32"  # of the training's matrix products
+
+
+class Classifier(nn.Module):
+    """Images (N, C, H, W) in [0, 1] → logits (N, classes), with access to each layer by name.
+
+    Layers are named `conv1`, `conv2`, …, `dense1`, … (after their ReLU) and `logits`; `penultimate` is the last
+    before the logits.
+
+    Args:
+        architecture: a letter of `ARCHITECTURES`.
+        image_shape: (C, H, W) of the images.
+        classes: number of classes.
+
+    Raises:
+        ValueError: the images are too small for this architecture.
+    """
+
+    def __init__(self, architecture: str, image_shape: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.architecture, self.image_shape, self.classes = architecture, tuple(image_shape), classes
+        self.layers = nn.ModuleDict()
+        counts: Counter[str] = Counter()
+        dropout: list[nn.Module] = []  # waits for the layer whose input it thins
+        shape = self.image_shape
+        for token in [*ARCHITECTURES[architecture].split(), f"logits{classes}"]:
+            kind, size, kernel, stride = _TOKEN.fullmatch(token).groups()  # type: ignore[union-attr]
+            if kind == "D":
+                dropout = [nn.Dropout(float(size))]
+                continue
+            counts[kind] += 1
+            layer: nn.Module
+            if kind == "C":
+                layer = _convolution(shape, int(size), int(kernel), int(stride or 1), first=counts["C"] == 1)
+            else:
+                layer = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), int(size)))
+            name = "logits" if kind == "logits" else f"{_NAMES[kind]}{counts[kind]}"
+            rectifier = [] if kind == "logits" else [nn.ReLU()]
+            self.layers[name] = nn.Sequential(*dropout, layer, *rectifier)
+            dropout = []
+            shape = tuple(layer(torch.zeros(1, *shape)).shape[1:])
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names that `features` takes, from first to last."""
+        return list(self.layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] → logits (N, classes)."""
+        return self.features(images, "logits")
+
+    def features(self, images: Tensor, layer: str = "penultimate") -> Tensor:
+        """The high-level representation of `images` (N, C, H, W) in [0, 1]: the named layer's output, (N, …).
+
+        Raises:
+            ValueError: no layer has that name.
+        """
+        return self.features_and_logits(images, layer)[0]
+
+    def features_and_logits(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+        """The named layer's output and the logits (N, classes) of `images`, in one pass. Raises as `features` does."""
+        layer = self.layer_names[-2] if layer == "penultimate" else layer
+        if layer not in self.layers:
+            known = ", ".join(self.layer_names)
+            raise ValueError(f"layer: expected one of {known} or penultimate, found {layer!r}")
+        outputs = {}
+        for name, module in self.layers.items():
+            images = module(images)
+            outputs[name] = images
+        return outputs[layer], images
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, batch_size: int = 500) -> Tensor:
+        """Labels int64 (N,) of `images` (N, C, H, W), on the images' own device."""
+        device = next(self.parameters()).device
+        labels = [self(batch.to(device)).argmax(1) for batch in images.split(batch_size)]
+        return torch.cat(labels).to(images.device)
+
+
+class ClassifierTraining(Training):
+    """Adam with a one-cycle schedule on cross-entropy over clean images."""
+
+    def __init__(
+        self,
+        config: ClassifierConfig,
+        train: DataSplit,
+        classes: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(config.epochs, seed, device)
+        self.precision = config.precision
+        self.images, self.labels = train.images.to(device), train.labels.to(device)
+        self.batch_size = min(config.batch_size, len(train.labels))
+        with drawn_from(seed):
+            self.classifier = Classifier(config.architecture, train.images.shape[1:], classes).to(device)
+        self.classifier.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr=config.learning_rate)
+        steps = config.epochs * -(-len(self.labels) // self.batch_size)
+        self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1)
+
+    def parts(self) -> Mapping[str, Any]:
+        return {"classifier": self.classifier, "optimizer": self.optimizer, "schedule": self.schedule}
+
+    def run_epoch(self) -> dict[str, float]:
+        self.classifier.train()
+        total, seen = 0.0, 0
+        for index in batches(len(self.labels), self.batch_size):
+            with autocast(self.device, self.precision):
+                loss = functional.cross_entropy(self.classifier(self.images[index]), self.labels[index])
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            self.schedule.step()
+            total, seen = total + float(loss.detach()) * len(index), seen + len(index)
+        self.classifier.eval()
+        return {"loss": total / seen}
+
+
+_TOKEN = re.compile(r"(C|FC|D|logits)([\d.]+)(?:-(\d+))?(?:/(\d+))?")
+_NAMES = {"C": "conv", "FC": "dense"}
+
+
+def _convolution(shape: tuple[int, ...], filters: int, kernel: int, stride: int, *, first: bool) -> nn.Conv2d:
+    # Defense-GAN's code pads its first convolution ("SAME") and none of the others ("VALID").
+    padding = (kernel - 1) // 2 if first else 0
+    if min(shape[1:]) + 2 * padding < kernel:
+        expected, found = f"{kernel} × {kernel}", f"{shape[1]} × {shape[2]}"
+        raise ValueError(f"classifier: expected maps of at least {expected}, found {found}")
+    return nn.Conv2d(shape[0], filters, kernel, stride, padding)

@@ -1,0 +1,1 @@
+"""Labelled images: data sets by name, and folders of files."""

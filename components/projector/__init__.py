@@ -1,0 +1,1 @@
+"""The latent projector: image → nearest image of the generator."""

@@ -1,0 +1,284 @@
+"""The latent projector: for each image, the nearest image that the generator can make.
+
+    z* = argmin_z distance(G(z), x),   x_g = G(z*)        (Defense-GAN, Samangouei et al. 2018, section 3)
+
+R restarts take L gradient steps each and the best restart *of each image* wins. Three properties carry the whole
+system:
+
+* the loss is summed over images and the starts are one seeded draw shared by all, so an image's result depends
+  neither on its neighbours nor on its batch nor on its place;
+* restarts do not see each other, so the first r of R restarts are what r restarts would have been;
+* step sizes are constant, so the first l of L steps are what l steps would have been.
+
+Hence one run with the largest R and L, a `ProjectionTrace`, holds the result of every smaller (R, L).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, Protocol
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from components.config import Config
+from components.processor import in_threads
+from components.projector.course import course
+from components.projector.descent import Adam, Descent, Momentum
+from components.projector.distances import DISTANCES
+from components.projector.racing import Race
+from components.projector.starts import Starts
+from components.projector.trace import Projection, ProjectionTrace, Standing, leads_of
+from components.squeezing import squeezed
+from components.training import Precision
+
+__all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector", "ProjectorConfig"]
+
+
+class ProjectorConfig(Config):
+    """The search for the latent of each image."""
+
+    restarts: int = Field(default=4, ge=1, le=1000)  # R, independent starts per image
+    steps: int = Field(default=60, ge=1, le=100_000)  # L, gradient steps per start
+    distance: Literal["l2", "huber", "insensitive"] = "insensitive"  # l2 as published; insensitive: free to tolerance
+    tolerance: float = Field(default=0.3, ge=0, le=1)  # where huber turns linear, or insensitive begins
+    levels: int | None = Field(default=None, ge=2, le=256)  # grey levels that images are reduced to first; null = all
+    init: Literal["random", "bank", "encoder"] = "bank"  # random as published; bank: nearest drawn; encoder: a guess
+    spread: float = Field(default=0.5, ge=0)  # of the further restarts around the encoder's guess, per latent
+    bank_size: int = Field(default=8192, ge=1, le=1_000_000)  # images drawn for init: bank
+    optimizer: Literal["sgd", "adam"] = "adam"  # sgd (with momentum) as published
+    learning_rate: float = Field(default=0.1, gt=0, le=1000)  # published for sgd: 10
+    momentum: float = Field(default=0.7, ge=0, lt=1)  # of sgd; published: 0.7
+    prior_weight: float = Field(default=0.0, ge=0)  # of ‖z‖² / latent_dim, which keeps z where G was trained
+    realism_weight: float = Field(default=0.0, ge=0)  # of softplus(−D(G(z))), which keeps x_g like an image
+    precision: Precision = "float32"  # of the generator's arithmetic; z stays in float32
+    race_from: int | None = Field(default=None, ge=1)  # first step at which restarts are dropped; null = never
+    race_factor: float = Field(default=1.5, ge=1)  # dropped: an error above this many times the best one before it
+    stop_error: float | None = Field(default=None, ge=0)  # a restart with at most this error stays there; null = none
+    compile: bool = False  # the generator by torch.compile; slower on processors, see benchmarks/projection.py
+    chunk: int | None = Field(default=None, ge=1)  # latents evaluated at once; none = what suits the device
+
+    @model_validator(mode="after")
+    def _bank_holds_restarts(self) -> ProjectorConfig:
+        if self.init == "bank" and self.bank_size < self.restarts:
+            found = f"found {self.bank_size}"
+            raise ValueError(f"bank_size: expected at least restarts ({self.restarts}), {found}")
+        return self
+
+
+CPU_CHUNK, GPU_CHUNK = 128, 8192  # latents evaluated at once, where the configuration does not say
+
+
+class LatentGenerator(Protocol):
+    """What the projector needs of a generator; `components.gan.gan.Generator` is one."""
+
+    latent_dim: int
+
+    def folded(self) -> nn.Module:
+        """A frozen copy in evaluation mode, as fast as it can be."""
+        ...
+
+
+class Projector:
+    """Image (N, C, H, W) in [0, 1] → nearest image of the generator.
+
+    Args:
+        generator: trained; a frozen copy with folded normalisation is used.
+        config: how to search.
+        discriminator: scores realism; needed where `config.realism_weight` is positive.
+        encoder: images → latents; needed for `init: encoder`.
+        seed: of the starts.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        generator: LatentGenerator,
+        config: ProjectorConfig | None = None,
+        *,
+        discriminator: nn.Module | None = None,
+        encoder: nn.Module | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config or ProjectorConfig()
+        if self.config.realism_weight and discriminator is None:
+            raise ValueError("realism_weight: expected 0 or a discriminator to score realism, found none")
+        if self.config.init == "encoder" and encoder is None:
+            raise ValueError("init: expected random or bank, or an encoder to start from, found none")
+        self.encoder = None if encoder is None else encoder.eval().to(device)
+        self.generator, self.discriminator, self.seed = generator, discriminator, seed
+        self.device = torch.device(device)
+        self._folded = generator.folded().to(self.device, _DTYPES[self.config.precision])
+        self._weight_dtype = next(self._folded.parameters()).dtype
+        if self.config.compile:
+            self._folded.compile()
+        self._distance = DISTANCES[self.config.distance]
+        self._descent = _DESCENTS[self.config.optimizer](self.config)
+        self._race = Race(self.config.race_from, self.config.race_factor, self.config.stop_error)
+        latent_dim = generator.latent_dim
+        self._starts = Starts(self.config, latent_dim, self.render, self._distances, self.encoder, seed, self.chunk)
+
+    @property
+    def chunk(self) -> int:
+        """Latents evaluated at once. On a CPU, what stays in its cache; on a GPU, what fills it."""
+        return self.config.chunk or (CPU_CHUNK if self.device.type == "cpu" else GPU_CHUNK)
+
+    def warm_up(self) -> None:
+        """Draws the bank now, so that a measurement of what follows does not count it."""
+        if self.config.init == "bank":
+            self._starts.bank(torch.empty(0, device=self.device))
+
+    def project(self, images: Tensor) -> Projection:
+        """The nearest generated image of each of `images` (N, C, H, W) in [0, 1], on the images' device."""
+        trace = self.trace(images, [self.config.steps])
+        return trace.select(self.config.restarts, self.config.steps).to(images.device)
+
+    def trace(
+        self,
+        images: Tensor,
+        record: Sequence[int] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> ProjectionTrace:
+        """Projects and keeps the course, in main memory.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+            record: the step counts to keep, 0 for the starts; by default 1 … `config.steps`.
+            progress: called with the number of images done after each chunk.
+
+        Raises:
+            ValueError: nothing to record, or a negative step.
+        """
+        return self._run(images, self._recorded(record), slice(None), None, progress)
+
+    def extend(
+        self,
+        trace: ProjectionTrace,
+        images: Tensor,
+        record: Sequence[int] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> ProjectionTrace:
+        """What `trace` gives, from a trace of the same images with fewer restarts, fewer steps or both.
+
+        Only the difference is computed: the further restarts from their starts, the others from where they stood.
+
+        Raises:
+            ValueError: the trace cannot go on, has more restarts or steps, or lacks a step that is to be kept.
+        """
+        record, standing = self._recorded(record), trace.standing
+        if standing is None or self.config.race_from is not None:
+            raise ValueError("trace: expected one that holds where its restarts stand, and no race, found another")
+        if trace.restarts > self.config.restarts or standing.step > record[-1]:
+            most = f"{self.config.restarts} restarts and {record[-1]} steps"
+            raise ValueError(f"trace: expected at most {most}, found {trace.restarts} and {standing.step}")
+        later = [step for step in record if step > standing.step]
+        extended = trace.at([step for step in record if step <= standing.step])
+        extended = replace(extended, standing=standing)
+        if later:
+            extended = extended.then(self._run(images, later, slice(0, trace.restarts), standing, progress))
+        if trace.restarts < self.config.restarts:
+            extended = extended.beside(self._run(images, record, slice(trace.restarts, None), None, progress))
+        return extended
+
+    def _recorded(self, record: Sequence[int] | None) -> list[int]:
+        record = sorted(set(range(1, self.config.steps + 1) if record is None else record))
+        if not record or record[0] < 0:
+            raise ValueError(f"record: expected step counts ≥ 0, found {record}")
+        return record
+
+    def _run(
+        self,
+        images: Tensor,
+        record: Sequence[int],
+        restarts: slice,
+        standing: Standing | None,
+        progress: Callable[[int], None] | None,
+    ) -> ProjectionTrace:
+        """The trace of some of the restarts, from their starts or from where they stand."""
+        size = max(1, self.chunk // self.config.restarts)
+
+        def traced(start: int) -> ProjectionTrace:
+            part = squeezed(images[start : start + size].to(self.device), self.config.levels)
+            if standing is None:
+                z = self._starts(part)[:, restarts]
+                begin = Standing(0, z, {name: torch.zeros_like(z) for name in self._descent.remembers})
+            else:
+                begin = standing.rows(start, start + size).to(self.device)
+            return self._trace_chunk(part, record, begin)
+
+        if self.config.init == "bank" and standing is None:
+            self._starts.bank(images[:0].to(self.device))  # once, before threads ask for it
+        parts = []
+        starts = range(0, max(1, len(images)), size)  # no images give a trace of none
+        beside = self.device.type == "cpu" and not self.config.compile  # what compiles may not do so in two threads
+        for part in in_threads(traced, starts) if beside else map(traced, starts):
+            parts.append(part)
+            if progress:
+                progress(min(len(parts) * size, len(images)))
+        return ProjectionTrace.concatenate(parts)
+
+    @torch.no_grad()
+    def render(self, latents: Tensor) -> Tensor:
+        """G(z): latents (N, latent_dim) → images (N, C, H, W) in [0, 1], on the latents' device."""
+        size = max(self.chunk, 512)
+        parts = [self._generate(part.to(self.device)).to(latents.device) for part in latents.split(size)]
+        return torch.cat(parts)
+
+    def _generate(self, latents: Tensor) -> Tensor:
+        images: Tensor = self._folded(latents.to(self._weight_dtype))
+        return images.to(latents.dtype)
+
+    def _trace_chunk(self, images: Tensor, record: Sequence[int], begin: Standing) -> ProjectionTrace:
+        leads, latents, errors = [], [], []
+        standing = begin
+        for standing, error in course(self._evaluate, self._descent, self._race, images, begin, record[-1]):
+            if standing.step in record:
+                leads.append(leads_of(error))
+                latents.append(standing.latents)
+                errors.append(error)
+        mask = torch.stack(leads, 1)
+        return ProjectionTrace(
+            torch.tensor(record),
+            mask.cpu(),
+            torch.stack(latents, 1)[mask].cpu(),
+            torch.stack(errors, 1)[mask].cpu(),
+            self.render,
+            standing.to("cpu") if self.config.race_from is None else None,
+        )
+
+    def _evaluate(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
+        """As `course.Evaluate`."""
+        with torch.set_grad_enabled(with_gradient):
+            rows = rows.detach().requires_grad_(with_gradient)
+            generated = self._generate(rows)
+            errors = self._distance(generated - targets, self.config.tolerance)
+            if not with_gradient:
+                return errors, rows
+            # a sum, so that the step of an image does not depend on how many others are in the batch
+            loss = errors.sum() + self._regularisation(rows, generated)
+            (gradient,) = torch.autograd.grad(loss, rows)
+        return errors.detach(), gradient
+
+    def _distances(self, generated: Tensor, images: Tensor) -> Tensor:
+        """(n, K, C, H, W) and (n, C, H, W) → (n, K)."""
+        return self._distance(generated - images.unsqueeze(1), self.config.tolerance)
+
+    def _regularisation(self, rows: Tensor, generated: Tensor) -> Tensor | float:
+        terms: Tensor | float = 0.0
+        if self.config.prior_weight:
+            terms = terms + self.config.prior_weight * rows.square().mean(1).sum()
+        if self.config.realism_weight and self.discriminator is not None:
+            unreal = functional.softplus(-self.discriminator(generated)).sum()
+            terms = terms + self.config.realism_weight * unreal
+        return terms
+
+
+_DESCENTS: Mapping[str, Callable[[ProjectorConfig], Descent]] = {
+    "sgd": lambda config: Momentum(config.learning_rate, config.momentum),
+    "adam": lambda config: Adam(config.learning_rate),
+}
+_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}

@@ -1,0 +1,103 @@
+"""Where the restarts of each image begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from components.training import mix
+
+if TYPE_CHECKING:
+    from components.projector.projector import ProjectorConfig
+
+_CANDIDATES = 64  # of the bank, by plain distance, among which the configured distance chooses the starts
+
+
+class Starts:
+    """Images → starting latents, the first r of R restarts being those of r.
+
+    Args:
+        config: of the projector.
+        latent_dim: length of z.
+        render: latents (N, latent_dim) → images (N, C, H, W).
+        distances: images (n, K, C, H, W) and (n, C, H, W) → distances (n, K).
+        encoder: images → latents; needed for `init: encoder`.
+        seed: of all draws.
+        chunk: images compared at once.
+    """
+
+    def __init__(
+        self,
+        config: ProjectorConfig,
+        latent_dim: int,
+        render: Callable[[Tensor], Tensor],
+        distances: Callable[[Tensor, Tensor], Tensor],
+        encoder: nn.Module | None,
+        seed: int,
+        chunk: int,
+    ) -> None:
+        self.config, self.latent_dim, self.render, self.distances = config, latent_dim, render, distances
+        self.encoder, self.seed, self.chunk = encoder, seed, chunk
+        self._bank: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """(n, C, H, W) in [0, 1] → (n, R, latent_dim) in the images' dtype, on their device."""
+        latents: Tensor = _INITS[self.config.init](self, images)
+        return latents
+
+    def random(self, images: Tensor) -> Tensor:
+        """The same draws for all images, each restart from a seed of its own.
+
+        A draw of r would not be the beginning of a draw of R.
+        """
+        draws = [_draw(1, self.latent_dim, mix(self.seed, restart)) for restart in range(self.config.restarts)]
+        return torch.cat(draws).to(images).expand(len(images), -1, -1)
+
+    def guessed(self, images: Tensor) -> Tensor:
+        """The encoder's guess, and others around it that are shared by all images, each from a seed of its own."""
+        assert self.encoder is not None
+        others = range(1, self.config.restarts)
+        draws = [_draw(1, self.latent_dim, mix(self.seed, restart)) for restart in others]
+        offsets = torch.cat([torch.zeros(1, self.latent_dim), *draws])
+        guess: Tensor = self.encoder(images)
+        return guess.unsqueeze(1) + self.config.spread * offsets.to(images)
+
+    def nearest(self, images: Tensor) -> Tensor:
+        """The nearest of the bank."""
+        latents, drawn = self.bank(images)
+        flat = images.flatten(1)
+        # ‖x − b‖² without ‖x‖², which is the same for every b: one matrix product finds candidates …
+        squared = drawn.square().sum(1) - 2 * flat @ drawn.T
+        groups = -(-self.config.restarts // _CANDIDATES)
+        candidates = squared.topk(min(groups * _CANDIDATES, len(drawn)), largest=False).indices
+        # … and the distance itself orders them. It does so within groups of a fixed size: the first r of R starts
+        # must be those of r, and the candidates for R are more than those for r where R is above that size.
+        ordered = [self._ordered(group, drawn, images) for group in candidates.split(_CANDIDATES, 1)]
+        return latents[torch.cat(ordered, 1)[:, : self.config.restarts]]
+
+    def bank(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (bank_size, latent_dim) and their images (bank_size, C·H·W), of the dtype and device of `like`."""
+        if self._bank is None or self._bank[0].dtype != like.dtype:
+            latents = _draw(self.config.bank_size, self.latent_dim, mix(self.seed)).to(like)
+            self._bank = latents, self.render(latents).flatten(1)
+        return self._bank
+
+    def _ordered(self, candidates: Tensor, drawn: Tensor, images: Tensor) -> Tensor:
+        """Rows of the bank, int64 (n, K), from the nearest to the farthest by the configured distance."""
+        rows = max(1, self.chunk // candidates.shape[1])  # images at once: a chunk is what suits the memory
+        distances = [
+            self.distances(drawn[some].unflatten(2, images.shape[1:]), targets)
+            for some, targets in zip(candidates.split(rows), images.split(rows), strict=True)
+        ]
+        return candidates.gather(1, torch.cat(distances).argsort(dim=1, stable=True))
+
+
+def _draw(count: int, dim: int, seed: int) -> Tensor:
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+
+
+_INITS: dict[str, Any] = {"random": Starts.random, "encoder": Starts.guessed, "bank": Starts.nearest}

@@ -1,0 +1,1 @@
+"""The U-Net that cleans what projection leaves: network, loss and training."""

@@ -1,0 +1,106 @@
+"""Ray that is slow to start, a cluster that is not there, and which storage one can share."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from tune.cluster import connection
+from tune.cluster.resources import Kind, Nodes
+from tune.execution.preflight import Refused
+from tune.storage.folder import Storage
+
+HERE = {"NodeID": "here", "NodeManagerHostname": "head", "Resources": {}}
+OTHER = {"NodeID": "there", "NodeManagerHostname": "worker-1", "Resources": {}}
+GROWING = Nodes([Kind({})], growth=[Kind({"CPU": 4}, most=8)], most=8)
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A cluster of this node, which can grow; every node sees every folder."""
+    found = [HERE]
+    monkeypatch.setattr(connection, "_alive", lambda: found)
+    monkeypatch.setattr(connection, "nodes", lambda: GROWING)
+    monkeypatch.setattr(connection, "_blind", lambda folder, others: [])
+    context = SimpleNamespace(get_node_id=lambda: "here")
+    monkeypatch.setattr("ray.get_runtime_context", lambda: context)
+    return found
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("ext4", True), ("tmpfs", True), ("", True), ("nfs4", False)])
+def test_a_disk_of_the_head_is_refused_while_no_worker_is_there(
+    tmp_path: Path, nodes: list[Any], monkeypatch: pytest.MonkeyPatch, kind: str, refused: bool
+) -> None:
+    monkeypatch.setattr(connection, "mounted", lambda folder: kind)
+    place = tmp_path / "not/there/yet"
+    if refused:
+        with pytest.raises(Refused, match=r"expected a folder that all nodes share .* which workers will not see"):
+            connection.check_shared(Storage(place))
+    else:
+        connection.check_shared(Storage(place))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_that_sees_nothing_is_named(
+    tmp_path: Path, nodes: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes.append(OTHER)
+    monkeypatch.setattr(connection, "_blind", lambda folder, others: [node["NodeManagerHostname"] for node in others])
+    with pytest.raises(Refused, match="which worker-1 does not see"):
+        connection.check_shared(Storage(tmp_path))
+
+
+def test_a_folder_that_every_node_sees_is_taken(tmp_path: Path, nodes: list[Any]) -> None:
+    nodes.append(OTHER)
+    connection.check_shared(Storage(tmp_path))
+
+
+def test_a_node_that_stays_alone_has_its_own_disk(
+    tmp_path: Path, nodes: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "nodes", lambda: Nodes([Kind({"CPU": 4})]))
+    connection.check_shared(Storage(tmp_path))
+
+
+def test_ray_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([RuntimeError("not yet"), RuntimeError("not yet"), {"node": 1}])
+
+    def look(address: str, node: str) -> Any:
+        answer = next(answers)
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(connection.services, "get_node", look)
+    with connection._with_patience():
+        assert connection.services.get_node("address", "node") == {"node": 1}
+    assert connection.services.get_node is look
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [(Exception("The current node timed out during startup."), TimeoutError), (ValueError("x"), ValueError)],
+)
+def test_a_ray_that_does_not_start_in_time_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, seen: type[Exception]
+) -> None:
+    def init(**options: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(seen, match=str(raised)):
+        connection._start({})
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray was asked"))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and not listening
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(Refused, match=f"--address: expected a running Ray cluster, found none at {address}: "):
+            connection._join(address, {})

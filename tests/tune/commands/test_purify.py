@@ -1,0 +1,157 @@
+"""`python -m tune purify`: what it writes, prints and refuses."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from components.datasets.idx import to_idx
+from components.defense import Defense, DefenseError
+from tests.tiny_networks import defense_of
+from tune.commands import purify as module
+from tune.commands.purify import load_defense, purify
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """An experiment with a saved defense of grey images of 8×8."""
+    folder = tmp_path / "experiment"
+    defense_of().save(folder / "best")
+    (folder / "space.yaml").write_text("data.name: tiny\n")
+    return folder
+
+
+@pytest.fixture
+def attacked(tmp_path: Path) -> Path:
+    """Five images."""
+    folder = tmp_path / "attacked"
+    folder.mkdir()
+    for number in range(5):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"image{number}.png")
+    return folder
+
+
+def images_in(folder: Path) -> torch.Tensor:
+    arrays = [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
+    return torch.from_numpy(np.stack(arrays)).unsqueeze(1) / 255
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with (out / "labels.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("batch", [2, 100])
+def test_images_and_table_are_those_of_the_defense(
+    experiment: Path, attacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(module, "BATCH", batch)
+    out = tmp_path / "new" / "out"
+    assert purify(str(experiment), str(attacked), out=str(out)) == 0
+    defense, images = Defense.load(experiment / "best"), images_in(attacked)
+    seen = defense.inspect(images)
+    assert float((images_in(out) - seen.images).abs().max()) <= 0.5 / 255 + 1e-6
+    rows = rows_of(out)
+    assert list(rows[0]) == ["file", "label_before", "label_generated", "label", "realism", "error"]
+    assert [row["file"] for row in rows] == [str(attacked / f"image{n}.png") for n in range(5)]
+    for name, expected in (
+        ("label_before", defense.classifier.predict(images)),
+        ("label_generated", seen.label_before),
+        ("label", seen.label),
+        ("realism", seen.realism),
+        ("error", seen.errors),
+    ):
+        torch.testing.assert_close(torch.tensor([float(row[name]) for row in rows]), expected.float())
+    assert len(list(out.iterdir())) == 6
+
+
+def test_a_table_is_printed(
+    experiment: Path,
+    attacked: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SHOWN", 3)
+    monkeypatch.setenv("COLUMNS", "200")
+    purify(str(experiment), str(attacked), out=str(tmp_path / "out"))
+    printed = capsys.readouterr().out
+    assert "image2.png" in printed
+    assert "image3.png" not in printed
+    assert "2 more in labels.csv" in printed
+    assert "5 images purified" in printed
+
+
+def test_a_defense_by_itself_and_idx_images_serve_too(experiment: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(to_idx(pixels))
+    out = tmp_path / "out"
+    purify(str(experiment / "best"), str(tmp_path / "t10k-images-idx3-ubyte"), out=str(out))
+    assert sorted(path.name for path in out.glob("*.png")) == [f"t10k-images-0000{n}.png" for n in range(3)]
+    assert len(rows_of(out)) == 3
+
+
+def test_colour_images(tmp_path: Path) -> None:
+    defense_of((3, 12, 10), 7).save(tmp_path / "defense")
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg")
+    purify(str(tmp_path / "defense"), str(tmp_path / "a.jpg"), out=str(tmp_path / "out"))
+    assert np.asarray(Image.open(tmp_path / "out" / "a.png")).shape == (12, 10, 3)
+
+
+def test_running_again_replaces(experiment: Path, attacked: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        purify(str(experiment), str(attacked), out=str(tmp_path / "out"))
+    assert len(rows_of(tmp_path / "out")) == 5
+
+
+def test_inputs_are_never_overwritten(experiment: Path, attacked: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in attacked.iterdir()}
+    (tmp_path / "link").symlink_to(attacked)
+    for out in (attacked, tmp_path / "link", attacked / ".." / "attacked"):
+        with pytest.raises(ValueError, match="--out: expected a folder without the images themselves"):
+            purify(str(experiment), str(attacked / "image3.png"), out=str(out))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "image1.png").symlink_to(attacked / "image1.png")
+    with pytest.raises(ValueError, match="--out: expected a folder without the images themselves"):
+        purify(str(experiment), str(attacked), out=str(tmp_path / "out"))
+    assert {path: path.read_bytes() for path in attacked.iterdir()} == before
+
+
+def test_another_table_is_not_overwritten(experiment: Path, attacked: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "labels.csv").write_text("image,truth\n1,2\n")
+    with pytest.raises(ValueError, match=r"found .*labels\.csv, which is another table"):
+        purify(str(experiment), str(attacked), out=str(tmp_path / "out"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="--out: expected a folder, found the file"):
+        purify(str(experiment), str(attacked), out=str(tmp_path / "file"))
+
+
+def test_one_wrong_image_and_nothing_is_written(experiment: Path, attacked: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 9), np.uint8)).save(attacked / "wide.png")
+    with pytest.raises(ValueError, match=r"wide\.png: expected 8 × 8 pixels .*, found 9 × 8"):
+        purify(str(experiment), str(attacked), out=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_without_a_defense_are_refused(experiment: Path, attacked: Path, tmp_path: Path) -> None:
+    (experiment / "best" / "manifest.json").unlink()
+    for folder in (experiment, experiment / "best", tmp_path / "none"):
+        with pytest.raises(DefenseError, match=r"expected a saved defense, found no manifest\.json"):
+            purify(str(folder), str(attacked), out=str(tmp_path / "out"))
+    defense_of((2, 8, 8)).save(tmp_path / "two")
+    with pytest.raises(ValueError, match="expected a defense of images with 1 or 3 channels, found 2"):
+        purify(str(tmp_path / "two"), str(attacked), out=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_defense_is_found_by_address(experiment: Path) -> None:
+    images = torch.rand(2, 1, 8, 8)
+    expected = Defense.load(experiment / "best")(images)
+    for folder in (str(experiment), f"{experiment}/best", f"file://{experiment}"):
+        assert torch.equal(load_defense(folder)(images), expected)

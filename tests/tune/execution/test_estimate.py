@@ -1,0 +1,109 @@
+"""What a search will need, counted before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.datasets.dataset import Dataset
+from tests.tune.workbench_fixture import search_here, tiny_config, tiny_space
+from tune.execution.dry_run import Row
+from tune.execution.estimate import Counted, count, draw, readable
+from tune.execution.rates import Rates, measure, seconds_of
+from tune.pipeline.job import Bounds, Development, bounds_of
+from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger
+
+
+def counted(storage: Path, dataset: Dataset, trials: int = 3) -> Counted:
+    space = tiny_space(search__trials=trials)
+    place = Storage(storage)
+    return count(space, dataset, place, place.child("one"), bounds_of(space))
+
+
+def needed(found: Counted) -> dict[str, tuple[int, int]]:
+    """Stage → artifacts needed and held."""
+    return {artifacts.stage: (len(artifacts.signatures), len(artifacts.held)) for artifacts in found.search}
+
+
+def test_an_empty_store_holds_nothing(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    found = needed(counted(tmp_path, tiny_dataset))
+    assert found["projection"] == (1, 0)  # one serves every R and L
+    assert found["unet"] == (3, 0)
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_is_built_is_found(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    empty = counted(tmp_path, tiny_dataset, 5).bytes()
+    search_here(tmp_path, tiny_dataset)
+    found = counted(tmp_path, tiny_dataset, 5)
+    assert needed(found)["projection"] == (1, 1)
+    assert needed(found)["unet"] == (2, 0)  # of the two trials that are left
+    assert found.bytes() < empty
+
+
+def test_the_estimate_is_what_is_written(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    found = counted(tmp_path, tiny_dataset)
+    search_here(tmp_path, tiny_dataset)
+    written = sum(path.stat().st_size for path in (tmp_path / "store").rglob("*.safetensors"))
+    during = found.bytes() - 3 * 100_000
+    assert written / 3 < during < 3 * written
+
+
+def test_the_first_configurations_are_those_of_the_search(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    space = tiny_space()
+    drawn = draw(space, Ledger(Storage(tmp_path / "none")), 2)
+    ledger = search_here(tmp_path, tiny_dataset, space)
+    assert drawn == [ledger.proposals()[0], ledger.proposals()[1]]
+
+
+def test_more_trials_than_are_drawn_are_taken_to_be_like_them(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    some, many = (counted(tmp_path, tiny_dataset, trials).bytes() for trials in (64, 6400))
+    assert 20 < many / some < 100
+
+
+def test_rates_are_measured(tiny_dataset: Dataset) -> None:
+    data = Development.for_search(tiny_dataset)
+    rates = measure(tiny_config(), data, torch.device("cpu"), seconds=0.01)
+    assert min(rates.classifier, rates.gan, rates.projection, rates.unet) > 0
+    assert measure(tiny_config(projector__init="encoder"), data, torch.device("cpu"), seconds=0.01).projection > 0
+    assert rates.encoder == 0  # there is none to train
+    assert measure(tiny_config(gan__encoder_steps=9), data, torch.device("cpu"), seconds=0.01).encoder > 0
+
+
+def test_time_follows_the_counts(tiny_dataset: Dataset) -> None:
+    data = Development.for_search(tiny_dataset)
+    rates = Rates(classifier=1.0, gan=2.0, encoder=5.0, projection=3.0, unet=4.0)
+    bounds = Bounds([1, 4], [5, 10])
+    assert seconds_of("classifier", tiny_config(), bounds, data, rates) == 3 * 32
+    assert seconds_of("projection_train", tiny_config(), bounds, data, rates) == 32 * 4 * 10 * 3
+    assert seconds_of("map", tiny_config(), bounds, data, rates) == 0
+
+
+@pytest.mark.parametrize(("parts", "concurrent", "wall"), [(1, 4, 100), (4, 4, 25), (5, 4, 40), (0, 4, 0)])
+def test_a_stage_has_no_more_workers_than_parts(parts: int, concurrent: int, wall: float) -> None:
+    assert Row("unet", parts, 0, "", 100.0, parts).wall(concurrent) == pytest.approx(wall)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(1, "0.001 kB"), (320_000, "320 kB"), (1.4e9, "1.4 GB"), (5e12, "5e+03 GB"), (25e6, "25 MB")]
+)
+def test_sizes_are_readable(size: float, text: str) -> None:
+    assert readable(size) == text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"projector__init": "random"},
+        {"projector__init": "encoder", "gan__encoder_steps": 5},
+        {"projector__realism_weight": 0.1},
+        {"unet__input": "both"},
+        {"unet__input": "leaders"},
+    ],
+)
+def test_every_kind_of_projector_has_a_rate(tiny_dataset: Dataset, changes: dict[str, object]) -> None:
+    data = Development.for_search(tiny_dataset)
+    assert measure(tiny_config(**changes), data, torch.device("cpu"), seconds=0.01).projection > 0

@@ -1,0 +1,250 @@
+"""Bad input: one clear message, exit status 2, nothing started and nothing written."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import IMAGES, LABELS, T10K_IMAGES, T10K_LABELS, tiny_split, write_folder
+from tests.tune.tiny_search import words, write_space
+from tune.commands import command_line
+from tune.execution.preflight import Refused, prepare
+from tune.search import search
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """Runs a command line that must be refused, and returns what was said."""
+
+    def started(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("ray.init", started)
+
+    def refuse(*arguments: str) -> str:
+        before = everything(tmp_path)
+        status = command_line.run(search, list(arguments), "python -m tune.search")
+        said = capsys.readouterr().err
+        assert status == 2, said
+        assert everything(tmp_path) == before
+        assert said.startswith("error: ")
+        assert "Traceback" not in said
+        return said
+
+    return refuse
+
+
+def everything(folder: Path) -> dict[str, bytes | None]:
+    """Every file and folder below."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--trails", "3"], "--trails: expected a known flag, found an unknown one; did you mean --trials?"),
+        (["smoke"], "expected flags, found a stray word 'smoke'"),
+        (["--trials", "many"], "--trials: expected an integer"),
+        (["--trials", "2.5"], "--trials: expected an integer"),
+        (["--trials", "0"], "search.trials: expected an integer ≥ 1, found 0"),
+        (["--trials", "-3"], "search.trials: expected an integer ≥ 1, found -3"),
+        (["--seed", "-1"], "search.seed: expected an integer ≥ 0"),
+        (["--max-cost", "0"], "search.max_cost: expected an integer ≥ 1"),
+        (["--space", "quickstrat"], "did you mean quickstart?"),
+        (["--space", "nowhere/my.yaml"], "nowhere/my.yaml"),
+        (["--cpus-per-trial", "4000"], "--cpus-per-trial: expected at most the"),
+        (["--cpus-per-trial", "0"], "--cpus-per-trial: expected a number > 0"),
+        (["--gpus-per-trial", "64"], "--gpus-per-trial: expected at most the"),
+        (["--gpus-per-trial", "1.5"], "--gpus-per-trial: expected a fraction of one, or whole GPUs, found 1.5"),
+        (["--concurrent", "0"], "--concurrent: expected a number ≥ 1, found 0"),
+        (["--name", "a/b"], "--name: expected letters, digits"),
+        (["--name", "store"], "--name: expected letters, digits"),
+        (["--storage", "ftp://nowhere/x"], "storage: "),
+        (["--warm-start", "nowhere"], "--warm-start: expected the folder of an experiment"),
+    ],
+)
+def test_a_bad_command_line(refused: Refuse, tmp_path: Path, arguments: list[str], said: str) -> None:
+    space = ["--space", str(write_space(tmp_path))] if "--space" not in arguments else []
+    storage = ["--storage", str(tmp_path / "results")] if "--storage" not in arguments else []
+    assert said in refused(*space, *storage, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"unet__widht": 4}, "unet.widht: expected a field of the experiment, found an unknown key; did you mean"),
+        ({"unett__width": 4}, "unett.width"),
+        ({"projector__steps": "{low: 6, high: 2}"}, "projector.steps"),
+        ({"projector__restarts": "{choice: []}"}, "projector.restarts"),
+        ({"projector__steps": "many"}, "projector.steps: expected an integer"),
+        ({"unet__high_level_weight": -1.0}, "unet.high_level_weight: expected a number ≥ 0, found -1"),
+        ({"unet__high_level_weight": "{low: -1.0, high: 1.0}"}, "unet.high_level_weight"),
+        ({"search__trials": 0}, "search.trials: expected an integer ≥ 1, found 0"),
+        ({"search__target": "everything"}, "search.target"),
+        ({"classifier__architecture": "Z"}, "classifier.architecture"),
+        ({"unet__layer": "conv9"}, "unet.layer: expected one of"),
+        ({"projector__bank_size": 1}, "bank_size"),
+        ({"data__name": "nowhere"}, "nowhere"),
+        ({"gan__pretrained": "mnist"}, "gan.pretrained"),
+        (
+            {"projector__restarts": 1, "projector__steps": 2, "unet__high_level_weight": 1.0},
+            "found nothing to search",
+        ),
+    ],
+)
+def test_a_bad_space(refused: Refuse, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    space = write_space(tmp_path, **changes)
+    message = refused(*words(space, tmp_path / "results"))
+    assert said in message
+    assert "space.yaml" in message or "data" in next(iter(changes))
+
+
+def cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def change(path: Path, at: int, value: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] = value
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "missing": (T10K_LABELS, lambda path: path.unlink()),
+    "empty": (IMAGES, lambda path: cut(path, 0)),
+    "header cut": (IMAGES, lambda path: cut(path, 7)),
+    "truncated": (IMAGES, lambda path: cut(path, 1000)),
+    "one byte short": (T10K_IMAGES, lambda path: cut(path, path.stat().st_size - 1)),
+    "one byte more": (LABELS, lambda path: path.write_bytes(path.read_bytes() + b"0")),
+    "wrong magic": (IMAGES, lambda path: change(path, 2, 9)),
+    "labels as images": (IMAGES, lambda path: path.write_bytes((path.parent / LABELS).read_bytes())),
+    "counts that differ": (LABELS, lambda path: write_folder(path.parent / "x", tiny_split(30), tiny_split(20))
+                           and path.write_bytes((path.parent / "x" / LABELS).read_bytes())),
+    "labels outside the classes": (T10K_LABELS, lambda path: change(path, 9, 200)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_data(refused: Refuse, tmp_path: Path, damage: str) -> None:
+    space = write_space(tmp_path)
+    name, harm = DAMAGE[damage]
+    harm(tmp_path / "tiny" / name)
+    assert name.split("-idx")[0] in refused(*words(space, tmp_path / "results"))
+
+
+@pytest.mark.parametrize("length", [0, 5, 200, -1])
+def test_a_corrupt_gzip(refused: Refuse, tmp_path: Path, length: int) -> None:
+    space = write_space(tmp_path)
+    path = tmp_path / "tiny" / IMAGES
+    path.with_name(f"{IMAGES}.gz").write_bytes(gzip.compress(path.read_bytes())[:length])
+    path.unlink()
+    assert f"{IMAGES}.gz" in refused(*words(space, tmp_path / "results"))
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """An experiment's space, whose search was begun; it is in `results/one`."""
+    space = write_space(tmp_path)
+    plan = prepare(str(space), {}, str(tmp_path / "results"), "one", None, resume=False)
+    plan.home.write("space.yaml", plan.space.to_yaml().encode())
+    fingerprints = {"fingerprint": plan.dataset.fingerprint, "test_fingerprint": plan.dataset.test_fingerprint}
+    plan.home.write("record.json", json.dumps({"data": fingerprints}).encode())
+    return space
+
+
+def test_an_existing_name_is_not_overwritten(refused: Refuse, tmp_path: Path, begun: Path) -> None:
+    said = refused(*words(begun, tmp_path / "results"))
+    assert "--name: expected a new experiment, found one" in said
+    assert "--resume" in said
+
+
+def test_a_resumed_search_keeps_its_space(refused: Refuse, tmp_path: Path, begun: Path) -> None:
+    space = write_space(tmp_path, unet__epochs=5)
+    assert "unet.epochs: expected what" in refused(*words(space, tmp_path / "results", "--resume"))
+
+
+def test_a_resumed_search_keeps_its_data(refused: Refuse, tmp_path: Path, begun: Path) -> None:
+    write_folder(tmp_path / "tiny", tiny_split(60, seed=9), tiny_split(20, seed=1))
+    assert "data.name: expected the images" in refused(*words(begun, tmp_path / "results", "--resume"))
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.9])
+def test_a_torn_space_is_named(refused: Refuse, tmp_path: Path, begun: Path, part: float) -> None:
+    path = tmp_path / "results/one/space.yaml"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    assert str(path) in refused(*words(begun, tmp_path / "results", "--resume"))
+
+
+def test_a_resumed_search_may_have_more_trials(tmp_path: Path, begun: Path) -> None:
+    plan = prepare(str(begun), {"search.trials": 30}, str(tmp_path / "results"), "one", None, resume=True)
+    assert plan.resumed
+    assert plan.config.search.trials == 30
+
+
+def test_a_damaged_record_does_not_stop_a_resume(tmp_path: Path, begun: Path) -> None:
+    (tmp_path / "results/one/record.json").write_bytes(b'{"data": ')
+    assert prepare(str(begun), {}, str(tmp_path / "results"), "one", None, resume=True).resumed
+
+
+def test_a_storage_that_is_a_file(refused: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    space = write_space(tmp_path)
+    assert "--storage: expected a folder, found the file" in refused(*words(space, tmp_path / "file"))
+    assert "--storage: expected a folder, found the file" in refused(*words(space, tmp_path / "file" / "in it"))
+
+
+def test_a_storage_that_cannot_be_written(refused: Refuse, tmp_path: Path) -> None:
+    space = write_space(tmp_path)  # not by permissions, which root does not have to mind
+    assert "--storage: expected a folder that can be written, found /proc" in refused(*words(space, Path("/proc/x")))
+
+
+def test_nothing_is_written_before_a_search(tmp_path: Path) -> None:
+    space = write_space(tmp_path)
+    before = everything(tmp_path)
+    prepare(str(space), {}, str(tmp_path / "results"), None, None, resume=False)
+    assert everything(tmp_path) == before
+
+
+def test_images_too_small_for_the_discriminator(refused: Refuse, tmp_path: Path) -> None:
+    write_folder(tmp_path / "tiny", tiny_split(60, shape=(1, 6, 6)), tiny_split(20, shape=(1, 6, 6)))
+    said = refused(*words(write_space(tmp_path), tmp_path / "results"))
+    assert "gan: expected images of at least 8 × 8, found 6 × 6" in said
+
+
+def test_images_too_small_for_the_classifier(tmp_path: Path) -> None:
+    write_folder(tmp_path / "tiny", tiny_split(60, shape=(1, 6, 6)), tiny_split(20, shape=(1, 6, 6)))
+    space = write_space(tmp_path, classifier__architecture="B")
+    with pytest.raises(Refused, match=r"classifier.architecture: B"):
+        prepare(str(space), {}, str(tmp_path / "results"), None, None, resume=False)
+
+
+def test_a_disk_too_small_is_refused(
+    refused: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune.execution.preflight.free_bytes", lambda storage: 100_000)
+    said = refused(*words(write_space(tmp_path), tmp_path / "results"))
+    assert "of free disk for the estimated artifacts, found 100 kB" in said
+
+
+def test_a_dry_run_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune.execution.rates.SECONDS", 0.01)
+    space = write_space(tmp_path)
+    before = everything(tmp_path)
+    assert command_line.run(search, [*words(space, tmp_path / "results"), "--dry-run"], "python -m tune.search") == 0
+    assert everything(tmp_path) == before
+    printed = capsys.readouterr().out
+    assert "would be started; 3 trials, 1 at once" in printed
+    assert "projector.restarts: {choice: [1, 2]}" in printed
+    assert "unet.precision" not in printed  # it has its default
+    for line in ("projection_train", "Retraining", "Estimated:", "evaluations/s", "Disk:"):
+        assert line in printed

@@ -1,0 +1,97 @@
+"""Retraining, and the look at the test images."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from components.datasets.dataset import Dataset
+from components.defense import Defense
+from components.metrics import agreement
+from tests.tune.workbench_fixture import setting_on, tiny_config
+from tune.execution.evaluation import EPSILONS
+from tune.execution.retraining import retrain_seed, save_median
+from tune.execution.trial import arrays_of, final_bench
+from tune.pipeline.executor import Workbench
+from tune.pipeline.job import Development, Progress
+from tune.storage.folder import Storage
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tiny_dataset: Dataset) -> Workbench:
+    final = Development.for_retraining(tiny_dataset)
+    arrays = arrays_of(train=final.train)
+    return final_bench(setting_on(tmp_path, tiny_dataset), arrays, final.fingerprint, tiny_config(), 0)
+
+
+def retrained(bench: Workbench, dataset: Dataset, home: Storage) -> tuple[dict[str, Any], list[str]]:
+    """The scores of one seed, and what it was busy with."""
+    seen: list[str] = []
+
+    def note(progress: Progress) -> None:
+        seen.append(progress.stage)
+
+    return retrain_seed(bench, tiny_config(), dataset.test, home, note), seen
+
+
+def test_scores_are_those_of_the_saved_defense(bench: Workbench, tmp_path: Path, tiny_dataset: Dataset) -> None:
+    home = Storage(tmp_path / "one")
+    scores, _ = retrained(bench, tiny_dataset, home)
+    assert save_median({0: bench}, tiny_config(), {0: scores["metrics"]["psd"]}, home) == 0
+    defense = Defense.load(tmp_path / "one/best")
+    test = tiny_dataset.test
+    originals = defense.classifier.predict(test.images)
+    assert scores["metrics"]["pso"] == agreement(originals, test.labels)
+    clean = defense(test.images).argmax(1)
+    assert scores["metrics"]["clean_purified"] == agreement(clean, test.labels)
+    assert scores["n"] == 20
+    assert scores["epsilon"]["values"] == list(EPSILONS)
+    assert all(len(curve) == len(EPSILONS) for curve in scores["epsilon"].values())
+    confusion = torch.tensor(scores["confusion"])
+    assert confusion.sum(1).tolist() == torch.bincount(test.labels).tolist()
+    assert float(confusion.diagonal().sum()) / 20 == pytest.approx(scores["metrics"]["psd"])
+
+
+def test_the_pictures_are_images_with_their_labels(bench: Workbench, tmp_path: Path, tiny_dataset: Dataset) -> None:
+    home = Storage(tmp_path / "one")
+    scores, _ = retrained(bench, tiny_dataset, home)
+    with np.load(io.BytesIO((tmp_path / "one/best/seeds/0.npz").read_bytes())) as arrays:
+        assert arrays["original"].shape == arrays["denoised"].shape == (10, 1, 8, 8)
+        assert arrays["labels"].shape == (4, 10)
+        wrong = round((1 - scores["metrics"]["psd"]) * 20)
+        assert len(arrays["worst_true"]) == min(10, wrong)
+        assert (arrays["worst_labels"][3] != arrays["worst_true"]).all()
+
+
+def test_a_seed_is_measured_once(bench: Workbench, tmp_path: Path, tiny_dataset: Dataset) -> None:
+    home = Storage(tmp_path / "one")
+    scores, seen = retrained(bench, tiny_dataset, home)
+    assert any(stage.startswith("measuring") for stage in seen)
+    again, seen = retrained(bench, tiny_dataset, home)
+    assert json.dumps(again) == json.dumps(scores)
+    assert seen == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"seed": 0}', b'{"stages": {}}'])
+def test_a_damaged_measurement_is_made_again(
+    bench: Workbench, tmp_path: Path, tiny_dataset: Dataset, content: bytes
+) -> None:
+    home = Storage(tmp_path / "one")
+    scores, _ = retrained(bench, tiny_dataset, home)
+    (tmp_path / "one/best/seeds/0.json").write_bytes(content)
+    again, seen = retrained(bench, tiny_dataset, home)
+    assert any(stage.startswith("measuring") for stage in seen)
+    assert again["metrics"] == scores["metrics"]
+
+
+def test_the_median_seed_is_saved(bench: Workbench, tmp_path: Path, tiny_dataset: Dataset) -> None:
+    home = Storage(tmp_path / "one")
+    benches = {seed: bench for seed in (3, 4, 5)}
+    assert save_median(benches, tiny_config(), {3: 0.9, 4: 0.5, 5: 0.7}, home) == 5
+    assert Defense.load(tmp_path / "one/best").classifier.classes == 4

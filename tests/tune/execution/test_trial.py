@@ -1,0 +1,97 @@
+"""One trial: finished, failed by its own error, or stopped by the storage's."""
+
+from __future__ import annotations
+
+import errno
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.datasets.dataset import Dataset
+from tests.tune.workbench_fixture import PARAMS, setting_on, tiny_space, try_here
+from tune.execution.trial import arrays_of, development, split_of
+from tune.pipeline.executor import Workbench
+from tune.pipeline.job import bounds_of
+from tune.storage.outage import outage
+
+
+def test_a_finished_trial_has_all_it_is_judged_by(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    outcome = try_here(setting_on(tmp_path, tiny_dataset), tiny_dataset, 3, PARAMS)
+    assert outcome.status == "finished"
+    assert outcome.error is None
+    assert {"pso", "noisy", "threshold", "psd_gan", "psd", "pco", "attacked_label", "cost"} <= set(outcome.metrics)
+    assert outcome.metrics["cost"] == 8
+    assert all(math.isfinite(value) for value in outcome.metrics.values())
+    assert set(outcome.stages) == set(outcome.work)
+
+
+def test_a_trial_fails_by_its_own_error(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise ValueError("too warm\nin here")
+
+    monkeypatch.setattr(Workbench, "get", fail)
+    outcome = try_here(setting_on(tmp_path, tiny_dataset), tiny_dataset, 3, PARAMS)
+    assert (outcome.status, outcome.error) == ("failed", "ValueError: too warm in here")
+    assert outcome.params == PARAMS
+
+
+def test_a_diverging_trial_fails_and_says_so(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    space = tiny_space(unet__high_level_weight="{choice: [1.0, 1.0e300]}")
+    params = {**PARAMS, "unet.high_level_weight": 1e300}
+    outcome = try_here(setting_on(tmp_path, tiny_dataset, space), tiny_dataset, 0, params)
+    assert outcome.status == "failed"
+    assert outcome.error is not None
+    assert "expected a finite number" in outcome.error
+
+
+def test_a_full_disk_is_not_the_trials_failure(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Workbench, "get", full)
+    with pytest.raises(OSError, match="No space left"):
+        try_here(setting_on(tmp_path, tiny_dataset), tiny_dataset, 3, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a.json"), True),
+        (OSError(errno.EROFS, "Read-only file system"), True),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), True),
+        (FileNotFoundError(errno.ENOENT, "No such file"), False),
+        (ValueError("too warm"), False),
+    ],
+)
+def test_an_outage_is_told_from_other_errors(error: Exception, found: bool) -> None:
+    assert bool(outage(error)) == found
+
+
+def test_bounds_are_what_the_space_can_propose() -> None:
+    bounds = bounds_of(tiny_space())
+    assert (list(bounds.restarts), list(bounds.steps)) == ([1, 2], [2, 4, 6])
+
+
+def test_arrays_hold_a_split_as_it_is(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    arrays = arrays_of(train=tiny_dataset.train, validation=tiny_dataset.validation)
+    assert (split_of(arrays, "train").images == tiny_dataset.train.images).all()
+    data = development(setting_on(tmp_path, tiny_dataset), arrays)
+    assert (data.split("validation").labels == tiny_dataset.validation.labels).all()
+
+
+def test_a_trial_that_shares_nothing_measures_the_same(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    setting = setting_on(tmp_path, tiny_dataset)
+    shared = try_here(setting, tiny_dataset, 3, PARAMS)
+    alone = try_here(replace(setting, reuse=False), tiny_dataset, 4, PARAMS)
+    assert alone.metrics == shared.metrics
+    assert all((work["built"], work["reused"]) == (1, 0) for work in alone.work.values())
+    assert alone.stages["projection"] != shared.stages["projection"]  # its own R and L, not the search's largest
+    again = try_here(replace(setting, reuse=False), tiny_dataset, 5, PARAMS)
+    assert all(work["built"] == 1 for work in again.work.values())

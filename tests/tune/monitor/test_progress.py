@@ -1,0 +1,51 @@
+"""What a trial says of itself while it runs, and what is left of it when Tune stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from components.datasets.dataset import Dataset
+from tests.tune.workbench_fixture import PARAMS, SilentBoard, setting_on
+from tune.execution.trial import attempt
+from tune.monitor import progress
+from tune.monitor.hparams import METRICS
+from tune.monitor.progress import Teller
+from tune.monitor.tensorboard import TrialBoard, close_run
+from tune.pipeline.job import Development
+
+
+def test_a_trial_that_is_stopped_early_has_its_metrics_and_its_work(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Tune stops a trial: its report does not return. TensorBoard would not draw a run that lacks a metric."""
+    told: list[Mapping[str, Any]] = []
+
+    def stop(row: Mapping[str, Any]) -> None:
+        told.append(row)
+        if row["epoch"] == 2:
+            raise SystemExit
+
+    monkeypatch.setattr(progress.tune, "report", stop)
+    setting = setting_on(tmp_path, tiny_dataset)
+    run = TrialBoard(setting.home, setting.space, 3, PARAMS)
+    with pytest.raises(SystemExit), run:
+        attempt(setting, Development.for_search(tiny_dataset), 3, PARAMS, Teller(3, SilentBoard(), run, judged=True))
+    last = told[-1]["metrics"]
+    close_run(setting.home, setting.space, 3, PARAMS, "pruned", last, told[-1]["epoch"])
+    events = EventAccumulator(str(run.folder.local)).Reload()
+    assert set(last) == {name for name, *_ in METRICS["defense"]}
+    assert last["cost"] == 8
+    assert last["images_per_second"] > 0
+    work = told[-1]["work"]
+    assert (work["classifier"]["built"], work["projection_train"]["built"]) == (1, 1)
+    assert (work["unet"]["built"], work["unet"]["reused"]) == (0, 0)  # not to its end
+    assert work["unet"]["seconds"] > 0
+    for name, value in last.items():
+        shown = {point.step: point.value for point in events.Scalars(f"result/{name}")}
+        assert list(shown) == [1, 2]  # the driver repeats the last, and drops none before it
+        assert shown[2] == pytest.approx(value)

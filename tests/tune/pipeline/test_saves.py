@@ -1,0 +1,79 @@
+"""What is left of trainings that nobody continues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.datasets.dataset import Dataset
+from tests.tune.workbench_fixture import PARAMS, PATH, bench_on, tiny_config, tiny_space
+from tune.pipeline.job import Development, Progress
+from tune.pipeline.saves import Saves
+from tune.storage.folder import Storage
+from tune.storage.ledger import Outcome
+from tune.storage.store import Store
+
+
+class Stopped(Exception):
+    """The trial ends here."""
+
+
+def stop_in(tmp_path: Path, dataset: Dataset, stage: str) -> list[str]:
+    """Trains up to the first saved epoch of a stage; returns the folders of unfinished trainings."""
+
+    def report(progress: Progress) -> None:
+        if progress.stage == stage and progress.row:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        bench_on(tmp_path, dataset).get(tiny_config(), PATH, report)
+    return unfinished(tmp_path)
+
+
+def unfinished(tmp_path: Path) -> list[str]:
+    return Storage(tmp_path / "store/.unfinished").folders()
+
+
+def saves_on(tmp_path: Path, dataset: Dataset) -> Saves:
+    store = Store(Storage(tmp_path / "store"))
+    return Saves(tiny_space(), Development.for_search(dataset), 0, store)
+
+
+@pytest.mark.parametrize("status", ["pruned", "failed"])
+def test_those_of_a_trial_that_ended_without_its_unet_go(tmp_path: Path, tiny_dataset: Dataset, status: Any) -> None:
+    assert len(stop_in(tmp_path, tiny_dataset, "unet")) == 1
+    others = Outcome(trial=1, status=status, params={**PARAMS, "unet.high_level_weight": 2.0})
+    saves_on(tmp_path, tiny_dataset).forget([others])
+    assert len(unfinished(tmp_path)) == 1
+    saves_on(tmp_path, tiny_dataset).forget([others, Outcome(trial=2, status=status, params=PARAMS)])
+    assert unfinished(tmp_path) == []
+
+
+@pytest.mark.parametrize(("stage", "status"), [("unet", "finished"), ("gan", "failed"), ("classifier", "pruned")])
+def test_those_that_may_serve_again_stay(tmp_path: Path, tiny_dataset: Dataset, stage: str, status: Any) -> None:
+    before = stop_in(tmp_path, tiny_dataset, stage)
+    saves_on(tmp_path, tiny_dataset).forget([Outcome(trial=0, status=status, params=PARAMS)])
+    assert unfinished(tmp_path) == before != []
+
+
+@pytest.mark.parametrize("params", [{}, {"projector.steps": "many"}, {"no.such": 1}])
+def test_a_trial_that_failed_by_its_settings_has_none(
+    tmp_path: Path, tiny_dataset: Dataset, params: dict[str, Any]
+) -> None:
+    before = stop_in(tmp_path, tiny_dataset, "unet")
+    saves_on(tmp_path, tiny_dataset).forget([Outcome(trial=0, status="failed", params=params)])
+    assert unfinished(tmp_path) == before
+
+
+def test_a_storage_that_fails_ends_no_search(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Storage) -> None:
+        raise OSError(30, "Read-only file system")
+
+    stop_in(tmp_path, tiny_dataset, "unet")
+    monkeypatch.setattr(Storage, "remove_tree", fail)
+    saves_on(tmp_path, tiny_dataset).forget([Outcome(trial=0, status="pruned", params=PARAMS)])
+    assert "Read-only file system" in caplog.text

@@ -1,0 +1,59 @@
+"""Signatures: what a stage's result follows from, no more and no less."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from components.datasets.dataset import Dataset
+from tests.tune.workbench_fixture import bench_on, tiny_config, with_test_labels
+from tune.pipeline.stages import FINAL_PATH, PATHS, STAGES
+
+ALL = tuple(STAGES)
+FOLLOW = {  # a change → the stages that it changes
+    "classifier__epochs": set(ALL) - {"gan", "projection_clean"},
+    "gan__steps": set(ALL) - {"classifier", "attack", "attack_train"},
+    "projector__learning_rate": {
+        "projection", "projection_clean", "projection_train", "map", "unet", "score_projection", "score_unet"
+    },
+    "unet__epochs": {"unet", "score_unet"},
+    "unet__images": {"attack_train", "projection_train", "unet", "score_unet"},
+    "search__retries": set(),
+    "projector__chunk": set(),
+}  # fmt: skip
+VALUES = {"classifier__epochs": 1, "gan__steps": 10, "projector__learning_rate": 0.5, "unet__epochs": 1,
+          "unet__images": 10, "search__retries": 5, "projector__chunk": 7}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", FOLLOW)
+def test_a_setting_changes_what_follows_from_it(tmp_path: Path, tiny_dataset: Dataset, change: str) -> None:
+    bench = bench_on(tmp_path, tiny_dataset)
+    before = bench.signatures(tiny_config(), ALL)
+    after = bench.signatures(tiny_config(**{change: VALUES[change]}), ALL)
+    assert {name for name in ALL if before[name] != after[name]} == FOLLOW[change]
+
+
+def test_one_projection_serves_every_r_and_l(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    bench = bench_on(tmp_path, tiny_dataset)
+    config = tiny_config()
+    other = config.model_copy(update={"projector": config.projector.model_copy(update={"restarts": 1, "steps": 6})})
+    one, two = bench.signatures(config, ALL), bench.signatures(other, ALL)
+    assert {name for name in ALL if one[name] != two[name]} == {"unet", "score_unet", "score_projection"}
+
+
+def test_no_signature_follows_from_the_test_images(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    other = with_test_labels(tiny_dataset, lambda labels: labels[::-1].copy())
+    config = tiny_config()
+    assert bench_on(tmp_path, tiny_dataset).signatures(config, ALL) == bench_on(tmp_path, other).signatures(config, ALL)
+
+
+@pytest.mark.parametrize("path", [*PATHS.values(), FINAL_PATH])
+def test_a_path_names_a_stage_after_its_inputs(path: tuple[str, ...]) -> None:
+    for index, name in enumerate(path):
+        assert set(STAGES[name].inputs) <= set(path[:index])
+
+
+def test_the_final_path_needs_no_validation_images() -> None:
+    needing = {"attack", "projection", "projection_clean", "map", "score_gan", "score_projection", "score_unet"}
+    assert not needing & set(FINAL_PATH)

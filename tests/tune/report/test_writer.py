@@ -1,0 +1,225 @@
+"""The report of a synthetic experiment: the right figures, and every reason for doubt."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+
+from components.intervals import t_interval, wilson
+from tests.tune.experiment_fixture import IMAGES, do_not_draw, edit, rebuilt, seed_file, write_experiment
+from tune.optimizer.choice import choose
+from tune.report.writer import write_report
+from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger
+
+NAMES = ["pso", "psd", "pco", "noisy", "threshold", "psd_gan", "psd_unet", "clean_purified", "attacked_label"]
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    do_not_draw(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete experiment with its report, its charts not drawn; for reading only."""
+    folder = write_experiment(tmp_path_factory.mktemp("results") / "whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        do_not_draw(monkeypatch)
+        write_report(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(written, tmp_path / "whole"))
+
+
+@pytest.fixture(scope="module")
+def report(written: Path) -> dict[str, Any]:
+    return json.loads((written / "report.json").read_text())
+
+
+def test_what_a_warm_start_taught_is_told(folder: Path) -> None:
+    note = {"/results/first": {"used": 12, "left_out": 3}}
+    edit(folder / "record.json", lambda record: record.update(warm_start=note))
+    write_report(folder)
+    said = (folder / "report.md").read_text()
+    assert "the search knew 12 finished trials of `/results/first` (3 more do not fit this space)" in said
+
+
+def test_variants_are_named_under_every_table_of_scores(folder: Path) -> None:
+    assert "Variants on" not in (folder / "report.md").read_text()
+    space = folder / "space.yaml"
+    with_labels = space.read_text().replace("attack.labels: 'true'", "attack.labels: predicted")
+    space.write_text(with_labels + "projector.levels: 2\nunet.input: both\n")
+    write_report(folder)
+    named = "Variants on: images are reduced to 2 grey levels before they are projected; the U-Net reads x_g and the "
+    named += "attacked image; the attack starts from predicted labels."
+    assert (folder / "report.md").read_text().count(named) == 4  # result, stages, strength of the attack, classes
+
+
+@pytest.mark.parametrize("damaged", [None, [], "x", {"/results/first": 3}, {"/results/first": {}}])
+def test_a_damaged_note_of_a_warm_start_does_not_stop_the_report(folder: Path, damaged: Any) -> None:
+    edit(folder / "record.json", lambda record: record.update(warm_start=damaged))
+    assert write_report(folder)
+
+
+def test_where_the_report_is_gets_returned(folder: Path) -> None:
+    assert write_report(folder) == str(folder / "report.html")
+    assert write_report(Storage(folder)) == str(folder / "report.html")
+
+
+def test_every_promised_field(report: dict[str, Any]) -> None:
+    assert report["dataset"] == "mnist_mini"
+    assert report["attack"]["name"] == "fgsm"
+    assert report["attack"]["epsilon"] == 0.3
+    assert set(NAMES) <= set(report["test"])
+    for name in NAMES:
+        score = report["test"][name]
+        assert score["mean"] == mean(score["seeds"])
+        assert score["std"] == stdev(score["seeds"])
+        assert score["ci95"] == list(t_interval(score["seeds"]))
+        assert 0 <= score["ci95"][0] <= score["mean"] <= score["ci95"][1] <= 1
+    search = report["search"]
+    assert (search["trials"], search["finished"], search["failed"], search["pruned"]) == (24, 19, 2, 3)
+    assert search["wall_s"] == 587.3
+    assert search["stages_built"] == {"classifier": 1, "gan": 1, "projection": 3, "unet": 24}
+    assert search["stages_reused"] == {"classifier": 23, "gan": 23, "projection": 21, "unet": 0}
+
+
+def test_values_are_those_of_the_files_to_the_last_digit(report: dict[str, Any], written: Path) -> None:
+    files = [json.loads(seed_file(written, seed).read_text()) for seed in (0, 1, 2)]
+    for name in NAMES:
+        assert report["test"][name]["seeds"] == [file["metrics"][name] for file in files]
+
+
+def test_the_second_interval_is_on_the_images_of_the_median_seed(report: dict[str, Any]) -> None:
+    assert report["median_seed"] == 0  # its PSD lies between those of seeds 2 and 1
+    correct = round(report["test"]["psd"]["seeds"][0] * IMAGES)
+    assert report["test"]["psd"]["wilson95"] == list(wilson(correct, IMAGES))
+
+
+def test_the_best_is_the_one_that_the_rule_names(report: dict[str, Any], written: Path) -> None:
+    best = choose(Ledger(Storage(written)).outcomes(), "defense")
+    assert report["choice"]["trial"] == best.trial
+    assert report["best"] == best.params
+    assert best.trial in [point["trial"] for point in report["choice"]["pareto_front"]]
+
+
+def test_failures_are_counted_and_named(report: dict[str, Any], written: Path) -> None:
+    assert [failure["trial"] for failure in report["failures"]] == [5, 17]
+    for page in ("report.md", "report.html"):
+        assert "loss is not finite (nan) in epoch 3" in (written / page).read_text()
+
+
+def test_text_from_a_trial_is_text_in_the_page(folder: Path) -> None:
+    edit(
+        folder / "trials" / "005.json",
+        lambda o: o.update(error="ValueError: <script>alert(1)</script> | `x`"),
+    )
+    write_report(folder)
+    page = (folder / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; | <code>x</code>" in page
+    assert r"ValueError: <script>alert(1)</script> \| `x`" in (folder / "report.md").read_text()
+
+
+def test_one_edited_score_changes_that_score_alone(folder: Path, report: dict[str, Any]) -> None:
+    edit(seed_file(folder, 1), lambda s: s["metrics"].update(clean_purified=0.5))
+    changed = rebuilt(folder)
+    assert changed["test"]["clean_purified"]["seeds"][1] == 0.5
+    del changed["test"]["clean_purified"], changed["gain"], changed["cautions"]
+    expected = json.loads(json.dumps(report))
+    del expected["test"]["clean_purified"], expected["gain"], expected["cautions"]
+    assert changed == expected
+
+
+def test_a_trial_more_does_not_touch_the_test_scores(folder: Path, report: dict[str, Any]) -> None:
+    extra = Ledger(Storage(folder)).outcome(13)
+    assert extra is not None
+    better = {**extra.metrics, "psd": 0.99}
+    Ledger(Storage(folder)).record(extra.model_copy(update={"trial": 24, "metrics": better}))
+    changed = rebuilt(folder)
+    assert changed["test"] == report["test"]
+    assert changed["search"]["finished"] == 20
+    assert changed["choice"]["trial"] == 13  # what was retrained
+    assert any("would now be trial 24" in caution for caution in changed["cautions"])
+
+
+def test_no_warning_where_psd_is_clearly_above(report: dict[str, Any]) -> None:
+    assert not [caution for caution in report["cautions"] if "not clearly above" in caution]
+
+
+@pytest.mark.parametrize(("rival", "words"), [("threshold", "threshold at 0.5"), ("psd_gan", "GAN only")])
+def test_a_warning_where_a_simpler_defense_is_as_good(folder: Path, rival: str, words: str) -> None:
+    for seed in (0, 1, 2):
+        edit(seed_file(folder, seed), lambda s: s["metrics"].update({rival: s["metrics"]["psd"] - 0.004}))
+    found = [caution for caution in rebuilt(folder)["cautions"] if "not clearly above" in caution]
+    assert len(found) == 1
+    assert words in found[0]
+    assert "Compared seed by seed, the difference is +0.40 (+0.40 to +0.40) points." in found[0]
+    assert found[0] in (folder / "report.md").read_text()
+
+
+def test_a_warning_where_a_simpler_defense_is_better(folder: Path) -> None:
+    for seed in (0, 1, 2):
+        edit(seed_file(folder, seed), lambda s: s["metrics"].update(threshold=0.95))
+    found = [caution for caution in rebuilt(folder)["cautions"] if "is below threshold at 0.5" in caution]
+    assert len(found) == 1
+    assert "overlap" not in found[0]
+    assert "The simpler defense may serve better." in found[0]
+
+
+@pytest.mark.parametrize(("dirty", "said"), [(True, True), (False, False), (None, False)])
+def test_a_dirty_checkout_is_pointed_out(folder: Path, dirty: bool | None, said: bool) -> None:
+    edit(folder / "record.json", lambda record: record.update(git={"commit": "ab", "dirty": dirty}))
+    assert any("uncommitted changes" in caution for caution in rebuilt(folder)["cautions"]) == said
+
+
+def test_a_single_seed_has_the_interval_on_its_images(tmp_path: Path) -> None:
+    changed = rebuilt(write_experiment(tmp_path / "one", seeds=1))
+    score = changed["test"]["psd"]
+    assert score["ci95"] == score["wilson95"] == list(wilson(round(score["mean"] * IMAGES), IMAGES))
+    assert score["std"] == 0
+    assert any("One seed only" in caution for caution in changed["cautions"])
+
+
+@pytest.mark.parametrize("target", ["gan", "projection", "unet"])
+def test_a_part_searched_alone_names_the_best_without_test_scores(tmp_path: Path, target: str) -> None:
+    folder = write_experiment(tmp_path / target, target=target, trials=12)
+    changed = rebuilt(folder)
+    best = choose(Ledger(Storage(folder)).outcomes(), target)  # type: ignore[arg-type]
+    assert changed["test"] == {}
+    assert changed["choice"]["trial"] == best.trial
+    text = (folder / "report.md").read_text()
+    assert f"Trial {best.trial} is the best of" in text
+    assert "This report covers the search alone" in text
+
+
+def test_a_folder_that_is_no_experiment_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="expected an experiment's folder"):
+        write_report(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_report_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
+    """Run in a process of its own, which tells what it has imported."""
+    folder = write_experiment(tmp_path / "small", trials=3, seeds=0)
+    code = (
+        "import sys\n"
+        "from tune.report.writer import write_report\n"
+        "from tune.report.comparison import compare\n"
+        "write_report(sys.argv[1]); compare([sys.argv[1], sys.argv[1]])\n"
+        "print({'torch', 'ray'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")

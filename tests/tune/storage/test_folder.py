@@ -1,0 +1,267 @@
+"""A folder that behaves the same on a local disk and in an object store."""
+
+import errno
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tune.storage.folder import Storage
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """An empty folder, on each kind of storage."""
+    if request.param == "local":
+        return Storage(tmp_path / "search")
+    folder = Storage(request.getfixturevalue("bucket")).child(request.node.originalname)
+    assert folder.local is None
+    return folder
+
+
+def test_a_folder_that_is_not_there_is_empty(storage: Storage) -> None:
+    assert storage.names() == []
+    assert storage.folders() == []
+    assert not storage.exists("a.json")
+    storage.delete("a.json")
+    storage.remove_tree()
+
+
+def test_what_is_written_is_read_and_can_be_replaced(storage: Storage) -> None:
+    storage.write("b.json", b"first")
+    storage.write("a.json", b"")
+    storage.write("b.json", b"second")
+    assert storage.read("b.json") == b"second"
+    assert storage.read("a.json") == b""
+    assert storage.names() == ["a.json", "b.json"]
+    assert storage.exists("b.json")
+
+
+def test_a_missing_file_is_named(storage: Storage, tmp_path: Path) -> None:
+    for use in (storage.read, lambda name: storage.download(name, tmp_path / "copy")):
+        with pytest.raises(FileNotFoundError, match=r"search.*gone\.json"):
+            use("gone.json")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_folders_are_apart_from_files(storage: Storage) -> None:
+    storage.child("trials").write("000.json", b"{}")
+    storage.child("trials").child("more").write("001.json", b"{}")
+    storage.write("best/choice.json", b"{}")
+    storage.write("space.yaml", b"")
+    assert storage.folders() == ["best", "trials"]
+    assert storage.names() == ["space.yaml"]
+    assert storage.child("trials").names() == ["000.json"]
+    assert storage.child("best").read("choice.json") == b"{}"
+    assert not storage.exists("trials")
+
+
+def test_only_the_named_file_or_tree_goes(storage: Storage) -> None:
+    for name in ("kept/a", "gone/a", "gone/deep/b", "c", "d"):
+        storage.write(name, b"x")
+    storage.delete("c")
+    storage.child("gone").remove_tree()
+    assert storage.names() == ["d"]
+    assert "gone" not in storage.folders()
+    assert storage.child("kept").names() == ["a"]
+
+
+def test_create_never_replaces(storage: Storage) -> None:
+    assert storage.create("a/x.json", b"first")
+    assert not storage.create("a/x.json", b"second")
+    assert storage.read("a/x.json") == b"first"
+    assert storage.child("a").names() == ["x.json"]
+
+
+def test_large_files_go_up_and_come_down_whole(storage: Storage, tmp_path: Path) -> None:
+    data = os.urandom(1 << 20) * 11
+    (tmp_path / "source").write_bytes(data)
+    storage.upload(tmp_path / "source", "model/weights.bin")
+    storage.download("model/weights.bin", tmp_path / "new" / "copy")
+    assert (tmp_path / "new" / "copy").read_bytes() == data
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["copy"]
+
+
+def test_a_missing_source_is_blamed_on_the_source(storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing_here"):
+        storage.upload(tmp_path / "nothing_here", "a")
+    assert not storage.exists("a")
+
+
+def test_another_process_opens_the_same_folder(storage: Storage) -> None:
+    storage.write("a", b"1")
+    for again in (Storage(storage.uri), pickle.loads(pickle.dumps(storage)), Storage(storage)):
+        assert again == storage
+        assert again.read("a") == b"1"
+    assert Storage(storage.child("trials").uri) == storage.child("trials")
+
+
+def test_names_of_spaces_and_signs(storage: Storage) -> None:
+    folder = storage.child("my search, 50% #1?")
+    folder.write("a b.json", b"1")
+    assert Storage(folder.uri).names() == ["a b.json"]
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../a", "a/../../b"])
+def test_names_stay_inside(storage: Storage, name: str) -> None:
+    with pytest.raises(ValueError, match="expected a file or folder inside"):
+        storage.read(name)
+
+
+def test_local_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Storage("results").local == tmp_path / "results"
+    assert Storage(tmp_path.as_uri()).child("a").local == tmp_path / "a"
+    assert Storage(tmp_path.as_uri()) == Storage(tmp_path)
+    assert not (tmp_path / "results").exists()
+
+
+def test_keys_in_an_address_are_refused_and_not_repeated() -> None:
+    with pytest.raises(ValueError, match="AWS_ACCESS_KEY_ID") as refusal:
+        Storage("s3://AKIA123:topsecret@results/search")
+    assert "topsecret" not in str(refusal.value)
+    assert "AKIA123" not in str(refusal.value)
+
+
+def test_an_unknown_address_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a folder or an address like s3://bucket/folder, found ftp://x/y"):
+        Storage("ftp://x/y")
+
+
+def test_the_server_of_the_environment_is_part_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    storage = Storage("s3://results/search/")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    assert "127.0.0.1" in storage.child("trials").uri
+    assert Storage(storage.uri) == storage
+    assert storage.child("trials").uri.startswith("s3://results/search/trials?")
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
+    storage = Storage(bucket.replace("/results/", "/nobodys/"))
+    with pytest.raises(OSError, match=r"s3://nobodys/search/a\.json.*bucket does not exist"):
+        storage.write("a.json", b"1")
+
+
+@pytest.mark.slow
+def test_a_listing_of_more_than_one_page(bucket: str) -> None:
+    storage = Storage(bucket).child("many")
+    for number in range(1005):
+        storage.write(f"{number:04d}.json", b"{}")
+    assert storage.names() == [f"{number:04d}.json" for number in range(1005)]
+
+
+def test_of_many_writers_one_creates(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    start, won = threading.Barrier(8), []
+
+    def write(number: int) -> None:
+        start.wait()
+        if storage.create("one", f"{number}".encode() * 100_000):
+            won.append(number)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(won) == 1
+    assert storage.read("one") == f"{won[0]}".encode() * 100_000
+    assert os.listdir(tmp_path) == ["one"]
+
+
+def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    contents = {bytes([letter]) * 200_000 for letter in b"abc"}
+    storage.write("file", min(contents))
+    done = threading.Event()
+
+    def replace() -> None:
+        while not done.is_set():
+            for content in contents:
+                storage.write("file", content)
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        assert all(storage.read("file") in contents for _ in range(200))
+    finally:
+        done.set()
+        writer.join()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_full_disk_is_named_and_what_was_there_stays(small_disk: Path, tmp_path: Path) -> None:
+    storage = Storage(small_disk)
+    storage.write("a.json", b"first")
+    large = tmp_path / "large"
+    large.write_bytes(bytes(100_000))
+    full = (
+        lambda: storage.write("a.json", bytes(100_000)),
+        lambda: storage.create("b.json", bytes(100_000)),
+        lambda: storage.upload(large, "a.json"),
+        lambda: Storage(tmp_path).download("large", small_disk / "a.json"),
+    )
+    for fill in full:
+        with pytest.raises(OSError, match=r"No space left on device: .*small/[ab]\.json") as error:
+            fill()
+        assert error.value.errno == errno.ENOSPC
+        assert storage.read("a.json") == b"first"
+        assert os.listdir(small_disk) == ["a.json"]
+    storage.write("a.json", b"second")
+    assert storage.read("a.json") == b"second"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_rights_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match=r"a\.json"):
+        Storage(tmp_path).write("a.json", b"1")
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "trials").write_text("")
+    with pytest.raises(OSError, match="trials"):
+        Storage(tmp_path).child("trials").write("a.json", b"1")
+
+
+def test_drafts_of_killed_writers_are_swept_and_nothing_else(tmp_path: Path) -> None:
+    folder = Storage(tmp_path)
+    writer = """
+import os, sys
+from tune.storage.folder import Storage
+os.link = os.replace = lambda *places: os.kill(os.getpid(), 9)  # just before the file gets its name
+getattr(Storage(sys.argv[1]), sys.argv[2])("old.json", b"x")
+"""
+    for kind in ("write", "create"):
+        subprocess.run([sys.executable, "-c", writer, str(tmp_path), kind], cwd=Path(__file__).parents[3])
+    drafts = list(tmp_path.iterdir())
+    assert len(drafts) == 2
+    assert folder.names() == []
+    folder.sweep()
+    assert list(tmp_path.iterdir()) == drafts  # their writers may be alive
+    for name in ("old.json", "kept.json"):
+        folder.write(name, b"y")
+    for path in (*drafts, tmp_path / "kept.json"):
+        os.utime(path, (1e9, 1e9))
+    folder.sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.json", "old.json"]
+    Storage(tmp_path / "nothing").sweep()

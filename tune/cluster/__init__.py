@@ -1,0 +1,1 @@
+"""Ray clusters: connecting, resources, autoscaler and leases across nodes."""

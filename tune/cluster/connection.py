@@ -1,0 +1,215 @@
+"""The Ray that runs the trials: one of our own on this machine, or a running cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import ray
+from ray._private import services
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from tune.cluster.autoscaler import growth
+from tune.cluster.lease_actor import start_keeper
+from tune.cluster.resources import Kind, Nodes, Request, Resources, on_cluster, on_this_machine
+from tune.execution.gpu_memory import bytes_per_trial
+from tune.execution.preflight import Plan, Refused
+from tune.pipeline.job import Development, bounds_of
+from tune.storage.folder import Storage
+from tune.storage.lock import ExperimentLock
+from tune.storage.mounts import NETWORKED, existing, mounted
+
+START_SECONDS = 300.0  # for Ray to start in
+OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", 512 << 20))  # bytes: the data once, and little else
+_HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
+_SHARED = (
+    "--storage: expected a folder that all nodes share (a network file system), or an address such as "
+    "s3://bucket/folder"
+)
+
+
+@contextmanager
+def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[Resources]:
+    """The experiment's lock, and Ray, for the length of the block; gives what each trial gets.
+
+    A cluster is joined before the experiment is locked, as it may refuse what was asked for, and then nothing is to be
+    written; a Ray of our own is started after, as the experiment may be another driver's.
+
+    Raises:
+        Refused: there is no such cluster, it has too little, or its nodes do not share the storage.
+        LockedError: another driver runs the experiment.
+    """
+    trials = plan.config.search.trials
+    with ExitStack() as stack:
+        if request.address is None:
+            resources = on_this_machine(request, trials)
+            stack.enter_context(ExperimentLock(plan.home))
+            stack.enter_context(connect(None, verbose=verbose))
+        else:
+            stack.enter_context(connect(request.address, verbose=verbose))
+            resources = _of_cluster(plan, request)
+            check_shared(plan.storage)
+            stack.enter_context(ExperimentLock(plan.home))
+        if plan.storage.local is None:
+            start_keeper()
+        yield resources
+
+
+def expected(plan: Plan, request: Request) -> Resources:
+    """What each trial would get; a cluster is asked, and left again."""
+    if request.address is None:
+        return on_this_machine(request, plan.config.search.trials)
+    with connect(request.address):
+        return _of_cluster(plan, request)
+
+
+def _of_cluster(plan: Plan, request: Request) -> Resources:
+    data = Development.for_search(plan.dataset)
+    return on_cluster(
+        request, plan.config.search.trials, nodes(), lambda: bytes_per_trial(plan.space, data, bounds_of(plan.space))
+    )
+
+
+@contextmanager
+def connect(address: str | None, *, verbose: bool = False) -> Iterator[None]:
+    """Ray for the length of the block.
+
+    On one machine it listens on loopback and is ours alone; a cluster is joined and left as it was.
+    """
+    level = logging.INFO if verbose else logging.ERROR
+    common: dict[str, Any] = {"logging_level": level, "log_to_driver": verbose, "configure_logging": True}
+    if address is None:
+        with _on_loopback(), _with_patience():
+            _start(common)
+    else:
+        _join(address, common)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Within the block Ray takes 127.0.0.1 as the node's address, and then listens nowhere else.
+
+    Otherwise ray 2.60 replaces it, on Linux, by the machine's outer address and listens on all interfaces.
+    """
+    replaced = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = replaced
+
+
+@contextmanager
+def _with_patience() -> Iterator[None]:
+    """Within the block Ray waits longer for its node: the 30 s fixed in ray 2.60 are too few on a busy machine."""
+    look = services.get_node
+
+    def wait(address: str, node: str) -> Any:
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return look(address, node)
+            except RuntimeError:  # it has not registered yet
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
+    services.get_node = wait
+    try:
+        yield
+    finally:
+        services.get_node = look
+
+
+def _start(options: dict[str, Any]) -> None:
+    """Ray on this machine.
+
+    Raises:
+        TimeoutError: it did not start in time.
+    """
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=OBJECT_STORE,
+            **options,
+        )
+    except Exception as error:  # no kind of its own
+        if "timed out" not in str(error):
+            raise
+        raise TimeoutError(f"expected Ray to start within {START_SECONDS:g} s, found: {error}") from error
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
+    try:
+        _knock(address)
+        ray.init(address=address, **options)
+    except (OSError, ValueError, RuntimeError) as error:  # which one depends on how far it came
+        reason = str(error).strip().splitlines()[0]
+        raise Refused(f"--address: expected a running Ray cluster, found none at {address}: {reason}") from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at `host:port`, of which Ray makes sure for many minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def nodes() -> Nodes:
+    """What the cluster has and can grow to."""
+    alive = [Kind(node["Resources"]) for node in _alive()]
+    head = next((kind for kind in alive if _HEAD in kind.resources), Kind({}))
+    return Nodes(alive, head, *growth(ray.get_runtime_context().gcs_address))
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def check_shared(storage: Storage) -> None:
+    """Every node of a cluster sees the storage's files: one on the driver's own disk would be lost on the others.
+
+    Raises:
+        Refused: a node does not, or where only this one is there yet, others will not.
+    """
+    if storage.local is None:
+        return
+    folder = existing(storage.local)
+    others = [node for node in _alive() if node["NodeID"] != ray.get_runtime_context().get_node_id()]
+    if others and (blind := _blind(Storage(folder), others)):
+        raise Refused(f"{_SHARED}, found {storage.uri}, which {', '.join(blind)} does not see")
+    if not others and nodes().can_grow and not (kind := mounted(folder)).startswith(NETWORKED):
+        raise Refused(f"{_SHARED}, found {storage.uri} on a disk of this node ({kind}), which workers will not see")
+
+
+def _blind(folder: Storage, others: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Hosts of the nodes that do not see a file which is in `folder` for a moment."""
+    name = f".preflight-{uuid.uuid4().hex}"
+    folder.write(name, b"0")
+    try:
+        look = ray.remote(num_cpus=0)(_sees)
+        tasks = {
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                folder.uri, name
+            ): node["NodeManagerHostname"]
+            for node in others
+        }
+        return [host for task, host in tasks.items() if not ray.get(task, timeout=60)]
+    finally:
+        folder.delete(name)
+
+
+def _sees(uri: str, name: str) -> bool:
+    return Storage(uri).exists(name)

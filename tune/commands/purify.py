@@ -1,0 +1,181 @@
+"""`python -m tune purify`: images through a saved defense, to files and a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from components.defense import Defense
+from components.files import write_atomic
+from components.pretrained import shipped_defense, shipped_names
+from components.processor import keep_memory
+from tune.commands.image_files import Picture, batch_of, find_pictures, png_of
+from tune.storage.folder import Storage
+from tune.storage.scratch import scratch
+
+BATCH = 100  # images between two steps of the progress bar, and held in memory at once
+SHOWN = 20  # rows of the printed table
+COLUMNS = "Labels: before, of the GAN's image, after. Realism: the discriminator's score. Error: the GAN's distance."
+LONGEST = 36  # characters of a file's name there
+LABELS = "labels.csv"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the defense says of one image.
+
+    Attributes:
+        file: the image.
+        label_before: the classifier's label of it.
+        label_generated: of x_g, what the generator made of it.
+        label: of U(x_g), the purified image.
+        realism: the discriminator's score of x_g; higher is more like a training image.
+        error: distance between x_g and the image, as the projector measures it.
+    """
+
+    file: str
+    label_before: int
+    label_generated: int
+    label: int
+    realism: float
+    error: float
+
+
+def purify(folder: str, *images: str, out: Annotated[str, "DIR"]) -> int:
+    """Purifies image files with a saved defense, and tabulates their labels before and after.
+
+    Args:
+        folder: an experiment's folder, whose best/ is used, or that of a saved defense, or mnist for the shipped one.
+        images: PNG, JPEG or idx files, or folders of PNG and JPEG files, of the size the defense was trained on.
+        out: where the purified images and labels.csv go.
+
+    Examples:
+        python -m tune purify results/quickstart attacked/ --out purified
+        python -m tune purify mnist attacked/ --out purified    the defense that comes with the project
+
+    Raises:
+        ValueError: no defense, an image that is missing, damaged or of another size; nothing was written.
+    """
+    defense = load_defense(folder)
+    channels, height, width = defense.classifier.image_shape
+    if channels not in (1, 3):
+        raise ValueError(f"{folder}: expected a defense of images with 1 or 3 channels, found {channels}")
+    pictures = find_pictures(images, (channels, height, width))
+    target = Path(out).expanduser()
+    _check_target(target, pictures, images)
+    keep_memory()
+    rows: list[Row] = []
+    with _progress(len(pictures)) as advance:
+        for start in range(0, len(pictures), BATCH):
+            batch = pictures[start : start + BATCH]
+            rows += _purified(defense, batch, target)
+            advance(len(batch))
+    write_atomic(target / LABELS, _csv(rows))
+    _show(rows, target)
+    return 0
+
+
+def load_defense(folder: str) -> Defense:
+    """The defense of an experiment (its `best/`), the one saved in `folder` itself, or a shipped one by its name.
+
+    A folder is a path or an address.
+
+    Raises:
+        DefenseError: there is none, or it is damaged.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if folder in shipped_names() and not Path(folder).exists():
+        return Defense.load(shipped_defense(folder), device)
+    home = Storage(folder)
+    if home.exists("space.yaml") or home.child("best").exists("manifest.json"):
+        home = home.child("best")
+    if home.local is not None:
+        return Defense.load(home.local, device)
+    with scratch("defense") as copy:
+        for name in home.names():
+            home.download(name, copy / name)
+        return Defense.load(copy, device)
+
+
+def _purified(defense: Defense, batch: Sequence[Picture], target: Path) -> Iterator[Row]:
+    images = batch_of(batch)
+    before = defense.classifier.predict(images).tolist()
+    seen = defense.inspect(images)
+    columns = (before, seen.label_before.tolist(), seen.label.tolist(), seen.realism.tolist(), seen.errors.tolist())
+    for picture, image, *values in zip(batch, seen.images, *columns, strict=True):
+        content = io.BytesIO()
+        png_of(image).save(content, "PNG")
+        write_atomic(target / f"{picture.stem}.png", content.getvalue())
+        yield Row(picture.name, *values)
+
+
+def _check_target(target: Path, pictures: Sequence[Picture], words: Sequence[str]) -> None:
+    """Nothing that was given is overwritten, nor a table that is not ours."""
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"--out: expected a folder, found the file {target}")
+    files = {Path(picture.name) for picture in pictures} | {Path(word).expanduser() for word in words}
+    inputs = {_identity(path) for path in files if path.exists()}
+    for picture in pictures:
+        path = target / f"{picture.stem}.png"
+        if path.exists() and _identity(path) in inputs:
+            raise ValueError(f"--out: expected a folder without the images themselves, found {path}")
+    table = target / LABELS
+    if table.exists() and not table.read_bytes().startswith(_csv([]).encode().rstrip()):
+        raise ValueError(f"--out: expected a folder for purified images, found {table}, which is another table")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """The same for every name of a file."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(field.name for field in fields(Row))
+    table.writerows(astuple(row) for row in rows)
+    return text.getvalue()
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, where that is a terminal; gives what moves it on."""
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("purifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield partial(bar.advance, bar.add_task("purifying", total=total))
+
+
+def _show(rows: Sequence[Row], target: Path) -> None:
+    names = ("file", "before", "GAN", "after", "realism", "error")
+    table = Table(*names, box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows[:SHOWN]:
+        numbers = (row.label_before, row.label_generated, row.label, f"{row.realism:.2f}", f"{row.error:.4f}")
+        table.add_row(_tail(row.file), *map(str, numbers))
+    console = Console(highlight=False)
+    console.print(table)
+    if len(rows) > SHOWN:
+        console.print(f"… {len(rows) - SHOWN} more in {LABELS}")
+    console.print(COLUMNS, style="dim")
+    changed = sum(row.label != row.label_before for row in rows)
+    console.print(f"{len(rows)} images purified, {changed} with another label: {target / LABELS}", soft_wrap=True)
+
+
+def _tail(name: str) -> str:
+    """The end of a long path, which tells files apart."""
+    return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"

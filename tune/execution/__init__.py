@@ -1,0 +1,1 @@
+"""Runs a search: preflight, estimate, driver, trials, retraining and evaluation."""

@@ -1,0 +1,259 @@
+"""Runs trials and retraining on Ray, and keeps ledger, TensorBoard and terminal told."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import Callback
+
+from components.datasets.dataset import Dataset
+from tune.execution.trial import Setting, arrays_of, run_retraining, run_trial
+from tune.monitor.progress import Message, new_board
+from tune.monitor.runs import run_name
+from tune.monitor.tensorboard import close_run
+from tune.monitor.terminal import LiveView, TrialView
+from tune.optimizer.early_stopping import Halving
+from tune.optimizer.searcher import LedgerSearcher
+from tune.pipeline.job import Development
+from tune.pipeline.saves import Saves
+from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger, Outcome
+from tune.storage.scratch import scratch
+from tune.storage.store import Store
+
+LOOK = 0.5  # seconds between two looks at what the trials say
+
+
+def run_trials(
+    setting: Setting, dataset: Dataset, searcher: LedgerSearcher, concurrent: int, view: LiveView
+) -> None:
+    """Runs every trial of the search that has no outcome yet. Returns early, resumable, only by an exception."""
+    ledger = Ledger(setting.home)
+    total = int(setting.space.fixed["search.trials"])
+    store = Store(Storage(setting.storage).child("store"))
+    saves = Saves(setting.space, Development.for_search(dataset), setting.seed, store)
+    saves.forget(ledger.outcomes())  # of a driver that was killed before it did
+    watch = Watch(setting, ledger, view, saves)
+    left = total - sum(outcome.trial < total for outcome in ledger.outcomes())
+    if left == 0:
+        return
+    board = new_board()
+    watch.listen(board)
+    trainable = tune.with_parameters(
+        run_trial,
+        setting=setting,
+        arrays=arrays_of(train=dataset.train, validation=dataset.validation),
+        board=board,
+    )
+    # Tune's own state is not used: the ledger is the state. It goes where nothing else looks.
+    with scratch("ray-tune") as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": setting.cpus, "gpu": setting.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=_scheduler(setting, ledger),
+                num_samples=left,
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,  # no trial pays for importing torch again
+                trial_name_creator=lambda trial: f"trial_{trial.config.get('trial', 'unknown')}",
+                trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
+            ),
+            run_config=tune.RunConfig(
+                name=setting.experiment,
+                storage_path=str(folder),
+                callbacks=[watch],
+                failure_config=tune.FailureConfig(max_failures=int(setting.space.fixed["search.retries"])),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+    watch.refresh(last=True)
+
+
+def run_seeds(
+    setting: Setting,
+    dataset: Dataset,
+    params: Mapping[str, Any],
+    trial: int,
+    seeds: Sequence[int],
+    view: LiveView,
+) -> dict[int, dict[str, Any]]:
+    """Retrains a configuration with each seed and returns what each measured on the test images.
+
+    Raises:
+        ray.exceptions.RayError: a retraining failed; the others' results are kept, so resuming repeats only that one.
+    """
+    final = Development.for_retraining(dataset)
+    arrays: Any = ray.put(arrays_of(train=final.train, test=dataset.test))
+    board = new_board()
+    remote = ray.remote(run_retraining).options(num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=2)
+    tasks = {
+        remote.remote(setting, arrays, final.fingerprint, dict(params), trial, seed, board): seed
+        for seed in seeds
+    }
+    began = time.time()
+    results: dict[int, dict[str, Any]] = {}
+    while len(results) < len(seeds):
+        done, _ = ray.wait([task for task, seed in tasks.items() if seed not in results], timeout=LOOK)
+        results |= {tasks[task]: ray.get(task) for task in done}
+        messages: dict[int, Message] = ray.get(board.all.remote())
+        view.update([_seed_view(seed, results.get(seed), messages.get(seed), began) for seed in seeds], {})
+    return results
+
+
+class Watch(Callback):
+    """Follows the trials: the view is refreshed, and a trial that could not record its own end gets it recorded."""
+
+    def __init__(self, setting: Setting, ledger: Ledger, view: LiveView, saves: Saves) -> None:
+        self._setting, self._ledger, self._view, self._saves = setting, ledger, view, saves
+        self._board: Any = None
+        self._looked = 0.0
+        self._values: dict[int, dict[str, float]] = {}
+        self._last: dict[int, dict[str, Any]] = {}  # trial → what it told after its last epoch
+        self._pending: Any = None
+        self._messages: dict[int, Message] = {}
+        self._outage: OSError | None = None
+        self._trials = {outcome.trial: _ended(outcome) for outcome in ledger.outcomes()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks into a state that is never read
+
+    def listen(self, board: Any) -> None:
+        """Takes the trials' progress from `board`."""
+        self._board = board
+        self.refresh(last=True)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        number, params = trial.config["trial"], trial.config["params"]
+        self._values.setdefault(number, {})
+        self._trials[number] = TrialView(number, run_name(number, params), "running", started=time.time())
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "outage" in result:
+            self._outage = OSError(result["outage"])
+        if "epoch" in result:
+            number = trial.config["trial"]
+            self._values[number][str(result["epoch"])] = result["psd"]
+            self._last[number] = result
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._settle(trial, "pruned", None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        lines = str(trial.get_error() or "its worker died").strip().splitlines()
+        self._settle(trial, "failed", f"its worker was lost {trial.num_failures} times: {lines[-1]}")
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._outage is not None:  # raised here, as Tune takes what other callbacks raise for a trial's failure
+            raise self._outage
+        self.refresh()
+
+    def refresh(self, last: bool = False) -> None:
+        """Brings the view up to date, at most every half second."""
+        if not last and time.time() - self._looked < LOOK:
+            return
+        self._looked = time.time()
+        self._collect()
+        work = [outcome.work for outcome in self._ledger.outcomes()]
+        stages = {name: (0, 0) for stages in work for name in stages}
+        for done in work:
+            for name, row in done.items():
+                built, reused = stages[name]
+                stages[name] = built + int(row.get("built", 0)), reused + int(row.get("reused", 0))
+        self._view.update(list(self._trials.values()), stages)
+
+    def _collect(self) -> None:
+        """Takes what the board has answered, and asks again: the driver never waits for it."""
+        if self._pending is not None and ray.wait([self._pending], timeout=0)[0]:
+            self._messages = ray.get(self._pending)
+            self._pending = None
+        if self._pending is None:
+            self._pending = self._board.all.remote()
+        for number, message in self._messages.items():
+            shown = self._trials.get(number)
+            if shown is not None and shown.state == "running":
+                self._trials[number] = _running(shown, message)
+
+    def _settle(self, trial: Any, status: Any, error: str | None) -> None:
+        if self._outage is not None:
+            return  # the trial runs again once the storage does
+        try:
+            self._record(trial, status, error)
+        except OSError as problem:
+            self._outage = problem
+
+    def _record(self, trial: Any, status: Any, error: str | None) -> None:
+        number, params = trial.config["trial"], trial.config["params"]
+        outcome = self._ledger.outcome(number)
+        if outcome is None:
+            outcome = self._ledger.record(self._unrecorded(number, params, status, error))
+            last = self._last.get(number, {"metrics": {}, "epoch": 0})
+            end = (outcome.status, last["metrics"], last["epoch"])
+            close_run(self._setting.home, self._setting.space, number, params, *end)
+        self._saves.forget([outcome])
+        self._trials[number] = _ended(outcome)
+
+    def _unrecorded(self, number: int, params: dict[str, Any], status: Any, error: str | None) -> Outcome:
+        ended = round(time.time(), 3)
+        started = self._trials[number].started or ended
+        return Outcome(
+            trial=number,
+            status=status,
+            params=params,
+            seconds=round(ended - started, 3),
+            ended=ended,
+            seed=self._setting.seed,
+            error=error,
+            intermediate=self._values.get(number, {}),
+            work=self._last.get(number, {}).get("work", {}),
+        )
+
+
+def _scheduler(setting: Setting, ledger: Ledger) -> Halving | None:
+    """Early stopping where the target has U-Net epochs of one length to compare."""
+    fixed = setting.space.fixed
+    if not fixed["search.early_stopping"] or fixed["search.target"] not in ("unet", "defense"):
+        return None
+    if "unet.epochs" not in fixed:
+        return None  # trainings of different lengths are not comparable by epoch
+    return Halving("psd", fixed["search.warmup_epochs"], fixed["unet.epochs"], ledger.outcomes())
+
+
+def _ended(outcome: Outcome) -> TrialView:
+    return TrialView(
+        outcome.trial,
+        run_name(outcome.trial, outcome.params),
+        outcome.status,
+        metrics=outcome.metrics,
+        error=outcome.error,
+    )
+
+
+def _running(shown: TrialView, message: Message) -> TrialView:
+    return TrialView(
+        shown.number,
+        shown.name,
+        "running",
+        message.stage,
+        message.done,
+        message.total,
+        shown.started,
+        message.since,
+        host="" if message.host == socket.gethostname() else message.host,
+    )
+
+
+def _seed_view(
+    seed: int, result: Mapping[str, Any] | None, message: Message | None, began: float
+) -> TrialView:
+    if result is not None:
+        return TrialView(seed, f"seed {seed}", "finished", metrics=result["metrics"])
+    shown = TrialView(seed, f"seed {seed}", "running" if message else "waiting", started=began)
+    return _running(shown, message) if message else shown

@@ -1,0 +1,138 @@
+"""What `--dry-run` prints: the space as resolved, what is to be built, what the store holds, and what it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from components.processor import keep_memory
+from tune.execution.estimate import Artifacts, Counted, count, free_bytes, readable
+from tune.execution.preflight import Plan
+from tune.execution.rates import Rates, measure, seconds_of, seconds_of_test
+from tune.monitor.terminal_page import duration
+from tune.pipeline.job import Bounds, Development, bounds_of, bounds_of_one
+from tune.space.strict_yaml import show
+
+START = 12.0  # seconds until the first trial runs, and as many for the report
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the plan.
+
+    Attributes:
+        stage: its name.
+        artifacts: how many there are.
+        held: how many of them are in the store.
+        note: the signature, where there is one.
+        seconds: of computing, for those that are missing.
+        parts: how many workers can share that work.
+    """
+
+    stage: str
+    artifacts: float
+    held: int
+    note: str
+    seconds: float
+    parts: float
+
+    def wall(self, concurrent: int) -> float:
+        """Seconds with that many workers, where each stage waits for the one before."""
+        return self.seconds * math.ceil(self.parts / concurrent) / self.parts if self.parts else 0.0
+
+
+def describe(plan: Plan, concurrent: int, cpus: float, gpus: float) -> str:
+    """What a search would do and what that would take. Measures this machine for some seconds; writes nothing."""
+    bounds = bounds_of(plan.space)
+    counted = count(plan.space, plan.dataset, plan.storage, plan.home, bounds)
+    device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
+    keep_memory()  # as trials do
+    torch.set_num_threads(max(1, int(cpus)))
+    rates = measure(counted.typical, counted.data, device)
+    rows = [_row(artifacts, bounds, counted.data, rates) for artifacts in counted.search]
+    final = _final_rows(plan, counted, rates)
+    state = "would be resumed" if plan.resumed else "would be started"
+    return "\n\n".join(
+        [
+            f"{plan.home.uri}: {state}; {counted.trials} trials, {concurrent} at once; nothing is started or written",
+            _space(plan),
+            _table("Stages of the search", rows),
+            *([_table("Retraining of the best, on train + validation", final)] if final else []),
+            _cost([*rows, *final], concurrent, rates),
+            _room(plan, counted),
+        ]
+    )
+
+
+def _space(plan: Plan) -> str:
+    """What is searched, and what is fixed to something else than its default."""
+    space = plan.space
+    lines = [f"  {key}: {show(value)}" for key, value in space.changed.items()]
+    lines += [f"  {key}: {show(values.written())}" for key, values in space.ranges.items()]
+    return "\n".join([f"Search space {space.source}, where it differs from the defaults", *lines])
+
+
+def _row(artifacts: Artifacts, bounds: Bounds | None, data: Development, rates: Rates) -> Row:
+    seconds = artifacts.times * sum(
+        seconds_of(artifacts.stage, config, bounds or bounds_of_one(config), data, rates)
+        for config in artifacts.missing.values()
+    )
+    number = len(artifacts.signatures)
+    shared = "differs by trial" if bounds else "one per seed"
+    return Row(
+        artifacts.stage,
+        number * artifacts.times,
+        len(artifacts.held),
+        next(iter(artifacts.signatures)) if number == 1 else shared,
+        seconds,
+        artifacts.parts(data),
+    )
+
+
+def _final_rows(plan: Plan, counted: Counted, rates: Rates) -> list[Row]:
+    if not counted.final:
+        return []
+    rows = [_row(artifacts, None, counted.merged, rates) for artifacts in counted.final]
+    seeds = plan.config.search.retrain_seeds
+    seconds = seeds * seconds_of_test(counted.typical, len(plan.dataset.held_out), rates)
+    return [*rows, Row("test images", seeds, 0, "measured once, at the end", seconds, seeds)]
+
+
+def _table(title: str, rows: Sequence[Row]) -> str:
+    lines = [
+        f"  {row.stage:17} {row.artifacts:6.0f} {row.held:9d} {_time(row.seconds):>10}  {row.note}" for row in rows
+    ]
+    return "\n".join([title, f"  {'stage':17} {'needed':>6} {'in store':>9} {'computing':>10}  signature", *lines])
+
+
+def _cost(rows: Sequence[Row], concurrent: int, rates: Rates) -> str:
+    computing = sum(row.seconds for row in rows)
+    wall = START + sum(row.wall(concurrent) for row in rows)
+    measured = {
+        "classifier": f"{1e3 * rates.classifier:.3g} ms/image",
+        "GAN": f"{1e3 * rates.gan:.3g} ms/step" if rates.gan else "shipped",
+        "encoder": f"{1e3 * rates.encoder:.3g} ms/step",
+        "projection": f"{1 / rates.projection:,.0f} evaluations/s",
+        "U-Net": f"{1e3 * rates.unet:.3g} ms/image",
+    }
+    if not rates.encoder:
+        del measured["encoder"]
+    speed = ", ".join(f"{name} {value}" for name, value in measured.items())
+    return (
+        f"Estimated: {_time(computing)} of computing, about {_time(wall)} with {concurrent} trials at once\n"
+        f"  measured here: {speed}\n"
+        f"  early stopping is not counted, which saves part of the U-Nets"
+    )
+
+
+def _room(plan: Plan, counted: Counted) -> str:
+    needed = f"Disk: {readable(counted.bytes())} to be written"
+    free = free_bytes(plan.storage)
+    return needed if free is None else f"{needed}, {readable(free)} free in {plan.storage.uri}"
+
+
+def _time(seconds: float) -> str:
+    return "–" if seconds < 0.05 else duration(seconds)

@@ -1,0 +1,105 @@
+"""The chosen configuration, trained on train + validation once per seed, and the one look at the test images."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from components.datasets.dataset import DataSplit
+from components.defense import Defense
+from components.projector.projector import Projector
+from tune.execution.evaluation import evaluate
+from tune.optimizer.choice import median_seed
+from tune.pipeline.executor import Workbench
+from tune.pipeline.job import Progress
+from tune.pipeline.readback import read_classifier, read_gan, read_unet
+from tune.pipeline.stages import FINAL_PATH
+from tune.space.config import ExperimentConfig
+from tune.storage.folder import Storage
+from tune.storage.scratch import scratch
+from tune.storage.store import Artifact
+
+log = logging.getLogger(__name__)
+
+
+def retrain_seed(
+    bench: Workbench,
+    config: ExperimentConfig,
+    test: DataSplit,
+    home: Storage,
+    report: Callable[[Progress], None],
+) -> dict[str, Any]:
+    """Trains the configuration with the bench's seed, measures it on the test images and keeps both.
+
+    A seed that was measured before is read, not repeated.
+
+    Returns:
+        What stands in `best/seeds/<seed>.json`.
+    """
+    seeds = home.child("best").child("seeds")
+    name = f"{bench.seed}.json"
+    signatures = bench.signatures(config, FINAL_PATH)
+    known = _measured(seeds, name)
+    if known is not None and known["stages"] == signatures:
+        return known
+    path = bench.get(config, FINAL_PATH, report)
+    defense = assemble(bench, config, path.artifacts)
+    scores, pictures = evaluate(
+        defense, config.attack, test, lambda what: report(Progress(f"measuring {what}", 0, 0))
+    )
+    work = {stage: asdict(done) for stage, done in path.work.items()}
+    seconds = {stage: done.seconds for stage, done in path.work.items()}
+    scores |= {"seed": bench.seed, "stages": signatures, "seconds": seconds, "work": work}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **pictures)  # type: ignore[arg-type]
+    seeds.write(f"{bench.seed}.npz", buffer.getvalue())
+    seeds.write(name, json.dumps(scores, indent=2, allow_nan=False).encode())
+    return scores
+
+
+def _measured(seeds: Storage, name: str) -> dict[str, Any] | None:
+    """What an earlier run measured; None where it did not, or where the file is damaged."""
+    try:
+        known = json.loads(seeds.read(name))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        log.warning("%s/%s: expected JSON, found something else; the seed is measured again", seeds.uri, name)
+        return None
+    return known if isinstance(known, dict) and "stages" in known else None
+
+
+def assemble(
+    bench: Workbench, config: ExperimentConfig, artifacts: Mapping[str, Sequence[Artifact]]
+) -> Defense:
+    """The defense from the artifacts of a final path."""
+    generator, discriminator, encoder = read_gan(artifacts["gan"][0].folder, bench.device)
+    judge = read_classifier(artifacts["classifier"][0].folder, config, bench.data)
+    network = read_unet(artifacts["unet"][0].folder, config, bench.data)
+    projector = Projector(
+        generator, config.projector, discriminator=discriminator, encoder=encoder, seed=bench.seed, device=bench.device
+    )
+    return Defense(projector, network, judge, discriminator)
+
+
+def save_median(
+    benches: Mapping[int, Workbench], config: ExperimentConfig, psd: Mapping[int, float], home: Storage
+) -> int:
+    """Saves the defense of the seed with the median PSD to `best/`, and returns that seed."""
+    seed = median_seed(psd)
+    defense = assemble(benches[seed], config, benches[seed].get(config, FINAL_PATH).artifacts)
+    best = home.child("best")
+    if best.local is not None:
+        defense.save(best.local)
+        return seed
+    with scratch("best") as folder:
+        defense.save(folder)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "manifest.json"):  # the manifest last
+            best.upload(path, path.name)
+    return seed

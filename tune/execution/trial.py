@@ -1,0 +1,226 @@
+"""One trial: get or build each stage of its path, report, and record what became of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from ray import tune
+from safetensors.torch import load_file
+
+from components.datasets.dataset import DataSplit
+from components.processor import keep_memory
+from tune.execution.retraining import retrain_seed
+from tune.monitor.progress import Teller
+from tune.monitor.tensorboard import TrialBoard
+from tune.pipeline.builders import cost
+from tune.pipeline.executor import Path, Workbench
+from tune.pipeline.job import Bounds, Development, bounds_of, bounds_of_one
+from tune.pipeline.stages import PATHS
+from tune.report.plots import map_png
+from tune.space.config import ExperimentConfig
+from tune.space.space import SearchSpace
+from tune.storage.folder import Storage
+from tune.storage.leases import FileLeases, Leases
+from tune.storage.ledger import Ledger, Outcome
+from tune.storage.outage import outage
+from tune.storage.store import Store
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trials of a search share; small enough to travel with each.
+
+    Attributes:
+        space: what is searched.
+        storage: address of the storage that holds experiment and store.
+        experiment: its name there.
+        seed: of the search.
+        cpus: per trial, and so its threads.
+        gpus: per trial.
+        classes: of the data.
+        fingerprint: of the data.
+        reuse: whether trials share what they build.
+    """
+
+    space: SearchSpace
+    storage: str
+    experiment: str
+    seed: int
+    cpus: float
+    gpus: float
+    classes: int
+    fingerprint: str
+    reuse: bool = True
+
+    @property
+    def home(self) -> Storage:
+        """The experiment's folder."""
+        return Storage(self.storage).child(self.experiment)
+
+    def trial_bench(self, data: Development, config: ExperimentConfig, number: int) -> Workbench:
+        """Where a trial builds: among all others, or by itself no more than it needs."""
+        if self.reuse:
+            return self.workbench(data, bounds_of(self.space), self.seed)
+        return self.workbench(data, bounds_of_one(config), self.seed, self.unshared(number))
+
+    def unshared(self, number: int) -> Storage:
+        """The store of a trial that shares nothing."""
+        return self.home.child("unshared").child(f"{number:03d}")
+
+    def workbench(
+        self, data: Development, bounds: Bounds, seed: int, storage: Storage | None = None
+    ) -> Workbench:
+        """Where artifacts of this search are built: in the store of its storage, or in another."""
+        keep_memory()
+        threads = max(1, int(self.cpus))
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        store = Store(storage or Storage(self.storage).child("store"))
+        device = torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
+        return Workbench(store, leases_of(store), data, bounds, seed, device)
+
+
+def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board: Any) -> None:
+    """Ray Tune's trainable: runs trial `config["trial"]` with `config["params"]` and records its outcome.
+
+    A failure of its own is an outcome like any other. What kills the process leaves none, and the trial runs again.
+    A storage that fails ends the search, and not the trial, which is told to the driver.
+    """
+    try:
+        _run_trial(config, setting, arrays, board)
+    except Exception as error:
+        if reason := outage(error):
+            tune.report({"trial": int(config["trial"]), "outage": reason})
+        raise
+
+
+def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, board: Any) -> None:
+    number, params = int(config["trial"]), dict(config["params"])
+    ledger = Ledger(setting.home)
+    tune.report({"trial": number})  # the driver learns the number even of a trial that dies at once
+    if ledger.outcome(number) is not None:
+        return  # it had ended just before its worker was lost
+    with TrialBoard(setting.home, setting.space, number, params) as run:
+        teller = Teller(number, board, run, judged=True)
+        outcome, path = attempt(setting, development(setting, arrays), number, params, teller)
+        run.metrics({**outcome.metrics, **teller.speed})
+        if path is not None:
+            _show(path, setting.space.config(params), run)
+        run.close(outcome.status)
+        if not setting.reuse:
+            setting.unshared(number).remove_tree()
+        ledger.record(outcome)  # last: a trial with a record never runs again, so TensorBoard must have all of it
+    board.put.remote(number, None)
+
+
+def attempt(
+    setting: Setting, data: Development, number: int, params: Mapping[str, Any], teller: Teller
+) -> tuple[Outcome, Path | None]:
+    """The outcome of one trial, finished or failed by its own error, and its artifacts where it has them all.
+
+    Raises:
+        Exception: the storage's, where that has failed and the trial has not.
+    """
+    began = time.time()
+    path = None
+    known: dict[str, Any] = {"trial": number, "params": dict(params), "seed": setting.seed}
+    try:
+        space = setting.space
+        config = space.config(params)
+        target = config.search.target
+        teller.cost = cost(config)
+        bench = setting.trial_bench(data, config, number)
+        path = bench.get(config, PATHS[target], teller)
+        score = path.artifacts[PATHS[target][-1]][0]
+        known |= {"metrics": dict(score.metrics), "stages": path.signatures}
+        status, error = "finished", None
+    except Exception as caught:  # any error of a trial's own is recorded, and the search goes on
+        if outage(caught):
+            raise
+        logging.getLogger(__name__).debug("trial %d", number, exc_info=True)
+        status, error = "failed", " ".join(traceback.format_exception_only(caught)[-1].split())
+    ended = round(time.time(), 3)
+    known |= {"intermediate": teller.intermediate, "work": teller.work()}
+    known |= {"seconds": round(ended - began, 3), "ended": ended}
+    return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
+
+
+def _show(path: Path, config: ExperimentConfig, run: TrialBoard) -> None:
+    """The pictures of a trial: its images by stage, the map over R and L, and how the projection error falls."""
+    for score in path.artifacts.get("score_unet", ()):
+        run.images("images/validation", load_file(score.folder / "examples.safetensors")["examples"])
+    for found in path.artifacts.get("map", ()):
+        for step, error in zip(found.metrics["steps"], found.metrics["error"], strict=True):
+            run.scalars(step, {"projection/error": error})
+        run.figure("projection/R × L map", map_png(found.metrics, config.projector.restarts, config.projector.steps))
+
+
+def arrays_of(**splits: DataSplit) -> dict[str, NDArray[Any]]:
+    """Splits as arrays, which Ray shares between the workers of a node without copying."""
+    return {
+        f"{name}_{kind}": getattr(split, kind).numpy()
+        for name, split in splits.items()
+        for kind in ("images", "labels")
+    }
+
+
+def split_of(arrays: Arrays, name: str) -> DataSplit:
+    """One split from `arrays_of`, on the shared memory."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")  # and nothing here writes to it
+        return DataSplit(
+            torch.from_numpy(arrays[f"{name}_images"]), torch.from_numpy(arrays[f"{name}_labels"])
+        )
+
+
+def development(setting: Setting, arrays: Arrays) -> Development:
+    """What the stages of a trial may see."""
+    return Development(
+        split_of(arrays, "train"), split_of(arrays, "validation"), setting.classes, setting.fingerprint
+    )
+
+
+def leases_of(store: Store) -> Leases:
+    """File locks where the store is on a file system."""
+    if store.storage.local is None:
+        from tune.cluster.lease_actor import ActorLeases
+
+        return ActorLeases()
+    return FileLeases(store.storage.local / ".leases")
+
+
+def run_retraining(
+    setting: Setting,
+    arrays: Arrays,
+    fingerprint: str,
+    params: Mapping[str, Any],
+    trial: int,
+    seed: int,
+    board: Any,
+) -> dict[str, Any]:
+    """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`."""
+    config = setting.space.config(params)
+    bench = final_bench(setting, arrays, fingerprint, config, seed)
+    with TrialBoard(setting.home, setting.space, trial, params, seed) as run:
+        teller = Teller(seed, board, run, judged=False)
+        scores = retrain_seed(bench, config, split_of(arrays, "test"), setting.home, teller)
+        run.metrics({**scores["metrics"], "images_per_second": scores["images_per_second"]})
+    return scores
+
+
+def final_bench(
+    setting: Setting, arrays: Arrays, fingerprint: str, config: ExperimentConfig, seed: int
+) -> Workbench:
+    """The workbench of one retraining: no validation images, and a projection of the chosen R and L alone."""
+    data = Development(split_of(arrays, "train"), None, setting.classes, fingerprint)
+    return setting.workbench(data, bounds_of_one(config), seed)

@@ -1,0 +1,1 @@
+"""What a running search shows: TensorBoard, progress of trials and the terminal."""

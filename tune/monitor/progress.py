@@ -1,0 +1,118 @@
+"""What running trials say of themselves, and who hears it: the live view by way of a board, TensorBoard, and Tune."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import ray
+from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from tune.monitor.tensorboard import TrialBoard
+from tune.pipeline.job import Progress, Work
+
+MEASURED = ("psd", "pco", "validation_loss")  # after each epoch of a trial's U-Net
+
+
+@dataclass(frozen=True)
+class Message:
+    """Where a trial is, for the live view."""
+
+    stage: str
+    done: int
+    total: int
+    since: float  # when the stage began, seconds since 1970
+    host: str  # the node that it runs on
+
+
+@ray.remote(num_cpus=0)
+class Board:
+    """Holds the last word of every running trial."""
+
+    def __init__(self) -> None:
+        self._messages: dict[int, Message] = {}
+
+    def put(self, trial: int, message: Message | None) -> None:
+        """Replaces a trial's word; None removes it."""
+        if message is None:
+            self._messages.pop(trial, None)
+        else:
+            self._messages[trial] = message
+
+    def all(self) -> dict[int, Message]:
+        """Every running trial's word."""
+        return self._messages
+
+
+def new_board() -> Any:
+    """A board on the driver's node: on a worker it would go with that."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+
+
+class Teller:
+    """Tells the board and TensorBoard how far a trial is, and Tune after each epoch of its U-Net.
+
+    Args:
+        trial: its number; of a retraining, the seed.
+        board: from `new_board`.
+        run: its run in TensorBoard; None = none.
+        judged: whether it is a trial, which Tune compares with others by epoch.
+    """
+
+    def __init__(self, trial: int, board: Any, run: TrialBoard | None, judged: bool) -> None:
+        self.trial, self.board, self.run, self.judged = trial, board, run, judged
+        self.cost = 0  # of its projection; the trial sets it
+        self.intermediate: dict[str, float] = {}
+        self._rates: list[float] = []
+        self._work: Mapping[str, Work] = {}
+        self._stage, self._since, self._told = "", 0.0, 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.artifact is not None:
+            self._work = progress.work
+            if progress.stage == "projection":
+                self._rates.append(progress.artifact.metrics["evaluations_per_second"])
+            return
+        now = time.time()
+        if progress.stage != self._stage:
+            self._stage, self._since, self._told = progress.stage, now, 0.0
+        if now - self._told > 0.3 or progress.row:
+            self._told = now
+            message = Message(progress.stage, progress.done, progress.total, self._since, socket.gethostname())
+            self.board.put.remote(self.trial, message)
+        if progress.row:
+            self._epoch(progress.stage, progress.row)
+
+    @property
+    def speed(self) -> dict[str, float]:
+        """Images per second of its projection, by the median of the parts; nothing where none is known."""
+        known = self._rates and self.cost
+        return {"images_per_second": round(median(self._rates) / self.cost, 3)} if known else {}
+
+    def work(self, unfinished: str = "") -> dict[str, dict[str, float]]:
+        """What the trial did so far, by stage, and how fast its projection is; of one that it is in, the seconds."""
+        work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in self._work.items()}
+        if unfinished:
+            work[unfinished] = asdict(Work(seconds=round(time.time() - self._since, 3)))
+        if self.speed:
+            work["projection"] |= self.speed
+        return work
+
+    def _epoch(self, stage: str, row: Mapping[str, float]) -> None:
+        epoch = int(row["epoch"])
+        if self.run:
+            self.run.scalars(epoch, {f"{stage}/{name}": value for name, value in row.items() if name != "epoch"})
+        if self.judged and stage == "unet":
+            self.intermediate[str(epoch)] = row["psd"]
+            # All of them: TensorBoard's parallel coordinates leave out a run that lacks one, such as a pruned one
+            metrics = {name: row[name] for name in MEASURED} | {"cost": self.cost} | self.speed
+            if self.run:
+                self.run.metrics(metrics, epoch)
+            told = {"epoch": epoch, "psd": row["psd"], "metrics": metrics, "work": self.work(unfinished=stage)}
+            tune.report({"trial": self.trial, **told})

@@ -1,0 +1,154 @@
+"""What a search is doing, in the terminal: a page that redraws itself, or plain lines elsewhere.
+
+    with LiveView("quickstart · defense", total=20, objectives={"psd": "max", "cost": "min"}) as view:
+        view.note("TensorBoard: python -m tensorboard.main --logdir …")
+        while searching:
+            view.update(trials, {"gan": (1, 19)})  # of each stage: times built, times reused
+
+It is told the state of all trials, again and again, and finds out itself what has changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+
+from tune.monitor.terminal_page import ENDED, Snapshot, TrialView, describe, duration, one_line
+
+__all__ = ["LiveView", "TrialView"]
+
+REFRESH = 4  # redraws per second: clocks and bars move between two updates
+
+
+class LiveView:
+    """Shows a search while it runs. Leaving it, by Ctrl-C too, gives the terminal back as it was.
+
+    Args:
+        title: the experiment and its target.
+        total: trials of the whole search.
+        objectives: metric → "max" or "min"; the first decides what is best, ties go to the next.
+        quiet: say nothing but failures.
+        verbose: also say what is otherwise only seen on the page; in plain lines, each quarter of a stage.
+        hint: a line below the title, such as the command that opens TensorBoard.
+        max_cost: the largest cost that "best" may have.
+        console: where to; None = standard output.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        objectives: Mapping[str, str],
+        quiet: bool = False,
+        verbose: bool = False,
+        hint: str = "",
+        max_cost: float | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self.console = console or Console()
+        self._quiet, self._verbose = quiet, verbose
+        self._began = time.time()
+        self._view = Snapshot(title, total, objectives, hint=hint, max_cost=max_cost)
+        self._before: dict[int, TrialView] | None = None
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        self._began = time.time()
+        if not self._quiet and _can_redraw(self.console):
+            self._live = Live(
+                console=self.console,
+                get_renderable=self.snapshot,
+                refresh_per_second=REFRESH,
+                vertical_overflow="crop",
+            )
+            self._live.start()
+        elif not self._quiet:
+            self._say(self._view.title)
+            if self._view.hint:
+                self._say(self._view.hint)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def update(self, trials: Iterable[TrialView], stages: Mapping[str, tuple[int, int]]) -> None:
+        """Show the state of all trials, and how often each stage was built and reused."""
+        ordered = sorted(trials, key=lambda trial: trial.number)
+        if self._before is None:
+            self._before = {trial.number: trial for trial in ordered if trial.state in ENDED}
+            self._view = replace(self._view, known=len(self._before))
+            self._resumed(ordered)
+        for trial in ordered:
+            before = self._before.get(trial.number)
+            if before is not trial:
+                self._report(before, trial)
+                self._before[trial.number] = trial
+        self._view = replace(self._view, trials=ordered, stages=dict(stages))
+
+    def note(self, text: str) -> None:
+        """Say something once; it stays above the page."""
+        if not self._quiet:
+            self._say(text)
+
+    def snapshot(self) -> Snapshot:
+        """The search as it stands now, for rich to print."""
+        now = time.time()
+        return replace(self._view, now=now, seconds=now - self._began)
+
+    def _resumed(self, trials: Iterable[TrialView]) -> None:
+        counts = Counter(trial.state for trial in trials if trial.state in ENDED)
+        if counts:
+            self.note("known from before: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+
+    def _report(self, before: TrialView | None, trial: TrialView) -> None:
+        """One line for each event; beside the page, which shows them all, only if that is wished for."""
+        failed = trial.state == "failed" and (before is None or before.state != "failed")
+        if self._verbose or self._live is None:
+            for event in () if self._quiet else self._events(before, trial):
+                self._say(f"{trial.name}: {event}")
+            if failed:
+                self._say(f"{trial.name}: failed: {one_line(trial.error)}")
+
+    def _events(self, before: TrialView | None, trial: TrialView) -> Iterator[str]:
+        old_stage = before.stage if before is not None and before.state == "running" else ""
+        if trial.state == "running" and (before is None or before.state != "running"):
+            yield "started"
+        ended = trial.state in ENDED and (before is None or before.state not in ENDED)
+        if old_stage and before is not None and (trial.stage != old_stage or ended):
+            yield f"{old_stage} done{self._since(before.stage_started)}"
+        if trial.state == "running" and trial.stage and trial.stage != old_stage:
+            yield f"{trial.stage} started" + (f" on {trial.host}" if trial.host else "")
+        elif self._verbose and before is not None and _quarter(trial) > _quarter(before):
+            yield f"{trial.stage} {trial.done:g}/{trial.total:g}"
+        if ended and trial.state != "failed":
+            names = dict.fromkeys([*self._view.objectives, "pco"])
+            yield f"{trial.state}{self._since(trial.started)} {describe(trial.metrics, names)}".rstrip()
+
+    def _since(self, started: float | None) -> str:
+        return "" if started is None else f" ({duration(time.time() - started)})"
+
+    def _say(self, text: str) -> None:
+        """One line with the time; characters that the terminal lacks are replaced, never an error."""
+        stamp = "" if self._live is not None else time.strftime("%H:%M:%S ")
+        encoding = self.console.encoding
+        line = f"{stamp}{text}".encode(encoding, "replace").decode(encoding)
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _can_redraw(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal and console.encoding.lower().startswith("utf")
+
+
+def _quarter(trial: TrialView) -> int:
+    return int(4 * trial.done / trial.total) if trial.state == "running" and trial.total else 0

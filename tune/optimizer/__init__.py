@@ -1,0 +1,1 @@
+"""Optuna: study, sampler, searcher, early stopping, warm start and the choice of the best."""

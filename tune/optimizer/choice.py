@@ -1,0 +1,113 @@
+"""Which trial is best, which trials no other beats on all counts, and which retrained seed to save."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tune.metrics import OBJECTIVES, Direction, Target
+from tune.storage.ledger import Outcome
+
+# What a trial is judged by, in a reader's words.
+METRICS = {
+    "psd": "PSD",
+    "psd_gan": "PSD of the GAN alone",
+    "clean_gan": "accuracy on clean images through the GAN",
+    "cost": "projection cost",
+}
+
+Objectives = Mapping[str, Direction]  # metric name → "max" or "min"; the one that decides stands first
+
+
+class NoChoiceError(ValueError):
+    """No finished trial qualifies; the message says why."""
+
+
+def choose(
+    outcomes: Iterable[Outcome], target: Target | Objectives = "defense", max_cost: float | None = None
+) -> Outcome:
+    """The finished trial with the best first objective; ties to the cheaper, then to the lower number.
+
+    Args:
+        outcomes: of one search, in any order.
+        target: the searched stage, or its objectives themselves.
+        max_cost: the largest projection cost allowed, in gradient evaluations per image; None allows all.
+
+    Raises:
+        NoChoiceError: no trial finished with finite objectives, or none within `max_cost`.
+    """
+    objectives = _objectives(target)
+    candidates = [outcome for outcome in outcomes if has_objectives(outcome, objectives)]
+    if not candidates:
+        raise NoChoiceError(f"no trial finished with a finite {' and '.join(objectives)}")
+    affordable = [outcome for outcome in candidates if max_cost is None or _cost(outcome) <= max_cost]
+    if not affordable:
+        cheapest = min(map(_cost, candidates))
+        raise NoChoiceError(f"max_cost: expected at least {cheapest:g}, the cheapest trial's cost, found {max_cost:g}")
+    metric, direction = next(iter(objectives.items()))
+    sign = -1 if direction == "max" else 1
+    return min(affordable, key=lambda o: (sign * o.metrics[metric], _cost(o), o.trial))
+
+
+def pareto_front(outcomes: Iterable[Outcome], target: Target | Objectives = "defense") -> list[Outcome]:
+    """The finished trials that no other beats in one objective without losing in another, cheapest first.
+
+    Of trials that are equal in every objective only the earliest is named.
+    """
+    objectives = _objectives(target)
+    points: dict[tuple[float, ...], Outcome] = {}
+    for outcome in sorted(outcomes, key=lambda o: o.trial):
+        if has_objectives(outcome, objectives):
+            points.setdefault(_losses(outcome, objectives), outcome)
+    front = [point for point in points if not any(_dominates(other, point) for other in points)]
+    return [points[point] for point in sorted(front, key=lambda p: tuple(reversed(p)))]
+
+
+def median_seed(scores: Mapping[int, float]) -> int:
+    """The seed with the median score; of two in the middle the lower score, ties to the lower seed.
+
+    Raises:
+        ValueError: no score, or one that is not finite.
+    """
+    if not scores or not all(map(math.isfinite, scores.values())):
+        raise ValueError(f"scores: expected at least one, all finite, found {dict(scores)}")
+    ranked = sorted(scores, key=lambda seed: (scores[seed], seed))
+    return ranked[(len(ranked) - 1) // 2]
+
+
+def has_objectives(outcome: Outcome, objectives: Iterable[str]) -> bool:
+    """Whether the trial finished and every objective is a finite number: NaN is a failure, never best."""
+    return outcome.status == "finished" and all(_finite(outcome.metrics.get(metric)) for metric in objectives)
+
+
+def rule(objectives: Objectives) -> str:
+    """The rule of `choose` in words, for choice.json and the report."""
+    metric, direction = next(iter(objectives.items()))
+    best = "highest" if direction == "max" else "lowest"
+    return f"{best} validation {METRICS.get(metric, metric)}, ties to the cheaper, then to the earlier trial"
+
+
+def _objectives(target: Target | Objectives) -> Objectives:
+    return OBJECTIVES[target] if isinstance(target, str) else target
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _cost(outcome: Outcome) -> float:
+    """A trial whose cost is not known counts as the dearest: it wins no tie and fits no limit."""
+    cost = outcome.metrics.get("cost", math.inf)
+    return float(cost) if _finite(cost) else math.inf
+
+
+def _losses(outcome: Outcome, objectives: Objectives) -> tuple[float, ...]:
+    return tuple(
+        -outcome.metrics[metric] if direction == "max" else outcome.metrics[metric]
+        for metric, direction in objectives.items()
+    )
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))

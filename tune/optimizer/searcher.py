@@ -1,0 +1,170 @@
+"""Optuna's ask and tell as a Ray Tune Searcher whose memory is the ledger.
+
+Ray's own OptunaSearch pickles its state, leaves NaN trials running for ever, tells early-stopped trials
+complete and replays its first points when resumed (ray 2.60). This one is made anew from the ledger at every
+start.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ray.tune.search import Searcher
+
+from tune.optimizer.choice import Objectives
+from tune.optimizer.study import LedgerStudy, export_study
+from tune.space.space import SearchSpace
+from tune.storage.ledger import Ledger, Params
+
+__all__ = ["LedgerSearcher", "WarmStart", "export_study"]
+
+_log = logging.getLogger(__name__)
+
+
+class WarmStart(NamedTuple):
+    """What was learned from another experiment."""
+
+    used: int  # finished outcomes that fit this space
+    left_out: int  # finished outcomes that do not
+
+
+class LedgerSearcher(Searcher):
+    """Proposes the trials of one search, numbered from 0, until each number below `trials` has a proposal.
+
+    A proposal is in the ledger before Ray hears of it, and a trial has ended when its outcome is there. Those
+    proposed and not ended when a driver dies are proposed again, unchanged, before any new one.
+
+    Args:
+        space: the search space.
+        ledger: this experiment's; what it holds already is taken as known.
+        trials: how many trials the search has in the end, resumed or not.
+        seed: of all suggestions.
+        warm_start: ledgers of other experiments to learn from; their trials are never ones of this search.
+        points: parameters for the first trials, which come before any suggestion; one left out is suggested.
+        startup: how many trials are spread evenly before results guide the others; warm starts count.
+        max_cost: the largest metric `cost` that is feasible; None for any.
+        objectives: metric → "max" or "min"; by default those of the space's target.
+
+    Raises:
+        ValueError: a point that is not in the space.
+        OSError: a ledger that cannot be read.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        ledger: Ledger,
+        *,
+        trials: int,
+        seed: int,
+        warm_start: Sequence[Ledger] = (),
+        points: Sequence[Mapping[str, Any]] = (),
+        startup: int = 8,
+        max_cost: float | None = None,
+        objectives: Objectives | None = None,
+    ) -> None:
+        super().__init__()
+        _check(points, space)
+        self._ledger = ledger
+        self._trials = trials
+        self._points = [dict(point) for point in points]
+        self._warm_start = list(warm_start)
+        self._settings = (space, seed, startup, max_cost, objectives)
+        self._numbers: dict[str, int] = {}  # Ray's trial id → number, of trials that run
+        self.warm_started: dict[str, WarmStart] = {}
+        self._rebuild()
+
+    @property
+    def study(self) -> LedgerStudy:
+        """What Optuna is shown."""
+        return self._study
+
+    @property
+    def reissued(self) -> list[int]:
+        """The numbers of the interrupted trials that are to run again, and have not been handed out yet."""
+        return list(self._interrupted)
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial as `{"trial": number, "params": {…}}`, or Searcher.FINISHED.
+
+        Raises:
+            OSError: the proposal cannot be written; nothing is lost.
+        """
+        self._settle(final=True)
+        number = self._interrupted.popleft() if self._interrupted else self._propose()
+        if number is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = number
+        return {"trial": number, "params": dict(self._params[number])}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Learns from the ledger what became of a trial; what Ray says of it is not needed."""
+        if trial_id in self._numbers:
+            self._ended.add(self._numbers.pop(trial_id))
+            self._settle(final=False)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Saves nothing: the ledger is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Reads the ledger again."""
+        self._rebuild()
+
+    def _settle(self, final: bool) -> None:
+        """Tells the study what became of ended trials.
+
+        The driver records some outcomes (pruned, died) just after Ray called `on_trial_complete`. One that is
+        missing at the next suggestion is a failure for Optuna, and in the ledger a trial to run again.
+        """
+        for number in sorted(self._ended):
+            outcome = self._ledger.outcome(number)
+            if outcome is not None or final:
+                self._study.finish(number, outcome)
+                self._ended.remove(number)
+
+    def _propose(self) -> int | None:
+        number = next((number for number in range(self._trials) if number not in self._params), None)
+        if number is None:
+            return None
+        wanted = self._points[number] if number < len(self._points) else {}
+        params = self._ledger.propose(number, self._study.suggest(number, wanted))
+        if number > max(self._params, default=-1):
+            self._params[number] = params
+            self._study.start(number, params)
+        else:  # a number whose record was lost takes its place among the others
+            self._rebuild()
+        return number
+
+    def _rebuild(self) -> None:
+        """The study as the ledgers have it."""
+        self._study = LedgerStudy(*self._settings)
+        self._ended: set[int] = set()
+        for source in self._warm_start:
+            self._learn(source)
+        outcomes = {outcome.trial: outcome for outcome in self._ledger.outcomes()}
+        ran = {number: outcome.params for number, outcome in outcomes.items()}
+        self._params: dict[int, Params] = {**self._ledger.proposals(), **ran}
+        for number, params in sorted(self._params.items()):
+            self._study.start(number, params)
+            if number in outcomes:
+                self._study.finish(number, outcomes[number])
+        settled = {*outcomes, *self._numbers.values()}
+        self._interrupted = deque(n for n in sorted(self._params) if n not in settled and n < self._trials)
+
+    def _learn(self, source: Ledger) -> None:
+        finished = [outcome for outcome in source.outcomes() if outcome.status == "finished"]
+        used = sum(self._study.learn(outcome, source.uri) for outcome in finished)
+        self.warm_started[source.uri] = WarmStart(used, len(finished) - used)
+        _log.info("%s: %d outcomes used, %d do not fit this space", source.uri, used, len(finished) - used)
+
+
+def _check(points: Sequence[Mapping[str, Any]], space: SearchSpace) -> None:
+    for index, point in enumerate(points):
+        for key, value in point.items():
+            if key not in space.ranges or value not in space.ranges[key]:
+                raise ValueError(f"points[{index}].{key}: expected a value of the space, found {value!r}")

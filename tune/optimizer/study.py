@@ -1,0 +1,237 @@
+"""Optuna's view of a ledger: what its sampler is shown, what it suggests, and a database to look at.
+
+The order of its trials is part of what TPE sees. It is always: other experiments' outcomes as given, then
+this search's trials by number, in whatever order they ended. So a study rebuilt from the ledger equals one
+that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import warnings
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from components.files import write_atomic
+from tune.metrics import OBJECTIVES
+from tune.optimizer.choice import Objectives, has_objectives
+from tune.optimizer.sampler import SeededSampler, spread
+from tune.space.space import SearchSpace
+from tune.storage.ledger import Ledger, Outcome, Params
+
+_ATTEMPTS = 10  # at a point that no trial has tried; a small space may have none left
+_DRAFT = "draft"  # marks a trial that was only asked for
+_DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+
+
+class LedgerStudy:
+    """The trials of a search as Optuna sees them; kept in memory, so that a suggestion costs no rebuilding.
+
+    Args:
+        space: the search space.
+        seed: of all suggestions.
+        startup: how many trials are spread evenly before results guide the others; known outcomes count.
+        max_cost: the largest metric `cost` that is feasible; None for any.
+        objectives: metric → "max" or "min"; by default those of the space's target.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int,
+        startup: int = 8,
+        max_cost: float | None = None,
+        objectives: Objectives | None = None,
+    ) -> None:
+        self._space = space
+        self._seed = seed
+        self._startup = startup
+        self._max_cost = max_cost
+        self._objectives = dict(objectives or OBJECTIVES[space.fixed["search.target"]])
+        self._known = 0  # outcomes of other experiments
+        self._running: dict[int, optuna.Trial] = {}
+        self._tried: list[Params] = []
+        self._spread = spread(startup, len(space.ranges), seed)
+        self._study = _new_study(optuna.storages.InMemoryStorage(), self._objectives)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """What the sampler is shown, in its order."""
+        return [trial for trial in self._study.get_trials() if _DRAFT not in trial.user_attrs]
+
+    def learn(self, outcome: Outcome, source: str) -> bool:
+        """Adds a finished outcome of another experiment, before the first trial of this one.
+
+        Args:
+            outcome: parameters that this space fixes to the same value are left out.
+            source: where it is from, for the trial's user attribute `warm_start`.
+
+        Returns:
+            False where it is left out: it does not fit this space, or lacks an objective.
+        """
+        params = {key: value for key, value in outcome.params.items() if not self._fixes(key, value)}
+        if not has_objectives(outcome, self._objectives) or not self._space.contains(params):
+            return False
+        self._tell(self._enter(params, {"warm_start": source, "trial": outcome.trial}), outcome)
+        self._known += 1
+        return True
+
+    def start(self, trial: int, params: Params) -> None:
+        """Adds a running trial. Trials must start in the order of their numbers, which is the study's.
+
+        Parameters that the space cannot have suggested, as it was changed since, are passed over.
+        """
+        self._tried.append(params)
+        if self._space.contains(params):
+            self._running[trial] = self._enter(params, {"trial": trial})
+
+    def finish(self, trial: int, outcome: Outcome | None) -> None:
+        """Says what became of a running trial: complete, pruned, or failed, as one without outcome is."""
+        if trial in self._running:
+            self._tell(self._running.pop(trial), outcome)
+
+    def suggest(self, trial: int, wanted: Mapping[str, Any] | None = None) -> Params:
+        """Parameters for the trial of that number, which does not start it.
+
+        They depend on space, seed, number and what the study knows, and on nothing else. Points that were
+        tried are avoided while others are found: their result is known.
+
+        Args:
+            wanted: parameters to take as they are; only the others are suggested.
+        """
+        params: Params = {}
+        for attempt in range(_ATTEMPTS):
+            params = self._ask(trial, attempt, wanted or {})
+            if params not in self._tried:
+                break
+        return params
+
+    def _ask(self, trial: int, attempt: int, wanted: Mapping[str, Any]) -> Params:
+        """One suggestion, by a draft of a trial.
+
+        TPE leaves notes in a trial that it is asked for, and reads them while it runs. A resumed study has no
+        such notes, so the draft is given up: TPE does not look at failed trials.
+        """
+        first = self._first_points(trial) if attempt == 0 else {}
+        self._study.sampler = SeededSampler(f"{self._seed}/{trial}/{attempt}", self._startup, first)
+        self._study.enqueue_trial(dict(wanted), user_attrs={_DRAFT: True})
+        draft = self._study.ask()
+        params = self._space.suggest(draft)
+        self._study.tell(draft, state=TrialState.FAIL)
+        return params
+
+    def _first_points(self, trial: int) -> dict[str, float]:
+        index = self._known + trial
+        if index >= self._startup:
+            return {}
+        return dict(zip(sorted(self._space.ranges), self._spread[index].tolist(), strict=True))
+
+    def _enter(self, params: Params, attributes: dict[str, Any]) -> optuna.Trial:
+        self._study.sampler = RandomSampler(seed=0)  # all parameters are given, and it leaves no notes
+        self._study.enqueue_trial(params, user_attrs=attributes)
+        trial = self._study.ask()
+        self._space.suggest(trial)
+        return trial
+
+    def _tell(self, trial: optuna.Trial, outcome: Outcome | None) -> None:
+        state = state_of(outcome, self._objectives)
+        # Optuna 5.0's TPE raises in a study of several objectives that holds a pruned trial with reports
+        if outcome is not None and len(self._objectives) == 1:
+            for epoch, value in outcome.intermediate.items():
+                trial.report(value, int(epoch))
+        for name, value in _constraints(outcome, state, self._max_cost).items():
+            trial.set_constraint(name, value)
+        self._study.tell(trial, _values(outcome, state, self._objectives), state)
+
+    def _fixes(self, key: str, value: Any) -> bool:
+        return key in self._space.fixed and bool(self._space.fixed[key] == value)
+
+
+def state_of(outcome: Outcome | None, objectives: Objectives) -> TrialState:
+    """How Optuna learns of an outcome. NaN, infinity, a missing objective and no outcome are failures."""
+    if outcome is not None and outcome.status == "pruned":
+        return TrialState.PRUNED
+    if outcome is not None and has_objectives(outcome, objectives):
+        return TrialState.COMPLETE
+    return TrialState.FAIL
+
+
+def export_study(space: SearchSpace, ledger: Ledger, path: Path, max_cost: float | None = None) -> None:
+    """Writes the ledger as an Optuna study in an SQLite file: `optuna-dashboard sqlite:///study.db` shows it.
+
+    It is derived and never read back. It is made in memory and moved into place: SQLite cannot be trusted to
+    lock a file on NFS, and a dashboard that has the earlier one open keeps it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    objectives = OBJECTIVES[space.fixed["search.target"]]
+    storage = optuna.storages.RDBStorage("sqlite:///:memory:")
+    study = _new_study(storage, objectives, space.name)
+    outcomes = {outcome.trial: outcome for outcome in ledger.outcomes()}
+    proposals = {**ledger.proposals(), **{number: outcome.params for number, outcome in outcomes.items()}}
+    for number, params in sorted(proposals.items()):
+        study.add_trial(_exported(space, number, params, outcomes.get(number), objectives, max_cost))
+    connection = storage.engine.raw_connection().driver_connection
+    assert isinstance(connection, sqlite3.Connection)
+    write_atomic(path, connection.serialize())
+
+
+def _exported(
+    space: SearchSpace,
+    number: int,
+    params: Params,
+    outcome: Outcome | None,
+    objectives: Objectives,
+    max_cost: float | None,
+) -> FrozenTrial:
+    """A trial for the database: with all its metrics, and one without outcome as running."""
+    state = TrialState.RUNNING if outcome is None else state_of(outcome, objectives)
+    known = params if space.contains(params) else {}
+    epochs = outcome.intermediate if outcome else {}
+    trial = create_trial(
+        state=state,
+        values=_values(outcome, state, objectives),
+        params=known,
+        distributions={key: space.distribution(key) for key in known},
+        constraints=_constraints(outcome, state, max_cost),
+        intermediate_values={int(epoch): value for epoch, value in epochs.items()},
+        user_attrs={"trial": number, **({**outcome.metrics, "error": outcome.error} if outcome else {})},
+    )
+    if outcome is not None and trial.datetime_complete is not None:  # that of the export, unless there is a better one
+        if outcome.ended is not None:
+            trial.datetime_complete = datetime.fromtimestamp(outcome.ended)
+        trial.datetime_start = trial.datetime_complete - timedelta(seconds=outcome.seconds)
+    return trial
+
+
+def _values(outcome: Outcome | None, state: TrialState, objectives: Objectives) -> list[float] | None:
+    if outcome is None or state != TrialState.COMPLETE:
+        return None
+    return [outcome.metrics[metric] for metric in objectives]
+
+
+def _constraints(outcome: Outcome | None, state: TrialState, max_cost: float | None) -> dict[str, float]:
+    """How far a trial's cost lies above what is allowed; at most 0 is feasible."""
+    if outcome is None or state == TrialState.FAIL or max_cost is None or "cost" not in outcome.metrics:
+        return {}
+    return {"cost": outcome.metrics["cost"] - max_cost}
+
+
+def _new_study(
+    storage: optuna.storages.BaseStorage, objectives: Objectives, name: str | None = None
+) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it tells of every study that it makes
+    directions = [_DIRECTIONS[direction] for direction in objectives.values()]
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(objectives))
+    return study

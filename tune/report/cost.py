@@ -1,0 +1,120 @@
+"""What the search cost, what failed, and how to do it again."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tune.report.blocks import Block, Code, Section, Table, Text, seconds, value
+from tune.report.data import Experiment
+from tune.storage.ledger import Outcome
+
+# In the order of the work; a stage that is not among them comes last.
+STAGES = ("classifier", "attack", "gan", "projection", "map", "attack_train", "projection_train", "unet", "score_unet")
+
+
+def failures(experiment: Experiment) -> Section:
+    failed, pruned = experiment.with_status("failed"), experiment.with_status("pruned")
+    if not failed:
+        blocks: list[Block] = [Text("No trial failed.")]
+    else:
+        rows = [(f"{o.trial:03d}", _reason(o), seconds(o.seconds)) for o in failed]
+        blocks = [Table(("trial", "reason", "time"), rows, numbers=1)]
+    if pruned:
+        numbers = ", ".join(f"{outcome.trial:03d}" for outcome in pruned)
+        blocks.append(Text(f"Stopped early, because others were better after as many epochs: {numbers}."))
+    return Section("Failures", blocks)
+
+
+def _reason(outcome: Outcome) -> str:
+    """The last line that says something: of a traceback, the error itself."""
+    lines = [line.strip() for line in (outcome.error or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason recorded"
+
+
+def cost(experiment: Experiment) -> Section:
+    work = stage_work(experiment.outcomes)
+    retraining = _total(score.seconds for score in experiment.seeds)
+    rows, saved = [], 0.0
+    for stage in _ordered({*work, *retraining}):
+        built, reused, spent = (work.get(stage, {}).get(key, 0) for key in ("built", "reused", "seconds"))
+        spared = reused * spent / built if built else 0.0
+        saved += spared
+        again = seconds(retraining.get(stage))
+        rows.append((stage, f"{built:g}", f"{reused:g}", seconds(spent), seconds(spared) if spared else "–", again))
+    if not rows:
+        return Section("Cost", (Text("Left out: no trial recorded its work."),))
+    spent = sum(sums["seconds"] for sums in work.values())
+    again = seconds(sum(retraining.values()) if retraining else None)
+    built, reused = (sum(sums[key] for sums in work.values()) for key in ("built", "reused"))
+    rows.append(("all", f"{built:g}", f"{reused:g}", seconds(spent), seconds(saved) if saved else "–", again))
+    note = "Saved: what the reused results would have cost at the mean time of those built."
+    note += f" By the clock: {seconds(experiment.wall_s)}." if experiment.wall_s else ""
+    if (median := experiment.median) and median.images_per_second:
+        note += f" The saved defense purifies {median.images_per_second:.3g} images per second."
+    columns = ("stage", "built", "reused", "computing time", "saved, about", "retraining")
+    return Section("Cost", (Table(columns, rows, numbers=5, marked=len(rows) - 1, note=note),))
+
+
+def stage_work(outcomes: Iterable[Outcome]) -> dict[str, dict[str, float]]:
+    """Stage → how often it was built and reused, and the computing seconds spent on it, over all trials."""
+    total: dict[str, dict[str, float]] = {}
+    for outcome in outcomes:
+        for stage, work in (outcome.work or {}).items():
+            sums = total.setdefault(stage, {"built": 0, "reused": 0, "seconds": 0.0})
+            for key in sums:
+                sums[key] += work.get(key, 0)
+    return {stage: total[stage] for stage in _ordered(total)}
+
+
+def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for stage, amount in part.items():
+            total[stage] = total.get(stage, 0.0) + amount
+    return total
+
+
+def _ordered(stages: Iterable[str]) -> list[str]:
+    return sorted(stages, key=lambda stage: (STAGES.index(stage) if stage in STAGES else len(STAGES), stage))
+
+
+def reproduce(experiment: Experiment) -> Section:
+    record = experiment.record
+    command = record.get("command")
+    blocks: list[Block] = []
+    if command:
+        line = command if isinstance(command, str) else shlex.join(map(str, command))
+        blocks += [Text("The search, from a checkout of the commit below:"), Code(line)]
+    blocks += [Text("This report, from the experiment's files alone:"), Code(rebuild(experiment))]
+    rows = [(key, _line(item)) for key, item in record.items() if key not in ("command", "notes", "wall_s")]
+    if rows:
+        blocks.append(Table(("recorded", "when the search began"), rows))
+    if settings := _fixed(experiment):
+        blocks.append(Table(("component", "fixed settings (space.yaml)"), settings))
+    return Section("How to reproduce it", blocks)
+
+
+def _fixed(experiment: Experiment) -> list[tuple[str, str]]:
+    """What was not searched, one row per component."""
+    rows: dict[str, list[str]] = {}
+    for key, item in experiment.space.items():
+        section, _, name = key.partition(".")
+        if key not in experiment.ranges:
+            rows.setdefault(section, []).append(f"{name}: {value(item)}")
+    return [(section, ", ".join(items)) for section, items in rows.items()]
+
+
+def rebuild(experiment: Experiment) -> str:
+    return f"python -m tune report {shlex.quote(experiment.place)}"
+
+
+def _line(item: Any) -> str:
+    """A value of the record on one line; of a mapping its entries, of a hash its head."""
+    if isinstance(item, str) and re.fullmatch(r"[0-9a-f]{64}", item):
+        return f"{item[:12]}…"
+    if isinstance(item, Mapping):
+        return ", ".join(f"{key} {_line(inner)}" for key, inner in item.items())
+    return ", ".join(map(_line, item)) if isinstance(item, list) else value(item)

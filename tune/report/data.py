@@ -1,0 +1,131 @@
+"""An experiment's folder as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tune.metrics import OBJECTIVES, Target
+from tune.optimizer.choice import NoChoiceError, Objectives, choose, has_objectives, median_seed
+from tune.storage.ledger import Outcome
+
+ROWS = ("original", "attacked", "gan", "denoised")  # the rows of the published figure, a to d
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images of one seed's test run, and what the classifier sees in each."""
+
+    rows: Mapping[str, np.ndarray]  # row name → uint8 (n, C, H, W)
+    true: np.ndarray  # (n,) true labels
+    labels: np.ndarray  # (4, n) predicted labels, rows as in ROWS
+    realism: np.ndarray | None = None  # (n,) the discriminator's score of each GAN image
+
+    def __len__(self) -> int:
+        return len(self.true)
+
+
+@dataclass(frozen=True)
+class SeedScore:
+    """One retrained seed of the best configuration, on the test images."""
+
+    seed: int
+    images: int  # number of test images
+    metrics: Mapping[str, float]  # fractions, unless the name says otherwise
+    epsilon: Mapping[str, list[float]] = field(default_factory=dict)  # "values" and, per metric, its course
+    epsilon_images: int | None = None  # how many of the test images the course over ε is on
+    confusion: np.ndarray | None = None  # (classes, classes) counts: true row, denoised column
+    seconds: Mapping[str, float] = field(default_factory=dict)  # stage → computing seconds
+    images_per_second: float | None = None  # of the projection
+    examples: Pictures | None = None
+    worst: Pictures | None = None
+
+
+@dataclass(frozen=True)
+class ProjectionMap:
+    """Validation accuracy of the GAN's images for every number of restarts (rows) and of steps (columns)."""
+
+    restarts: tuple[int, ...]
+    steps: tuple[int, ...]
+    psd_gan: np.ndarray  # (restarts, steps), fractions
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a search left on disk, and `problems`, what of it could not be read."""
+
+    name: str
+    place: str  # folder or URI
+    space: Mapping[str, Any]  # dotted key → fixed value, or the mapping that describes its range
+    record: Mapping[str, Any]
+    outcomes: tuple[Outcome, ...]  # by trial number
+    choice: Mapping[str, Any]
+    seeds: tuple[SeedScore, ...]  # by seed
+    projection: ProjectionMap | None
+    problems: tuple[str, ...]
+
+    @property
+    def target(self) -> Target:
+        target: Target = self.space.get("search.target", "defense")
+        return target if target in OBJECTIVES else "defense"
+
+    @cached_property
+    def objectives(self) -> Objectives:
+        return self.choice.get("objectives") or OBJECTIVES[self.target]
+
+    @cached_property
+    def ranges(self) -> dict[str, Mapping[str, Any]]:
+        """The searched keys and the description of each one's range."""
+        return {key: value for key, value in self.space.items() if isinstance(value, Mapping)}
+
+    @cached_property
+    def best(self) -> Outcome | None:
+        """The chosen trial: the one retrained, or that the rule would choose; None where none qualifies."""
+        chosen = [o for o in self.outcomes if o.trial == self.choice.get("trial")]
+        return chosen[0] if chosen else self.ruled
+
+    @cached_property
+    def ruled(self) -> Outcome | None:
+        """The trial that the rule names now; None where none qualifies."""
+        try:
+            return choose(self.outcomes, self.objectives, self.max_cost)
+        except NoChoiceError:
+            return None
+
+    @property
+    def best_params(self) -> dict[str, Any]:
+        return dict(self.choice.get("params") or (self.best.params if self.best else {}))
+
+    @property
+    def max_cost(self) -> float | None:
+        limit: float | None = self.choice.get("max_cost", self.space.get("search.max_cost"))
+        return limit
+
+    @property
+    def wall_s(self) -> float | None:
+        """How long the search took by the clock, where that was recorded."""
+        wall = self.record.get("wall_s")
+        return float(wall) if isinstance(wall, int | float) else None
+
+    @property
+    def finished(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if has_objectives(outcome, self.objectives)]
+
+    def with_status(self, status: str) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.status == status]
+
+    @cached_property
+    def median(self) -> SeedScore | None:
+        """The seed whose defense was saved."""
+        scores = {s.seed: s.metrics["psd"] for s in self.seeds if "psd" in s.metrics}
+        named = self.choice.get("median_seed")
+        wanted = named if named in scores else (median_seed(scores) if scores else None)
+        return next((score for score in self.seeds if score.seed == wanted), None)
+
+    def setting(self, key: str) -> Any:
+        """The value of a dotted key in the chosen configuration; None where it is not known."""
+        return self.best_params.get(key, None if key in self.ranges else self.space.get(key))

@@ -1,0 +1,180 @@
+"""What was asked, against whom, and what came out on the test images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tune.optimizer.choice import METRICS
+from tune.report import figures
+from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text, value
+from tune.report.data import Experiment
+from tune.report.head import Test, attack, circumstances
+from tune.report.scores import (
+    PUBLISHED,
+    SHARES,
+    STAGES,
+    Score,
+    gain,
+    interval,
+    percent,
+    points,
+    seeds_interval,
+)
+from tune.report.style import render
+
+TARGETS = {
+    "gan": "the GAN alone",
+    "projection": "the latent projector, up to the GAN's images",
+    "unet": "the U-Net alone",
+    "defense": "the whole defense: GAN, latent projector and U-Net",
+}
+
+LABELS = {
+    "true": " It starts from the true label, which a network that has learned this attack may read from the image.",
+    "predicted": " It starts from the label that the classifier predicts, mostly the true one, which a network that "
+    "has learned this attack may read from the image.",
+}
+
+
+def asked(experiment: Experiment) -> Section:
+    trials = experiment.setting("search.trials")
+    sentence = f"The search's target was {TARGETS.get(experiment.target, experiment.target)}"
+    sentence += f", in {trials} trials." if trials else "."
+    goals = " and ".join(
+        f"{'higher' if d == 'max' else 'lower'} {METRICS.get(m, m)}" for m, d in experiment.objectives.items()
+    )
+    blocks: list[Block] = [Text(f"{sentence} It sought {goals} on validation images, which no training sees.")]
+    blocks += [Text(str(note)) for note in experiment.record.get("notes") or ()]
+    blocks += _warm_start(experiment.record.get("warm_start"))
+    if experiment.ranges:
+        chosen = experiment.best_params
+        rows = [(f"`{k}`", _range(r), value(chosen[k]) if k in chosen else "–") for k, r in experiment.ranges.items()]
+        blocks.append(Table(("searched parameter", "range", "chosen"), rows))
+    return Section("What was asked", (*blocks, *_data(experiment)))
+
+
+def _warm_start(noted: Any) -> list[Block]:
+    """What the search knew before its first trial; nothing where it knew nothing, or the note is damaged."""
+    if not isinstance(noted, Mapping):
+        return []
+    sources = [
+        f"{source.get('used')} finished trials of `{uri}` ({source.get('left_out')} more do not fit this space)"
+        for uri, source in noted.items()
+        if isinstance(source, Mapping)
+    ]
+    words = "Warm start: before its first trial the search knew " + ", and ".join(sources)
+    return [Text(words + ". They are no trials of this search, and cannot be chosen.")] if sources else []
+
+
+def _range(description: Mapping[str, Any]) -> str:
+    if "choice" in description:
+        words = ", ".join(map(value, description["choice"]))
+    else:
+        words = f"{value(description.get('low'))} to {value(description.get('high'))}"
+        words += f" in steps of {value(description['step'])}" if description.get("step") else ""
+        words += ", logarithmic" if description.get("log") else ""
+    conditions = (f"{key} is {_either(wanted)}" for key, wanted in (description.get("when") or {}).items())
+    return words + "".join(f"; only when {condition}" for condition in conditions)
+
+
+def _either(wanted: Any) -> str:
+    return " or ".join(map(value, wanted)) if isinstance(wanted, list | tuple) else value(wanted)
+
+
+def _data(experiment: Experiment) -> list[Block]:
+    name = experiment.setting("data.name")
+    if not name:
+        return []
+    words = f"Data: {name}{_counts(experiment.record)}. "
+    words += "Trials were judged on validation images cut from its training part."
+    if experiment.median:
+        words += (
+            f" The best configuration was then trained again on training and validation images together, and "
+            f"{experiment.median.images:,} held-out test images were read once, after everything was decided."
+        )
+    return [Text(words)]
+
+
+def _counts(record: Mapping[str, Any]) -> str:
+    data = record.get("data")
+    known = data if isinstance(data, Mapping) else {}
+    parts = [f"{known[part]:,} {part}" for part in ("train", "validation", "test") if isinstance(known.get(part), int)]
+    return f" ({', '.join(parts)} images)" if parts else ""
+
+
+def threat(experiment: Experiment) -> Section:
+    source = LABELS.get(str(experiment.setting("attack.labels")), "")
+    return Section(
+        "Threat model",
+        (
+            Text(
+                f"Gray-box {attack(experiment)}. The attacker knows the classifier completely, its "
+                "architecture, weights and gradient, and moves every pixel once, by at most ε of the range "
+                f"from 0 to 1, in the direction that raises the classifier's loss.{source} The attacker does "
+                "not know that a defense stands in front of the classifier, and computes nothing through it."
+            ),
+            Caution(
+                "What this does not show: an adaptive (white-box) attacker, who knows the defense too and "
+                "attacks through it (BPDA, EOT, or a search in the GAN's latent space), nor attacks of many "
+                "steps (PGD), other norms, transferred or query attacks. Purification by a GAN has lost "
+                "much of its strength to adaptive attacks (Athalye, Carlini, Wagner: Obfuscated gradients "
+                "give a false sense of security, ICML 2018). Read PSD as accuracy under this one attack, "
+                "not as robustness."
+            ),
+        ),
+    )
+
+
+def table(experiment: Experiment, test: Test) -> Section:
+    names = [name for name in ("pso", "psd", "pco", "clean_purified", "clean_gan", "attacked_label") if name in test]
+    rows = [_row(SHARES[name], test[name], PUBLISHED.get(name)) for name in names]
+    columns = ("% of test images", "mean", "std", "95 % seeds", "95 % images", "published", "each seed")
+    seeds = ", ".join(str(score.seed) for score in experiment.seeds)
+    median = experiment.median.seed if experiment.median else "–"
+    note = (
+        f"Seeds: {seeds}. 95 % seeds: Student's t interval of the mean over seeds, the chance in training; "
+        "of a single seed, the Wilson interval; same: all seeds agree. 95 % images: Wilson interval on the "
+        f"test images for the median seed ({median}), whose defense is the one saved; the chance in which "
+        f"images were drawn. {circumstances(experiment)}"
+    )
+    place = Text(_setting_beside(experiment))
+    marked = names.index("psd") if "psd" in names else None
+    return Section("Result", (Table(columns, rows, numbers=6, marked=marked, note=note), place))
+
+
+def _row(label: str, score: Score, published: float | None) -> tuple[str, ...]:
+    each = ", ".join(percent(v) for v in score.values)
+    std = percent(score.std) if len(score.values) > 1 else "–"
+    ends = (seeds_interval(score), interval(score.wilson95))
+    return (label, percent(score.mean), std, *ends, percent(published), each)
+
+
+def _setting_beside(experiment: Experiment) -> str:
+    published = "The published figures are for MNIST, 60,000 training and 10,000 test images, FGSM with ε = 0.3"
+    if experiment.setting("data.name") == "mnist" and experiment.setting("attack.epsilon") == 0.3:
+        return published + ": the setting of this search."
+    return (
+        published + f"; this search had {experiment.setting('data.name')} and {attack(experiment)}. Compare with care."
+    )
+
+
+def stages(test: Test, experiment: Experiment) -> Section:
+    rows = []
+    for name, label in STAGES.items():
+        if name in test:
+            score, more = test[name], gain(test, name)
+            ahead = "–" if name == "psd" or more is None else points(more)
+            rows.append((label, percent(score.mean), seeds_interval(score), interval(score.wilson95), ahead))
+    columns = ("attacked images behind", "% right", "95 % seeds", "95 % images", "both ahead by")
+    note = "Both ahead by: GAN and U-Net above it in percentage points, compared seed by seed; mean and 95 % interval. "
+    note += circumstances(experiment)
+    if experiment.setting("projector.levels"):
+        note += " Every row with the GAN contains the reduction of grey levels; the threshold is two levels alone."
+    chart = Drawing(
+        render("stages", figures.stages(test)),
+        "Accuracy on the originals, and on attacked images behind each part of the defense. "
+        "Whiskers: both 95 % intervals, from the lowest end to the highest.",
+        "Bars: " + "; ".join(f"{row[0]} {row[1]} %" for row in rows),
+    )
+    return Section("Each stage's part", (chart, Table(columns, rows, numbers=4, note=note)))

@@ -1,0 +1,131 @@
+"""The second half of the report: how the search went, and why this trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tune.optimizer.choice import METRICS, pareto_front, rule
+from tune.report import parallel, plots
+from tune.report.blocks import Block, Drawing, Section, Table, Text, seconds, value
+from tune.report.data import Experiment
+from tune.report.scores import percent
+from tune.report.style import render
+from tune.storage.ledger import Outcome
+
+SHOWN = 10  # trials in the table; trials.csv has all
+
+
+def choice(experiment: Experiment) -> Section:
+    best = experiment.best
+    if best is None:
+        return Section("How best was chosen", (Text("No trial qualifies as best."),))
+    words = experiment.choice.get("rule") or rule(experiment.objectives)
+    limit = "no limit" if experiment.max_cost is None else f"at most {experiment.max_cost:g}"
+    blocks: list[Block] = [
+        Text(
+            f"Rule: {words}; cost: {limit}. By it trial {best.trial} is best of {len(experiment.finished)} "
+            "finished. The choice saw validation images alone, and the best of many trials is a bit lucky: "
+            "its validation score promises more than test images will hold."
+        )
+    ]
+    metric = _first(experiment)
+    if figure := plots.pareto(experiment):
+        front = pareto_front(experiment.finished, experiment.objectives)
+        caption = f"Validation {metric} against projection cost. No trial beats one on the front in both."
+        blocks.append(Drawing(render("pareto", figure), caption, "The table below lists the front."))
+        blocks.append(_trials(experiment, front, "The Pareto front, cheapest first."))
+    elif len(experiment.objectives) > 1:
+        blocks.append(Text("Pareto front left out: fewer than two finished trials that differ in cost."))
+    return Section("How best was chosen", blocks)
+
+
+def _first(experiment: Experiment) -> str:
+    """What decides, in words."""
+    metric = next(iter(experiment.objectives))
+    return METRICS.get(metric, metric)
+
+
+def _trials(experiment: Experiment, outcomes: Sequence[Outcome], note: str) -> Table:
+    """Trials as rows: number, objectives, parameters, seconds."""
+    keys = [key for key in experiment.ranges if any(key in outcome.params for outcome in outcomes)]
+    metrics = list(experiment.objectives)
+    rows = [
+        (
+            f"{o.trial:03d}",
+            *(value(o.metrics[m]) if m == "cost" else percent(o.metrics[m]) for m in metrics),
+            *(value(o.params[key]) if key in o.params else "–" for key in keys),
+            seconds(o.seconds),
+        )
+        for o in outcomes
+    ]
+    heads = [m if m == "cost" else f"{METRICS.get(m, m)} %" for m in metrics]
+    chosen = experiment.best.trial if experiment.best else None
+    marked = next((place for place, o in enumerate(outcomes) if o.trial == chosen), None)
+    columns = ("trial", *heads, *(f"`{key}`" for key in keys), "time")
+    return Table(columns, rows, numbers=len(columns) - 1, marked=marked, note=note)
+
+
+def history(experiment: Experiment) -> Section:
+    counts = [f"{len(experiment.with_status(status))} {status}" for status in ("finished", "pruned", "failed")]
+    blocks: list[Block] = [Text(f"{len(experiment.outcomes)} trials: {', '.join(counts)}.")]
+    if figure := plots.history(experiment):
+        metric = _first(experiment)
+        caption = f"Validation {metric} in the order in which the trials were proposed."
+        blocks.append(Drawing(render("history", figure), caption, "One mark per trial; the table has the best."))
+    else:
+        blocks.append(Text("Optimisation history left out: fewer than two trials finished."))
+    if best := _ranked(experiment)[:SHOWN]:
+        note = f"The {len(best)} best finished trials, on validation images; trials.csv has them all."
+        blocks.append(_trials(experiment, best, note))
+    return Section("The search", blocks)
+
+
+def _ranked(experiment: Experiment) -> list[Outcome]:
+    metric, direction = next(iter(experiment.objectives.items()))
+    sign = -1 if direction == "max" else 1
+    return sorted(experiment.finished, key=lambda o: (sign * o.metrics[metric], o.metrics.get("cost", 0), o.trial))
+
+
+def parameters(experiment: Experiment, shares: Mapping[str, float] | None) -> Section:
+    """What the parameters did: importance (`shares` of the variance) and parallel coordinates."""
+    blocks: list[Block] = []
+    metric = _first(experiment)
+    if shares:
+        caption = (
+            f"Share of the variance in validation {metric} that each parameter explains, over all finished "
+            f"trials (fANOVA by Optuna). From {len(experiment.finished)} trials: a hint, not a proof."
+        )
+        alt = ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())
+        blocks.append(Drawing(render("importance", plots.importances(shares)), caption, alt))
+    else:
+        few = plots.FEWEST_FOR_IMPORTANCE
+        blocks.append(Text(f"Parameter importance left out: it takes {few} finished trials that differ."))
+    if figure := parallel.parallel(experiment):
+        caption = (
+            "One line per finished trial. Red: the chosen one; blue: the best quarter by validation "
+            f"{metric}; grey: the others."
+        )
+        blocks.append(
+            Drawing(render("parallel", figure), caption, "Lines over the searched parameters; see the table.")
+        )
+    else:
+        few = parallel.FEWEST_TRIALS
+        blocks.append(Text(f"Parallel coordinates left out: they take {few} finished trials that differ."))
+    return Section("What the parameters did", blocks)
+
+
+def projection_map(experiment: Experiment) -> Section:
+    title = "Restarts and steps"
+    if experiment.projection is None:
+        return Section(title, (Text("Left out: the folder holds no map over restarts and steps."),))
+    chosen = tuple(experiment.setting(f"projector.{key}") for key in ("restarts", "steps"))
+    figure = plots.projection_map(experiment.projection, (chosen[0], chosen[1]))
+    caption = (
+        "Validation accuracy in percent of the GAN's images alone, for every number of restarts R and "
+        "gradient steps L, all from one projection. More is not always better: late steps can fit the "
+        "attack's noise."
+    )
+    if chosen[0] in experiment.projection.restarts and chosen[1] in experiment.projection.steps:
+        caption += " Framed: the chosen pair."
+    alt = "{} × {} shaded cells with their values.".format(*experiment.projection.psd_gan.shape)
+    return Section(title, (Drawing(render("restarts_steps", figure), caption, alt),))

@@ -1,0 +1,1 @@
+"""Search spaces: YAML → validated fields, fixed or searched."""

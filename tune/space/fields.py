@@ -1,0 +1,150 @@
+"""The leaf fields of `ExperimentConfig`: their dotted keys, what each accepts, and what its comment says.
+
+`python -m tune.space.fields` writes them into search_spaces/README.md.
+"""
+
+import ast
+import inspect
+import io
+import sys
+import textwrap
+import tokenize
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from components.config import expectation
+from tune.space.config import ExperimentConfig
+from tune.space.strict_yaml import show
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One field that a space may fix or search."""
+
+    key: str  # section.field
+    annotation: Any
+    bounds: tuple[Any, ...]  # pydantic's metadata: Ge(1), …
+    default: Any
+    expected: str  # in words: `an integer ≥ 1`
+    comment: str  # the comment behind the field in its model
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The members of a union; the type itself where it is none."""
+        union = get_origin(self.annotation) in (Union, types.UnionType)
+        return get_args(self.annotation) if union else (self.annotation,)
+
+    @property
+    def number(self) -> type[int] | type[float] | None:
+        """int or float where the field has a low and a high; None where its values can only be listed."""
+        return next((kind for kind in (int, float) if kind in self.kinds), None)
+
+    def check(self, value: Any) -> Any:
+        """`value` as the field holds it (lists become tuples, whole numbers floats). Raises ValueError."""
+        try:
+            return self._adapter.validate_python(self._meant(value))
+        except ValidationError as error:
+            raise ValueError(f"expected {self.expected}, found {found(value)}") from error
+
+    def _meant(self, value: Any) -> Any:
+        """Undoes what YAML makes of some values: lists of tuples, a boolean of the option named "true"."""
+        if isinstance(value, list | tuple):
+            return tuple(map(self._meant, value))
+        text = str(value).lower()
+        return text if isinstance(value, bool) and text in self._options else value
+
+    @cached_property
+    def _options(self) -> tuple[Any, ...]:
+        return tuple(
+            option for kind in self.kinds if get_origin(kind) is Literal for option in get_args(kind)
+        )
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        annotation: Any = Annotated[(self.annotation, *self.bounds)] if self.bounds else self.annotation
+        return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def found(value: Any) -> str:
+    """A value as an error shows it: on one line, short, and never nothing."""
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} …"
+
+
+@cache
+def leaves() -> Mapping[str, Leaf]:
+    """Every leaf field by dotted key, in the order of the models."""
+    return types.MappingProxyType(
+        {leaf.key: leaf for name, model in sections().items() for leaf in _leaves_of(name, model)}
+    )
+
+
+@cache
+def sections() -> Mapping[str, type[BaseModel]]:
+    """The config model of each section."""
+    models = {name: type(field.default) for name, field in ExperimentConfig.model_fields.items()}
+    return types.MappingProxyType(models)
+
+
+def _leaves_of(section: str, model: type[BaseModel]) -> Iterator[Leaf]:
+    comments = field_comments(model)
+    for name, field in model.model_fields.items():
+        yield Leaf(
+            key=f"{section}.{name}",
+            annotation=field.annotation,
+            bounds=tuple(field.metadata),
+            default=field.get_default(call_default_factory=True, validated_data={}),
+            expected=expectation(model, name),
+            comment=comments.get(name, ""),
+        )
+
+
+def field_comments(model: type[BaseModel]) -> dict[str, str]:
+    """The comment behind each field of `model`, which is its documentation."""
+    source = textwrap.dedent(inspect.getsource(model))
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
+    fields = [node for node in definition.body if isinstance(node, ast.AnnAssign)]
+    return {ast.unparse(node.target): comments.get(node.end_lineno or 0, "") for node in fields}
+
+
+BEGIN, END = "<!-- fields: written by python -m tune.space.fields -->\n", "<!-- end of fields -->\n"
+
+
+def table() -> str:
+    """All fields as Markdown, one table per section."""
+    parts = []
+    for section, model in sections().items():
+        title = f"### {section}\n\n{inspect.getdoc(model)}\n\n"
+        head = "| key | value | default | meaning |\n|---|---|---|---|\n"
+        rows = (_row(leaf) for leaf in leaves().values() if leaf.key.startswith(f"{section}."))
+        parts.append(title + head + "".join(rows))
+    return "\n".join(parts)
+
+
+def _row(leaf: Leaf) -> str:
+    cells = (f"`{leaf.key}`", leaf.expected, f"`{show(leaf.default)}`", leaf.comment)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def with_table(readme: str) -> str:
+    """`readme` with the table between its two marks brought up to date."""
+    before, rest = readme.split(BEGIN)
+    return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
+
+
+if __name__ == "__main__":
+    path = Path(__file__).parents[2] / "search_spaces" / "README.md"
+    path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.stdout.write(f"{path} is up to date\n")

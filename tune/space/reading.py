@@ -1,0 +1,210 @@
+"""From a space's file to its fixed and searched fields, refusing whatever could not be meant."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from components.config import nearest
+from tune.space.config import OBJECTIVES
+from tune.space.fields import Leaf, found, leaves, sections
+from tune.space.ranges import Choice, Condition, Range, parse_range
+from tune.space.strict_yaml import Entry, SpaceError, place, read_mapping, show
+
+FOLDER = Path(__file__).parents[2] / "search_spaces"
+
+# A search that could choose its own data or attack would choose the easy ones.
+NOT_SEARCHED = {
+    "search": "the search cannot search itself",
+    "data": "results on different data cannot be compared",
+    "attack": "results under different attacks cannot be compared",
+}
+# What stands behind a target in the order classifier, attack, gan, projection, unet has no effect on it.
+NO_EFFECT = {"gan": ("unet",), "projection": ("unet",), "unet": (), "defense": ()}
+
+
+def find_file(name_or_path: str) -> tuple[Path, str]:
+    """The file of a packaged space or a path, and its name in messages. Raises SpaceError for neither."""
+    packaged = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    if name_or_path in packaged:
+        return packaged[name_or_path], _short(packaged[name_or_path])
+    path = Path(name_or_path)
+    if os.path.isfile(path):  # unlike Path's, false for what cannot even be looked at
+        return path, _short(path)
+    kind = "a folder" if os.path.isdir(path) else "no such file or name"
+    known = ", ".join(packaged)
+    raise SpaceError(
+        f"space: expected one of {known}, or the path of a YAML file, found {name_or_path!r}, {kind}"
+        + nearest(path.stem, packaged)
+    )
+
+
+def _short(path: Path) -> str:
+    """`path` as seen from the working directory where it lies below it."""
+    whole, here = path.absolute(), Path.cwd()
+    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(path)
+
+
+def read_space(
+    text: str, source: str, overrides: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Range]]:
+    """Every field's fixed value, and the searched ones in an order in which conditions come first.
+
+    Raises:
+        SpaceError: see `load_space`.
+    """
+    return _Reader(source, _merge(read_mapping(text, source), overrides)).read()
+
+
+def _merge(entries: dict[str, Entry], overrides: Mapping[str, Any]) -> dict[str, Entry]:
+    """Overrides win. A condition on a parameter that they fix is settled by it."""
+    settled = {key: value for key, value in overrides.items() if not isinstance(value, Mapping)}
+    merged = {key: entry for key, entry in entries.items() if key not in overrides}
+    for key, entry in list(merged.items()):
+        when = entry.value.get("when") if isinstance(entry.value, dict) else None
+        if not isinstance(when, dict) or not settled.keys() & when.keys():
+            continue
+        if all(settled[name] in _list(values) for name, values in when.items() if name in settled):
+            rest = {name: values for name, values in when.items() if name not in settled}
+            others = {name: value for name, value in entry.value.items() if name != "when"}
+            merged[key] = Entry({**others, "when": rest}, entry.line)
+        else:
+            del merged[key]
+    return {**merged, **{key: Entry(value, None) for key, value in overrides.items()}}
+
+
+def _list(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, list | tuple) else [values]
+
+
+def _options(values: Range) -> str:
+    if isinstance(values, Choice):
+        return "one of " + ", ".join(map(show, values.options))
+    return f"{values.low} to {values.high}"
+
+
+class _Reader:
+    """Turns entries into fields, with the key and the place in every complaint."""
+
+    def __init__(self, source: str, entries: Mapping[str, Entry]) -> None:
+        self.source = source
+        self.entries = entries
+
+    def read(self) -> tuple[dict[str, Any], dict[str, Range]]:
+        fixed = {key: leaf.default for key, leaf in leaves().items()}
+        ranges: dict[str, Range] = {}
+        for key, entry in self.entries.items():
+            leaf = self.leaf(key)
+            if isinstance(entry.value, Mapping):
+                ranges[key] = self.range(leaf, entry.value)
+                del fixed[key]
+            else:
+                fixed[key] = self.value(leaf, entry.value)
+        ranges = {key: self.with_conditions(key, ranges) for key in ranges}
+        self.check_search(fixed, ranges)
+        fixed["search.points"] = tuple(self.point(point, ranges) for point in fixed["search.points"])
+        return fixed, {key: ranges[key] for key in self.ordered(ranges)}
+
+    def refuse(self, key: str, message: str) -> NoReturn:
+        entry = self.entries[key]
+        where = place(self.source, entry.line) if entry.line else "command line"
+        raise SpaceError(f"{key}: {message} ({where})")
+
+    def leaf(self, key: str) -> Leaf:
+        if key in leaves():
+            return leaves()[key]
+        if key in sections():
+            example = next(name for name in leaves() if name.startswith(f"{key}."))
+            self.refuse(key, f"expected dotted keys such as {example}, found a whole section")
+        same = [name for name in leaves() if name.endswith(f".{key}")]
+        hint = f"; did you mean {' or '.join(same)}?" if same else nearest(key, leaves())
+        self.refuse(key, f"expected a field of the experiment, found an unknown key{hint}")
+
+    def value(self, leaf: Leaf, value: Any) -> Any:
+        try:
+            return leaf.check(value)
+        except ValueError as error:
+            listed = isinstance(value, list) and value
+            hint = f"; to search these, write {{choice: {show(value)}}}" if listed else ""
+            self.refuse(leaf.key, f"{error}{hint}")
+
+    def range(self, leaf: Leaf, written: Mapping[Any, Any]) -> Range:
+        section = leaf.key.split(".")[0]
+        if section in NOT_SEARCHED:
+            self.refuse(leaf.key, f"expected one value, found a range: {NOT_SEARCHED[section]}")
+        try:
+            return parse_range(leaf, written)
+        except ValueError as error:
+            self.refuse(leaf.key, str(error))
+
+    def with_conditions(self, key: str, ranges: Mapping[str, Range]) -> Range:
+        """The range of `key` with its conditions' values as the fields they name hold them."""
+        conditions = tuple(self.condition(key, condition, ranges) for condition in ranges[key].when)
+        return replace(ranges[key], when=conditions)
+
+    def condition(self, key: str, condition: Condition, ranges: Mapping[str, Range]) -> Condition:
+        other = ranges.get(condition.key)
+        if condition.key == key:
+            self.refuse(key, "when: expected another parameter, found itself")
+        if other is None:
+            kind = (
+                "a fixed one"
+                if condition.key in leaves()
+                else f"an unknown key{nearest(condition.key, ranges)}"
+            )
+            self.refuse(key, f"when: expected a searched parameter, found {condition.key}, {kind}")
+        if other.values() is None:
+            self.refuse(
+                key,
+                f"when: expected a parameter that takes few values, found {condition.key}, a continuous one",
+            )
+        return replace(
+            condition, values=tuple(self.possible(key, condition.key, other, v, "when: ") for v in condition.values)
+        )
+
+    def possible(self, key: str, other: str, values: Range, value: Any, where: str = "") -> Any:
+        leaf = leaves()[other]
+        try:
+            held = leaf.check(value)
+        except ValueError as error:
+            self.refuse(key, f"{where}{other}: {error}")
+        if held not in values and not (values.when and held == leaf.default):
+            self.refuse(
+                key, f"{where}{other}: expected a value it can take, {_options(values)}, found {found(value)}"
+            )
+        return held
+
+    def point(self, point: Mapping[str, Any], ranges: Mapping[str, Range]) -> dict[str, Any]:
+        """The parameters of a first trial, each a value that the search could have proposed."""
+        for key in point:
+            if key not in ranges:
+                hint = nearest(key, ranges)
+                self.refuse("search.points", f"expected searched parameters, found {key}, another field{hint}")
+        return {key: self.possible("search.points", key, ranges[key], value) for key, value in point.items()}
+
+    def ordered(self, ranges: Mapping[str, Range]) -> Iterator[str]:
+        """Searched keys by name, each after those its conditions name; the file's order does not matter."""
+        done: set[str] = set()
+        while waiting := [key for key in sorted(ranges) if key not in done]:
+            ready = [key for key in waiting if all(condition.key in done for condition in ranges[key].when)]
+            if not ready:
+                self.refuse(
+                    waiting[0], f"when: expected no circle, found one through {' and '.join(waiting)}"
+                )
+            done.update(ready)
+            yield from ready
+
+    def check_search(self, fixed: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
+        """The search must have something to search, which the target's trials can feel."""
+        target = fixed["search.target"]
+        if all(values.values() is not None and len(values.values() or ()) < 2 for values in ranges.values()):
+            raise SpaceError(
+                "expected at least one parameter with a range, such as projector.steps: {low: 10, high: 60}, "
+                f"found nothing to search ({self.source})"
+            )
+        for key in ranges:
+            if key.split(".")[0] in NO_EFFECT[target]:
+                self.refuse(key, f"expected a parameter that target {target} depends on, found one behind it")
+        if fixed["search.max_cost"] is not None and "cost" not in OBJECTIVES[target]:
+            self.refuse("search.max_cost", f"expected none for target {target}, whose trials have no cost")

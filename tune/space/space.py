@@ -1,0 +1,238 @@
+"""A search space: which fields of an experiment are fixed, which are searched, and between what.
+
+    space = load_space("quickstart")
+    params = space.suggest(trial)       # {"projector.steps": 30, …}
+    config = space.config(params)       # a validated ExperimentConfig
+
+The file is one flat YAML mapping of dotted keys; search_spaces/README.md describes it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import BaseModel, ValidationError
+
+from components.config import explain, nearest
+from tune.space.config import ExperimentConfig
+from tune.space.fields import Leaf, found, leaves, sections
+from tune.space.ranges import Choice, Interval, Range
+from tune.space.reading import find_file, read_space
+from tune.space.strict_yaml import SpaceError, read_mapping, show
+
+__all__ = ["SearchSpace", "SpaceError", "load_space", "parse_space"]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Every field of an experiment, fixed or searched. Two spaces are equal that fix and search the same.
+
+    Built by `load_space`, which validates; pickles, so that Ray can send it.
+    """
+
+    name: str = field(compare=False)
+    source: str = field(compare=False)  # the file it was read from, for messages
+    fixed: Mapping[str, Any]  # every field that is not searched, defaults included
+    ranges: Mapping[str, Range]  # searched fields, each after those that its conditions name
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fixed", MappingProxyType(dict(self.fixed)))
+        object.__setattr__(self, "ranges", MappingProxyType(dict(self.ranges)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SearchSpace, (self.name, self.source, dict(self.fixed), dict(self.ranges))
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The fixed fields that differ from their defaults: what the file asked for, in few lines."""
+        return {key: value for key, value in self.fixed.items() if value != leaves()[key].default}
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Asks `trial` for each searched parameter whose conditions hold, always in the same order."""
+        params: dict[str, Any] = {}
+        for key, values in self.ranges.items():
+            if self.applies(key, params):
+                params[key] = _ask(trial, key, values)
+        return params
+
+    def distribution(self, key: str) -> BaseDistribution:
+        """Optuna's form of the range of `key`."""
+        values = self.ranges[key]
+        if isinstance(values, Choice):
+            return CategoricalDistribution(values.options)
+        if values.whole:
+            return IntDistribution(int(values.low), int(values.high), values.log, int(values.step or 1))
+        return FloatDistribution(values.low, values.high, values.log, values.step)
+
+    def applies(self, key: str, params: Mapping[str, Any]) -> bool:
+        """Whether the conditions of `key` hold, given those before it; one left out has its default."""
+        return all(
+            params.get(condition.key, leaves()[condition.key].default) in condition.values
+            for condition in self.ranges[key].when
+        )
+
+    def contains(self, params: Mapping[str, Any]) -> bool:
+        """Whether this space could have suggested `params`."""
+        active = {key for key in self.ranges if self.applies(key, params)}
+        return set(params) == active and all(params[key] in self.ranges[key] for key in active)
+
+    def config(self, params: Mapping[str, Any]) -> ExperimentConfig:
+        """The experiment with `params` for the searched fields, and defaults for those left out.
+
+        Raises:
+            SpaceError: a parameter that is not searched here, or values that a component refuses.
+        """
+        for key in params:
+            if key not in self.ranges:
+                hint = nearest(key, self.ranges)
+                raise SpaceError(f"{key}: expected a searched parameter, found another{hint} ({self.source})")
+        values: dict[str, dict[str, Any]] = {name: {} for name in sections()}
+        for key, value in {**self.fixed, **params}.items():
+            section, name = key.split(".", 1)
+            values[section][name] = self._checked(leaves()[key], value)
+        built = {name: self._section(name, model, values[name]) for name, model in sections().items()}
+        return ExperimentConfig(**built)
+
+    def _checked(self, leaf: Leaf, value: Any) -> Any:
+        try:
+            return leaf.check(value)
+        except ValueError as error:
+            raise SpaceError(f"{leaf.key}: {error} ({self.source})") from error
+
+    def _section(self, name: str, model: type[BaseModel], values: Mapping[str, Any]) -> Any:
+        try:
+            return model(**values)
+        except ValidationError as error:
+            complaint = explain(error, model).splitlines()[0]
+            separator = "." if error.errors()[0]["loc"] else ": "
+            raise SpaceError(f"{name}{separator}{complaint} ({self.source})") from error
+
+    def bound(self, key: str) -> Any:
+        """The largest number that `key` can take; its default counts where a condition can leave it out.
+
+        Raises:
+            SpaceError: no such field, or one that is not a number.
+        """
+        values = self.ranges.get(key)
+        listed = self.values(key) or ()
+        possible = (values.high, *self._otherwise(key)) if isinstance(values, Interval) else listed
+        numbers = [value for value in possible if isinstance(value, int | float)]
+        if not numbers:
+            raise SpaceError(f"{key}: expected a field with numbers, found {found(possible)} ({self.source})")
+        return max(numbers)
+
+    def values(self, key: str) -> tuple[Any, ...] | None:
+        """All values that `key` can take, sorted; None where they are continuous or more than 10,000.
+
+        Raises:
+            SpaceError: no such field.
+        """
+        if key not in leaves():
+            raise SpaceError(f"{key}: expected a field{nearest(key, leaves())}")
+        if key not in self.ranges:
+            return (self.fixed[key],)
+        listed = self.ranges[key].values()
+        if listed is None:
+            return None
+        unique = dict.fromkeys([*listed, *self._otherwise(key)])
+        return tuple(sorted(unique, key=lambda value: (value is not None, value)))
+
+    def _otherwise(self, key: str) -> tuple[Any, ...]:
+        return (leaves()[key].default,) if self.ranges[key].when else ()
+
+    def to_yaml(self) -> str:
+        """The resolved space, every field with its comment; loads back equal, whatever defaults become."""
+        lines = []
+        for section in sections():
+            lines.append("")
+            for key, leaf in leaves().items():
+                if key.startswith(f"{section}."):
+                    value = self.ranges[key].written() if key in self.ranges else self.fixed[key]
+                    lines.append(f"{key}: {show(value)}  # {leaf.comment}".rstrip(" #"))
+        return "\n".join(lines[1:]) + "\n"
+
+
+def _ask(trial: optuna.Trial, key: str, values: Range) -> Any:
+    if isinstance(values, Choice):
+        return trial.suggest_categorical(key, values.options)
+    if values.whole:
+        low, high, step = int(values.low), int(values.high), int(values.step or 1)
+        return trial.suggest_int(key, low, high, step=step, log=values.log)
+    return values.snapped(trial.suggest_float(key, values.low, values.high, step=values.step, log=values.log))
+
+
+def load_space(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> SearchSpace:
+    """The space of that name in search_spaces/, or the one in that file.
+
+    Args:
+        name_or_path: `quickstart`, or `my/space.yaml`.
+        overrides: dotted key → value (or range), instead of what the file says, as from a command line.
+
+    Raises:
+        SpaceError: no such space, or one that cannot be used; one message with key, expected, found and file.
+    """
+    path, source = find_file(str(name_or_path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError(f"expected a readable YAML file, found {_reason(error)} ({source})") from error
+    return parse_space(text, path.stem, source, overrides)
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """Overrides for `load_space` from one line of YAML: `classifier.architecture: E, unet.epochs: 2`.
+
+    Raises:
+        SpaceError: it is not YAML, or no mapping.
+    """
+    flow = text if text.lstrip().startswith("{") else f"{{{text}}}"
+    return {key: entry.value for key, entry in read_mapping(flow, "--set").items()}
+
+
+def parse_space(text: str, name: str, source: str, overrides: Mapping[str, Any] | None = None) -> SearchSpace:
+    """The space in `text`, as `load_space` reads it from a file; `source` is named in messages."""
+    fixed, ranges = read_space(text, source, overrides or {})
+    space = SearchSpace(name, source, fixed, ranges)
+    check_combinations(space)
+    return space
+
+
+def check_combinations(space: SearchSpace) -> None:
+    """Builds the experiment at every end of every range, so that no trial is the first to be refused."""
+    highest = {key: values.ends()[-1] for key, values in space.ranges.items()}
+    single = [{key: value} for key, values in space.ranges.items() for value in values.ends()]
+    for wanted in [*single, highest]:
+        params = _probe(space, wanted)
+        try:
+            space.config(params)
+        except SpaceError as error:
+            message = str(error).removesuffix(f" ({space.source})")
+            raise SpaceError(f"{message}, with {show(params)[1:-1]} ({space.source})") from error
+
+
+def _probe(space: SearchSpace, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with the wanted values where their conditions can be met, and first values otherwise."""
+    values = dict(wanted)
+    waiting = list(wanted)
+    while waiting:
+        for condition in space.ranges[waiting.pop()].when:
+            values.setdefault(condition.key, condition.values[0])
+            waiting.append(condition.key)
+    params: dict[str, Any] = {}
+    for key, possible in space.ranges.items():
+        if space.applies(key, params):
+            params[key] = values.get(key, possible.ends()[0])
+    return params
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return str(error.strerror) if isinstance(error, OSError) else "bytes that are not UTF-8 text"

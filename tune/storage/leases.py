@@ -1,0 +1,48 @@
+"""Who builds what: a lease is held by at most one builder, and ends with it however it ends.
+
+Two ways to hold one, with the same two calls. On a file system the kernel's lock on a file: it is freed the moment its
+holder dies, without a heartbeat. Where there are no file locks (object stores), an actor that counts heartbeats:
+`tune.cluster.lease_actor`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class Leases(Protocol):
+    """Exclusive rights to build, by key."""
+
+    def acquire(self, key: str) -> bool:
+        """Takes the lease; False, at once, where somebody else holds it."""
+        ...
+
+    def release(self, key: str) -> None:
+        """Gives it back."""
+        ...
+
+
+class FileLeases:
+    """Leases as `flock`s on files of one folder, which may be on NFS (version 4, where the server keeps the locks)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held: dict[str, int] = {}
+
+    def acquire(self, key: str) -> bool:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.folder / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        self._held[key] = handle
+        return True
+
+    def release(self, key: str) -> None:
+        # The file stays: were it removed, a third builder could lock a new one of its name beside a waiting second.
+        os.close(self._held.pop(key))

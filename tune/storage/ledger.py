@@ -1,0 +1,232 @@
+"""What is known of a search: one small JSON file per trial. Resuming is reading them; nothing else is needed.
+
+    <experiment>/proposals/007.json   what trial 7 is to try, written before it starts
+    <experiment>/trials/007.json      what became of it, written when it ends
+    <experiment>/trials.csv           the same as a table, derived
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tune.storage.folder import Storage
+
+__all__ = ["Ledger", "Outcome", "Params", "Status"]
+
+Status = Literal["finished", "failed", "pruned"]
+Value = bool | int | float | str | None
+Params = dict[str, Value]
+
+_FILE = re.compile(r"(\d+)\.json")
+_READERS = 16  # requests in flight against an object store, where each takes tens of milliseconds
+_log = logging.getLogger(__name__)
+
+
+class Proposal(BaseModel):
+    """What a trial is to try."""
+
+    # unknown fields are passed over: a record written by a later version is no reason to run its trial again
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    trial: int = Field(ge=0)  # its number in the search
+    params: Params  # dotted key → value, of the searched fields only
+
+
+class Outcome(Proposal):
+    """What became of a trial."""
+
+    status: Status  # pruned: stopped early, as others were better after as many epochs
+    metrics: dict[str, int | float] = Field(default_factory=dict)  # on validation images
+    stages: dict[str, str] = Field(default_factory=dict)  # stage → signature of its artifact
+    seconds: float = Field(default=0.0, ge=0)  # wall time
+    ended: float | None = None  # when, in seconds since 1970, by the clock of who recorded it
+    seed: int = 0  # of its trainings
+    error: str | None = None  # the last line of the traceback
+    work: dict[str, dict[str, int | float]] = Field(default_factory=dict)  # built, reused, seconds by stage
+    intermediate: dict[str, int | float] = Field(default_factory=dict)  # first objective by epoch
+
+    def settled(self) -> Outcome:
+        """This outcome; or, where a result in it is NaN or infinite, the failed one that says so."""
+        results = {"metrics": self.metrics, "intermediate": self.intermediate}
+        found = next(_not_finite(results), None)
+        if found is None:
+            return self
+        kept = {
+            name: {key: value for key, value in values.items() if math.isfinite(value)}
+            for name, values in results.items()
+        }
+        return self.model_copy(update={**kept, "status": "failed", "error": self.error or found})
+
+
+class Ledger:
+    """The proposals and outcomes of one experiment, which several processes may read and write.
+
+    A record, once valid, never changes: the first one counts, and each is read only once. A file that is
+    torn, truncated or no record is treated as not there, named in `problems`, and replaced by the next one.
+
+    Every method raises OSError where the storage fails: a record out of reach is not a lost one.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._outcomes = _Records(storage.child("trials"), Outcome)
+        self._proposals = _Records(storage.child("proposals"), Proposal)
+
+    @property
+    def uri(self) -> str:
+        """The address of the experiment's folder."""
+        return self._storage.uri
+
+    @property
+    def problems(self) -> list[str]:
+        """The files read so far that are no valid record, one line each: where, expected, found."""
+        return [*self._proposals.problems.values(), *self._outcomes.problems.values()]
+
+    def outcomes(self) -> list[Outcome]:
+        """All valid outcomes, by trial number."""
+        return list(self._outcomes.all().values())
+
+    def outcome(self, trial: int) -> Outcome | None:
+        """A trial's outcome; None while there is no valid one."""
+        return self._outcomes.one(trial)
+
+    def record(self, outcome: Outcome) -> Outcome:
+        """Writes a trial's outcome unless it has one; returns the one that counts.
+
+        Raises:
+            ValueError: a number in it is NaN or infinite; `Outcome.settled` makes a failure of it.
+        """
+        return self._outcomes.add(outcome)
+
+    def propose(self, trial: int, params: Mapping[str, Value]) -> Params:
+        """Writes what a trial is to try unless that is settled; returns the parameters that count.
+
+        Raises:
+            ValueError: a number in it is NaN or infinite.
+        """
+        return dict(self._proposals.add(Proposal(trial=trial, params=dict(params))).params)
+
+    def proposals(self) -> dict[int, Params]:
+        """The parameters of every trial proposed so far, by trial number."""
+        return {trial: dict(proposal.params) for trial, proposal in self._proposals.all().items()}
+
+    def write_csv(self) -> None:
+        """Writes trials.csv: a row per outcome, with its parameters and metrics as columns."""
+        outcomes = self.outcomes()
+        params = sorted({key for outcome in outcomes for key in outcome.params})
+        metrics = sorted({key for outcome in outcomes for key in outcome.metrics})
+        columns = ["trial", "status", *params, *metrics, "seconds", "seed", "error"]
+        text = io.StringIO()
+        table = csv.DictWriter(text, columns, lineterminator="\n")
+        table.writeheader()
+        for outcome in outcomes:
+            own = outcome.model_dump(include={"trial", "status", "seconds", "seed", "error"})
+            table.writerow({**outcome.params, **outcome.metrics, **own})
+        self._storage.write("trials.csv", text.getvalue().encode())
+
+    def __reduce__(self) -> tuple[type[Ledger], tuple[Storage]]:
+        return Ledger, (self._storage,)  # without what it has read, which a worker does not need
+
+
+Record = TypeVar("Record", bound=Proposal)
+
+
+class _Records(Generic[Record]):
+    """The numbered JSON files of one folder, as records of one kind."""
+
+    def __init__(self, folder: Storage, kind: type[Record]) -> None:
+        self._folder = folder
+        self._kind = kind
+        self._known: dict[int, Record] = {}
+        self.problems: dict[int, str] = {}
+
+    def one(self, trial: int) -> Record | None:
+        if trial not in self._known:
+            try:
+                data = self._folder.read(_name(trial))
+            except FileNotFoundError:
+                return None
+            self._learn(trial, data)
+        return self._known.get(trial)
+
+    def all(self) -> dict[int, Record]:
+        numbers = {int(match[1]) for match in map(_FILE.fullmatch, self._folder.names()) if match}
+        self._read_new(sorted(numbers - self._known.keys()))
+        return dict(sorted(self._known.items()))
+
+    def add(self, record: Record) -> Record:
+        where = f"{self._folder.uri}/{_name(record.trial)}"
+        if found := next(_not_finite(record.model_dump()), None):
+            raise ValueError(f"{found} ({where})")
+        settled = self._known.get(record.trial)
+        if settled is not None:
+            return settled
+        data = json.dumps(record.model_dump(), indent=1, allow_nan=False, ensure_ascii=False).encode()
+        if not self._folder.create(_name(record.trial), data):
+            if (earlier := self.one(record.trial)) is not None:
+                return earlier
+            self._folder.write(_name(record.trial), data)  # what stood there was no record
+        self._learn(record.trial, data)
+        return self._known[record.trial]
+
+    def _read_new(self, trials: list[int]) -> None:
+        if self._folder.local is not None or len(trials) < 2:
+            for trial in trials:
+                self.one(trial)
+            return
+        with ThreadPoolExecutor(_READERS) as pool:
+            list(pool.map(self.one, trials))
+
+    def _learn(self, trial: int, data: bytes) -> None:
+        try:
+            record = self._kind.model_validate_json(data)
+            _check(record, trial)
+        except ValueError as error:
+            self._complain(trial, data, error)
+        else:
+            self._known[trial] = record
+            self.problems.pop(trial, None)
+
+    def _complain(self, trial: int, data: bytes, error: ValueError) -> None:
+        reason = _first(error) if isinstance(error, ValidationError) else str(error)
+        expected = f"expected the {self._kind.__name__.lower()} of trial {trial}"
+        found = f"found {len(data)} bytes that are none ({reason}); treated as not there"
+        problem = f"{self._folder.uri}/{_name(trial)}: {expected}, {found}"
+        if self.problems.get(trial) != problem:
+            _log.warning(problem)
+        self.problems[trial] = problem
+
+
+def _name(trial: int) -> str:
+    return f"{trial:03d}.json"
+
+
+def _check(record: Proposal, trial: int) -> None:
+    if record.trial != trial:
+        raise ValueError(f"trial: expected {trial}, found {record.trial}")
+    for found in _not_finite(record.model_dump()):
+        raise ValueError(found)
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors()[0]
+    return ": ".join(filter(None, [".".join(map(str, detail["loc"])), detail["msg"]]))
+
+
+def _not_finite(value: Any, path: str = "") -> Iterator[str]:
+    """A complaint for each number in nested mappings that JSON cannot hold: `metrics.psd: expected …`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{path}: expected a finite number, found {value}"
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _not_finite(inner, f"{path}.{key}" if path else str(key))

@@ -1,0 +1,219 @@
+"""One driver per experiment: two would propose the same trials twice, each blind to the other's."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tune.storage.folder import Storage
+
+_FILE = "driver.lock"
+
+
+class LockedError(RuntimeError):
+    """Another driver holds the experiment: on `host`, as process `pid`."""
+
+    def __init__(self, message: str, host: str, pid: int) -> None:
+        super().__init__(message)
+        self.host = host
+        self.pid = pid
+
+
+class _Holder(BaseModel):
+    """The signature of a driver in the lock file."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    host: str
+    pid: int
+    place: str  # where the process id means something
+    token: str  # of this very lock: process ids return
+    time: float  # of the last sign of life, in seconds since 1970 by the holder's clock
+
+
+class ExperimentLock:
+    """Held by the one driver of an experiment, while the block runs.
+
+    The file `driver.lock` in the experiment's folder names the holder and the time of its last sign of life.
+    On a local disk the kernel holds the lock as well (flock) and lets go of it when the driver dies, by
+    kill -9 too, so that the next driver takes over at once. Where the kernel cannot tell (an object store,
+    NFS without locks, a driver on another machine), `patience` seconds without a sign of life mean death.
+
+    Args:
+        storage: the experiment's folder.
+        beat: seconds between signs of life.
+        patience: seconds without one after which a holder elsewhere is given up; must outlast lost requests.
+    """
+
+    def __init__(self, storage: Storage, *, beat: float = 10.0, patience: float = 60.0) -> None:
+        self._storage = storage
+        self._beat = beat
+        self._patience = patience
+        self._token = uuid.uuid4().hex
+        self._handle: int | None = None  # of the locked file, where the kernel locks
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._usurper: _Holder | None = None
+
+    def __enter__(self) -> ExperimentLock:
+        """Takes the lock, or that of a dead driver.
+
+        Raises:
+            LockedError: another driver is alive.
+            OSError: the storage cannot be written.
+        """
+        try:
+            self._claim()
+        except BaseException:
+            self._let_go()
+            raise
+        self._thread = threading.Thread(target=self._keep_alive, name="experiment-lock", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        with suppress(OSError):  # the work is done; the record goes stale by itself
+            self._erase()
+        self._let_go()
+
+    def check(self) -> None:
+        """Raises LockedError if another driver has taken over, having seen no sign of life for too long."""
+        if self._usurper is not None:
+            raise self._refusal(self._usurper)
+
+    def _claim(self) -> None:
+        folder = self._storage.local
+        free = folder is not None and self._flock(folder / _FILE)
+        holder = self._holder()
+        if holder is not None and not self._is_dead(holder, free):
+            raise self._refusal(holder)
+        self._sign()
+        if not free:
+            self._wait_for_rivals()
+
+    def _flock(self, path: Path) -> bool:
+        """Whether the kernel gives the lock; False where it has none to give.
+
+        Raises:
+            LockedError: the kernel says that its holder is alive.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise self._refusal(self._holder_soon()) from None
+        except OSError:  # NFS or FUSE without locks
+            os.close(self._handle)
+            self._handle = None
+        return self._handle is not None
+
+    def _wait_for_rivals(self) -> None:
+        """An object store lets two drivers sign at one moment: the last signature stands."""
+        time.sleep(min(1.0, self._beat))
+        holder = self._holder()
+        if holder is not None and holder.token != self._token:
+            raise self._refusal(holder)
+
+    def _is_dead(self, holder: _Holder, free: bool) -> bool:
+        if free and holder.host == socket.gethostname():
+            return True  # the kernel has let go of its lock
+        if holder.place == _place():
+            return not _runs(holder.pid)
+        return abs(time.time() - holder.time) > self._patience and not self._stirs(holder)
+
+    def _stirs(self, holder: _Holder) -> bool:
+        """Whether the holder signs while we watch: its clock may differ from ours."""
+        time.sleep(2 * self._beat)
+        return self._holder() not in (None, holder)
+
+    def _holder(self) -> _Holder | None:
+        """The signature in the file; None where there is none, or half of one."""
+        try:
+            return _Holder.model_validate_json(self._storage.read(_FILE))
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def _holder_soon(self) -> _Holder:
+        """The signature of a driver that the kernel says is alive, which may be about to sign."""
+        for _ in range(20):
+            if holder := self._holder():
+                return holder
+            time.sleep(0.05)
+        return _Holder(host="an unknown host", pid=0, place="", token="", time=time.time())
+
+    def _sign(self) -> None:
+        signature = _Holder(
+            host=socket.gethostname(), pid=os.getpid(), place=_place(), token=self._token, time=time.time()
+        )
+        data = signature.model_dump_json().encode()
+        if self._handle is None:
+            self._storage.write(_FILE, data)
+        else:  # in place: a file moved over the locked one would not be locked
+            os.pwrite(self._handle, data.ljust(os.fstat(self._handle).st_size), 0)
+            os.fsync(self._handle)  # other machines on NFS see it only then
+
+    def _erase(self) -> None:
+        if self._usurper is not None:
+            return
+        if self._handle is not None:
+            os.ftruncate(self._handle, 0)
+        else:
+            self._storage.delete(_FILE)
+
+    def _let_go(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def _keep_alive(self) -> None:
+        while not self._stop.wait(self._beat):
+            with suppress(OSError):  # a lost request; the next beat may reach the storage
+                holder = self._holder()
+                if holder is not None and holder.token != self._token:
+                    self._usurper = holder
+                    return
+                self._sign()
+
+    def _refusal(self, holder: _Holder) -> LockedError:
+        seen = datetime.fromtimestamp(holder.time, UTC).astimezone()
+        return LockedError(
+            f"{self._storage.uri}: expected no other driver, found one on {holder.host} with process id "
+            f"{holder.pid}, last seen {seen:%Y-%m-%d %H:%M:%S %Z}; stop it first (a dead one is given up "
+            f"{self._patience:g} s after it was last seen)",
+            host=holder.host,
+            pid=holder.pid,
+        )
+
+
+def _place() -> str:
+    """Names this boot and process namespace: containers may share a host's name and not its processes."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    return uuid.uuid4().hex  # equal to no other place, so that only time tells
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,243 @@
+"""Content-addressed artifacts, shared by the trials, nodes and searches of one storage.
+
+    <storage>/store/<stage>/<signature>/     files, and manifest.json, which is written last
+    <storage>/store/.unfinished/<signature>/ the last save of a training that has not ended
+    <storage>/store/.relatives/<stage>/<base>/<signature>.json  projections that differ only in R and L
+
+Equal signature = the same artifact. An artifact without a manifest, or with a file that does not match it, is not
+there: it is built again, and the store says so. Nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.files import sha256_file
+from tune.storage.folder import Storage
+from tune.storage.scratch import scratch
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished"
+RELATIVES = ".relatives"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One finished artifact.
+
+    Attributes:
+        folder: its files, on this machine.
+        manifest: what it is, how it was made, and the sha256 of every file.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def signature(self) -> str:
+        """The hash of everything that it follows from."""
+        return str(self.manifest["signature"])
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """What its builder measured."""
+        metrics: Mapping[str, Any] = self.manifest["metrics"]
+        return metrics
+
+
+class Store:
+    """The artifacts of a storage, by stage and signature.
+
+    Args:
+        storage: the folder `store/` of a storage.
+        cache: where to keep copies of artifacts that are not on a local file system; by default a temporary folder that
+            lives as long as the machine's.
+    """
+
+    def __init__(self, storage: Storage, cache: Path | None = None) -> None:
+        self.storage = storage
+        self.cache = cache or Path(tempfile.gettempdir()) / "latent-defense-store"
+        self._known: dict[tuple[str, str], Artifact] = {}
+
+    def find(self, stage: str, signature: str) -> Artifact | None:
+        """The artifact, each file checked against its manifest once per process; None where there is no whole one."""
+        key = stage, signature
+        if key not in self._known:
+            artifact = self._open(stage, signature)
+            if artifact is None:
+                return None
+            self._known[key] = artifact
+        return self._known[key]
+
+    def has(self, stage: str, signature: str) -> bool:
+        """Whether a manifest stands there; cheaper than `find` and without its checks."""
+        return (stage, signature) in self._known or self.storage.child(stage).child(signature).exists(
+            MANIFEST
+        )
+
+    @contextmanager
+    def draft(self, stage: str, signature: str) -> Iterator[Draft]:
+        """A folder to write an artifact's files to; it becomes the artifact when the block ends without an error.
+
+        Raises:
+            OSError: it cannot be written; no part of it counts, and what stood there before is gone or still whole.
+        """
+        with scratch(stage) as folder:
+            draft = Draft(folder)
+            began = time.perf_counter()
+            yield draft
+            draft.description["seconds"] = round(draft.seconds_before + time.perf_counter() - began, 3)
+            self._publish(draft, self.storage.child(stage).child(signature), stage, signature)
+        self.unfinished(signature).remove_tree()
+
+    def unfinished(self, signature: str) -> Storage:
+        """Where a training saves until its artifact is whole."""
+        return self.storage.child(UNFINISHED).child(signature)
+
+    def relate(self, stage: str, base: str, signature: str, facts: Mapping[str, Any]) -> None:
+        """Notes that the artifacts of `signature` can be gone on from by others of the same `base`."""
+        note = json.dumps({**facts, "sha256": _hash(facts)})
+        self.storage.child(RELATIVES).child(stage).child(base).write(f"{signature}.json", note.encode())
+
+    def relatives(self, stage: str, base: str) -> dict[str, dict[str, Any]]:
+        """What was noted, by signature; the artifacts themselves may be gone."""
+        home = self.storage.child(RELATIVES).child(stage).child(base)
+        found: dict[str, dict[str, Any]] = {}
+        for name in home.names():
+            try:
+                facts = dict(json.loads(home.read(name)))
+                if facts.pop("sha256", None) != _hash(facts):
+                    raise ValueError("found one that does not match its sha256")
+                found[name.removesuffix(".json")] = facts
+            except (ValueError, TypeError) as error:
+                log.warning("%s/%s: expected a note of what can be gone on from, %s; left out", home.uri, name, error)
+        return found
+
+    def artifacts(self) -> Iterator[dict[str, Any]]:
+        """The manifests of all artifacts, in order of stage and signature."""
+        for stage in self.storage.folders():
+            if stage.startswith("."):
+                continue
+            for signature in self.storage.child(stage).folders():
+                manifest = self._manifest(stage, signature)
+                if manifest is not None:
+                    yield manifest
+
+    def remove(self, stage: str, signature: str) -> None:
+        """Deletes an artifact, its manifest first: what is left of it after a crash is no artifact."""
+        home = self.storage.child(stage).child(signature)
+        home.delete(MANIFEST)
+        home.remove_tree()
+        self._known.pop((stage, signature), None)
+
+    def _publish(self, draft: Draft, home: Storage, stage: str, signature: str) -> None:
+        home.delete(MANIFEST)
+        home.sweep()
+        files = sorted(path for path in draft.folder.iterdir() if path.is_file())
+        for path in files:
+            home.upload(path, path.name)
+        manifest = {
+            "stage": stage,
+            "signature": signature,
+            **draft.description,
+            "metrics": draft.metrics,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "bytes": sum(path.stat().st_size for path in files),
+            "files": {path.name: sha256_file(path) for path in files},
+        }
+        manifest = {**manifest, "sha256": _hash(manifest)}
+        home.write(MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode())
+
+    def _open(self, stage: str, signature: str) -> Artifact | None:
+        home = self.storage.child(stage).child(signature)
+        manifest = self._manifest(stage, signature)
+        if manifest is None:
+            return None
+        folder = home.local or self._fetch(home, manifest)
+        for name, expected in manifest["files"].items():
+            path = folder / name
+            if not path.is_file():
+                _refuse(home, name, "found no such file")
+                return None
+            if sha256_file(path) != expected:
+                if home.local is None:
+                    shutil.rmtree(folder, ignore_errors=True)  # the copy may be what is damaged
+                _refuse(home, name, f"expected sha256 {expected[:12]}…, found another")
+                return None
+        return Artifact(folder, manifest)
+
+    def _manifest(self, stage: str, signature: str) -> dict[str, Any] | None:
+        home = self.storage.child(stage).child(signature)
+        try:
+            manifest = json.loads(home.read(MANIFEST))
+            _check(manifest, stage, signature)
+        except FileNotFoundError:
+            return None
+        except (ValueError, AttributeError, TypeError) as error:
+            _refuse(home, MANIFEST, f"expected the manifest of this artifact, {error}")
+            return None
+        return dict(manifest)
+
+    def _fetch(self, home: Storage, manifest: Mapping[str, Any]) -> Path:
+        folder = self.cache / str(manifest["stage"]) / str(manifest["signature"])
+        for name in manifest["files"]:
+            if not (folder / name).exists():
+                try:
+                    home.download(name, folder / name)
+                except FileNotFoundError:
+                    continue  # `_open` refuses the artifact and names the file
+        return folder
+
+
+class Draft:
+    """An artifact in the making.
+
+    Attributes:
+        folder: where to put its files; all of them are kept.
+        metrics: what was measured, for the manifest: finite numbers, text, lists and mappings of them.
+        description: what the manifest says beside that.
+        seconds_before: time spent on it in runs that were interrupted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metrics: dict[str, Any] = {}
+        self.description: dict[str, Any] = {}
+        self.seconds_before = 0.0
+
+
+def _hash(manifest: Mapping[str, Any]) -> str:
+    """Of a manifest without its own hash; what was measured stands there and nowhere else."""
+    own = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+
+
+def _check(manifest: Any, stage: str, signature: str) -> None:
+    """Raises ValueError, AttributeError or TypeError unless it is the manifest of that very artifact."""
+    if not {"stage", "signature", "files", "metrics"} <= manifest.keys():
+        raise ValueError(f"found only the keys {', '.join(manifest)}")
+    if (manifest["stage"], manifest["signature"]) != (stage, signature):  # a folder that was copied or renamed
+        raise ValueError(f"found that of {manifest['stage']}/{manifest['signature']}")
+    for name in dict(manifest["files"]):
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ValueError(f"found a file outside its folder, {name!r}")
+    expected = _hash(manifest)
+    if manifest.get("sha256", expected) != expected:  # the first stores were written without it
+        raise ValueError(f"found another sha256 than {expected[:12]}…, which follows from the rest of it")
+
+
+def _refuse(home: Storage, name: str, reason: str) -> None:
+    log.warning("%s/%s: %s; the artifact is built again", home.uri, name, reason)

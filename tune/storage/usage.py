@@ -1,0 +1,134 @@
+"""What the store of a storage holds, and which experiments use it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger
+from tune.storage.store import UNFINISHED, Store
+
+DAY = 86_400.0  # seconds
+_PART = re.compile(r"(.+)-\d{3,}")  # a stage that is built in parts has `<signature>-000`, `<signature>-001`, …
+
+
+@dataclass
+class Holding:
+    """What the store holds under one signature: an artifact, all parts of one, or a save of an unfinished training.
+
+    Attributes:
+        stage: its stage; `unfinished` for a save.
+        signature: without the number of the part.
+        folders: the names of its folders, one for each part.
+        size: bytes; None where that cannot be told.
+        created: when the youngest part was made, seconds since 1970; None where that cannot be told.
+        seconds: what it took to build.
+        users: the experiments that use it.
+    """
+
+    stage: str
+    signature: str
+    folders: list[str] = field(default_factory=list)
+    size: int | None = 0
+    created: float | None = None
+    seconds: float = 0.0
+    users: Sequence[str] = ()
+
+    @property
+    def is_save(self) -> bool:
+        """Whether it is of a training that has not ended."""
+        return self.stage == UNFINISHED
+
+    def older_than(self, days: float, now: float) -> bool:
+        """Whether it is known to be that old."""
+        return days <= 0 or (self.created is not None and now - self.created > days * DAY)
+
+
+@dataclass(frozen=True)
+class Uses:
+    """Which experiments use which signatures.
+
+    Attributes:
+        experiments: names of all experiments.
+        users: signature → experiments.
+        problems: files that could not be read, so that what they use is not known.
+    """
+
+    experiments: Sequence[str]
+    users: Mapping[str, Sequence[str]]
+    problems: Sequence[str]
+
+
+def holdings(storage: Storage, uses: Uses) -> list[Holding]:
+    """Everything in the store of a storage, by stage and signature."""
+    held: dict[tuple[str, str], Holding] = {}
+    artifacts = Store(storage.child("store"))
+    for manifest in artifacts.artifacts():
+        stage, folder = str(manifest["stage"]), str(manifest["signature"])
+        signature = _whole(folder, uses)
+        holding = held.setdefault((stage, signature), Holding(stage, signature))
+        holding.folders.append(folder)
+        holding.size = (holding.size or 0) + int(manifest.get("bytes", 0))
+        holding.seconds += float(manifest.get("seconds", 0.0))
+        holding.created = max(holding.created or 0.0, _time(manifest.get("created"))) or None
+        holding.users = uses.users.get(signature, ())
+    saves = [_save(artifacts, folder) for folder in artifacts.storage.child(UNFINISHED).folders()]
+    return [*(held[key] for key in sorted(held)), *saves]
+
+
+def uses_of(storage: Storage) -> Uses:
+    """What the experiments of a storage use, by their trials and retrained seeds."""
+    users: dict[str, dict[str, None]] = {}
+    problems: list[str] = []
+    experiments = [name for name in storage.folders() if name != "store" and _is_experiment(storage.child(name))]
+    for name in experiments:
+        ledger = Ledger(storage.child(name))
+        stages = [outcome.stages for outcome in ledger.outcomes()]
+        problems += ledger.problems
+        for used in (*stages, *_seeds(storage.child(name), problems)):
+            for signature in used.values():
+                users.setdefault(signature, {})[name] = None
+    return Uses(experiments, {signature: list(names) for signature, names in users.items()}, problems)
+
+
+def _is_experiment(folder: Storage) -> bool:
+    return folder.exists("space.yaml") or "trials" in folder.folders()
+
+
+def _seeds(experiment: Storage, problems: list[str]) -> list[Mapping[str, str]]:
+    """The stages of each retrained seed."""
+    folder = experiment.child("best").child("seeds")
+    found: list[Mapping[str, str]] = []
+    for name in folder.names():
+        if name.endswith(".json"):
+            try:
+                found.append(dict(json.loads(folder.read(name))["stages"]))
+            except (KeyError, TypeError, ValueError) as error:
+                problems.append(f"{folder.uri}/{name}: expected the result of a seed, found {error!r}")
+    return found
+
+
+def _whole(folder: str, uses: Uses) -> str:
+    """The signature of which a folder holds a part."""
+    match = _PART.fullmatch(folder)
+    return match[1] if match and folder not in uses.users else folder
+
+
+def _save(artifacts: Store, folder: str) -> Holding:
+    place = artifacts.unfinished(folder)
+    if place.local is None:
+        return Holding(UNFINISHED, folder, [folder], None)
+    files = [path.stat() for path in place.local.iterdir()]
+    created = max((file.st_mtime for file in files), default=None)
+    return Holding(UNFINISHED, folder, [folder], sum(file.st_size for file in files), created)
+
+
+def _time(created: object) -> float:
+    try:
+        return datetime.strptime(str(created), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0
