@@ -1,0 +1,70 @@
+"""Extensions by name: attacks, data sets, classifiers and purifiers, ours and those of a user's plug-in."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from components.config import nearest
+
+Kind = TypeVar("Kind")
+Entry = TypeVar("Entry")
+
+
+class Registry(Mapping[str, Kind]):
+    """Entries by name, in the order in which they were registered. A name is taken once and for all.
+
+        ATTACKS: Registry[type[Attack]] = Registry("attack.name")
+
+        @ATTACKS.register("fgsm")
+        class FGSM(Attack): ...
+
+    Args:
+        key: the field of a search space whose values the names are, for messages.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self._entries: dict[str, Kind] = {}
+
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """Decorates what is to be known as `name`.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+
+        def add(entry: Entry) -> Entry:
+            if name in self._entries:
+                defined = f"which {_origin(self[name])} defines"
+                raise ValueError(f"{self.key}: expected a new name, found {name!r}, {defined}")
+            self._entries[name] = entry  # type: ignore[assignment]
+            return entry
+
+        return add
+
+    def __getitem__(self, name: str) -> Kind:
+        """The entry of that name. Raises KeyError, whose message names the known ones."""
+        try:
+            return self._entries[name]
+        except KeyError:
+            known = ", ".join(self._entries)
+            raise KeyError(f"{self.key}: expected one of {known}, found {name!r}{nearest(name, self)}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _origin(entry: object) -> str:
+    """The file that defines an entry, for messages."""
+    try:
+        return inspect.getfile(entry)  # type: ignore[arg-type]
+    except TypeError:
+        return repr(entry)
