@@ -39,8 +39,9 @@ from tune.monitor.progress import Message, new_board
 from tune.monitor.terminal import LiveView
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.executor import LONGEST_POLL, Workbench
-from tune.pipeline.job import Bounds, Development, Progress
-from tune.pipeline.stages import PATHS
+from tune.pipeline.job import Progress
+from tune.pipeline.recipe import Bounds, Development
+from tune.pipeline.stages import path_of
 from tune.space.space import SearchSpace, load_space, parse_space
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
@@ -177,7 +178,7 @@ def look(place: str, requests: Requests, built: set[str]) -> tuple[int, int]:
     config = space.config({"projector.restarts": 10, "projector.steps": 200, "unet.high_level_weight": 1.0})
     store = Store(Storage(place).child(f"look-{len(built)}"))
     bench = Workbench(store, leases, data, Bounds([10], [200]), 0, torch.device("cpu"))
-    for node in bench.nodes(config, bench.signatures(config, PATHS["defense"])):
+    for node in bench.nodes(config, bench.signatures(config, path_of(config))):
         if node.stage.name in built:
             with store.draft(node.stage.name, node.signature):
                 pass
@@ -194,7 +195,7 @@ def look(place: str, requests: Requests, built: set[str]) -> tuple[int, int]:
             raise Enough
 
     try:
-        bench.get(config, PATHS["defense"], count)
+        bench.get(config, path_of(config), count)
     except Enough:
         return asked[-1][0] - asked[-2][0], asked[-1][1] - asked[-2][1]
     raise AssertionError("it did not wait")
@@ -249,7 +250,7 @@ def measure() -> Costs:
         folder = Path(name)
         costs = per_trial(folder, f"{place}/results", requests)
         early = look(place, requests, {"classifier"})
-        path = PATHS["defense"]
+        path = path_of(config)
         late = look(place, requests, {*path[: path.index("projection_train")]})
         with connect(None):
             actors = of_actors()

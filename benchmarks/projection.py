@@ -31,7 +31,7 @@ from components.pretrained import shipped_folder
 from components.processor import keep_memory
 from components.projector.projector import Projection, Projector, ProjectorConfig
 from components.training import freeze
-from tune.pipeline.readback import read_gan
+from tune.pipeline.gan import read_gan
 
 EPSILON = 0.3
 PUBLISHED: dict[str, Any] = {

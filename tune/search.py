@@ -45,7 +45,7 @@ from tune.monitor.terminal import LiveView
 from tune.optimizer.choice import NoChoiceError, choose, rule
 from tune.optimizer.searcher import LedgerSearcher, WarmStart, export_study
 from tune.optimizer.warm_start import earlier_ledgers
-from tune.pipeline.job import Development
+from tune.pipeline.recipe import Development
 from tune.report.writer import write_report
 from tune.space.space import SpaceError, parse_settings
 from tune.storage.folder import Storage

@@ -24,7 +24,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.config import Config
 from components.processor import in_threads
 from components.projector.course import course
 from components.projector.descent import Adam, Descent, Momentum
@@ -32,14 +31,18 @@ from components.projector.distances import DISTANCES
 from components.projector.racing import Race
 from components.projector.starts import Starts
 from components.projector.trace import Projection, ProjectionTrace, Standing, leads_of
+from components.purifiers import PURIFIERS, PurifierConfig
 from components.squeezing import squeezed
 from components.training import Precision
 
 __all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector", "ProjectorConfig"]
 
 
-class ProjectorConfig(Config):
+@PURIFIERS.register("projector")
+class ProjectorConfig(PurifierConfig):
     """The search for the latent of each image."""
+
+    title = "GAN"
 
     restarts: int = Field(default=4, ge=1, le=1000)  # R, independent starts per image
     steps: int = Field(default=60, ge=1, le=100_000)  # L, gradient steps per start

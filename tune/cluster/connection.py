@@ -20,7 +20,7 @@ from tune.cluster.lease_actor import start_keeper
 from tune.cluster.resources import Kind, Nodes, Request, Resources, on_cluster, on_this_machine
 from tune.execution.gpu_memory import bytes_per_trial
 from tune.execution.preflight import Plan, Refused
-from tune.pipeline.job import Development, bounds_of
+from tune.pipeline.recipe import Development, bounds_of
 from tune.storage.folder import Storage
 from tune.storage.lock import ExperimentLock
 from tune.storage.mounts import NETWORKED, existing, mounted

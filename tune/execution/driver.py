@@ -19,7 +19,7 @@ from tune.monitor.tensorboard import close_run
 from tune.monitor.terminal import LiveView, TrialView
 from tune.optimizer.early_stopping import Halving
 from tune.optimizer.searcher import LedgerSearcher
-from tune.pipeline.job import Development
+from tune.pipeline.recipe import Development
 from tune.pipeline.saves import Saves
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome

@@ -15,7 +15,7 @@ from components.datasets.dataset import DataError, Dataset, load_dataset
 from components.files import read_json
 from components.pretrained import shipped_folder
 from tune.execution.estimate import count, free_bytes, readable
-from tune.pipeline.job import bounds_of
+from tune.pipeline.recipe import bounds_of
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, SpaceError, load_space, parse_space
 from tune.storage.folder import Storage

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from tune.optimizer.choice import METRICS, pareto_front
+from tune.metrics import title_of
+from tune.optimizer.choice import pareto_front
 from tune.report.data import Experiment, ProjectionMap
 from tune.report.figures import cells
 from tune.report.style import BLUE, GREEN, GREY, INK, MUTED, ORANGE, RED, WIDTH, blank, drawing, png
@@ -42,7 +43,7 @@ def history(experiment: Experiment) -> Figure | None:
         axes.plot(failed, [0.02] * len(failed), "x", color=RED, label="failed", transform=axes.get_xaxis_transform())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
-    axes.set_ylabel(f"validation {METRICS.get(metric, metric)}")
+    axes.set_ylabel(f"validation {title_of(metric)}")
     _shares(axes)
     figure.legend(loc="outside upper left", ncols=4, fontsize=8)
     return figure
@@ -82,7 +83,7 @@ def pareto(experiment: Experiment) -> Figure | None:
     if experiment.max_cost is not None:
         axes.axvline(experiment.max_cost, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="largest cost allowed")
     _cost_axis(axes)
-    axes.set_ylabel(f"validation {METRICS.get(metric, metric)}")
+    axes.set_ylabel(f"validation {title_of(metric)}")
     _shares(axes)
     figure.legend(loc="outside upper left", ncols=4, fontsize=8)
     return figure

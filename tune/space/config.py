@@ -1,15 +1,17 @@
 """One experiment's complete configuration: a section for each component, and one for the search itself."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
-from components.attacks.fgsm import AttackConfig
+from components.attacks import ATTACKS, FGSM, Attack
 from components.classifiers.defense_gan import ClassifierConfig
 from components.config import Config
 from components.datasets.dataset import DataConfig
 from components.gan.gan import GanConfig
 from components.projector.projector import ProjectorConfig
+from components.purifiers import PURIFIERS, DefenseConfig, PurifierConfig
 from components.unet.unet import UNetConfig
 from tune.metrics import OBJECTIVES, Direction, Target
 
@@ -32,12 +34,31 @@ class SearchConfig(Config):
 
 
 class ExperimentConfig(Config):
-    """Everything that a trial's result follows from. Each section is the config model of one component."""
+    """Everything that a trial's result follows from. Each section holds the settings of one component."""
 
     data: DataConfig = DataConfig()  # the images
     classifier: ClassifierConfig = ClassifierConfig()  # the network to defend
-    attack: AttackConfig = AttackConfig()  # what it is defended against
+    attack: SerializeAsAny[Attack] = FGSM()  # the attack that it is defended against
     gan: GanConfig = GanConfig()  # generator and discriminator
     projector: ProjectorConfig = ProjectorConfig()  # image → nearest generated image
     unet: UNetConfig = UNetConfig()  # generated image → denoised image
+    defense: DefenseConfig = DefenseConfig()  # which parts it has
     search: SearchConfig = SearchConfig()  # the search itself
+    others: Mapping[str, SerializeAsAny[PurifierConfig]] = Field(default_factory=dict)  # further purifiers
+
+    def section(self, name: str) -> Config:
+        """The settings of one section of a search space."""
+        found: Config = self.others[name] if name in self.others else getattr(self, name)
+        return found
+
+
+def section_models() -> dict[str, tuple[type[Config], ...]]:
+    """Sections of a search space, each with its config model, or with all among which its field `name` chooses.
+
+    What a plug-in has registered is among them.
+    """
+    fields = {name: field for name, field in ExperimentConfig.model_fields.items() if name != "others"}
+    models = {name: (type(field.default),) for name, field in fields.items()}
+    search = models.pop("search")
+    others = {name: (model,) for name, model in PURIFIERS.items() if name not in models}
+    return {**models, "attack": tuple(ATTACKS.values()), **others, "search": search}

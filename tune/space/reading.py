@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from components.config import nearest
-from tune.space.config import OBJECTIVES
-from tune.space.fields import Leaf, found, leaves, sections
+from tune.space.config import OBJECTIVES, section_models
+from tune.space.fields import Leaf, found, leaves
 from tune.space.ranges import Choice, Condition, Range, parse_range
 from tune.space.strict_yaml import Entry, SpaceError, place, read_mapping, show
 
@@ -101,6 +101,8 @@ class _Reader:
                 del fixed[key]
             else:
                 fixed[key] = self.value(leaf, entry.value)
+        self.check_variants(fixed)
+        fixed = {key: value for key, value in fixed.items() if leaves()[key].belongs(fixed)}
         ranges = {key: self.with_conditions(key, ranges) for key in ranges}
         self.check_search(fixed, ranges)
         fixed["search.points"] = tuple(self.point(point, ranges) for point in fixed["search.points"])
@@ -114,12 +116,21 @@ class _Reader:
     def leaf(self, key: str) -> Leaf:
         if key in leaves():
             return leaves()[key]
-        if key in sections():
+        if key in section_models():
             example = next(name for name in leaves() if name.startswith(f"{key}."))
             self.refuse(key, f"expected dotted keys such as {example}, found a whole section")
         same = [name for name in leaves() if name.endswith(f".{key}")]
         hint = f"; did you mean {' or '.join(same)}?" if same else nearest(key, leaves())
         self.refuse(key, f"expected a field of the experiment, found an unknown key{hint}")
+
+    def check_variants(self, fixed: Mapping[str, Any]) -> None:
+        """Every field that the file names is one of the variant that it chooses, such as of the attack."""
+        for key in self.entries:
+            if not leaves()[key].belongs(fixed):
+                section = key.split(".")[0]
+                having = " or ".join(sorted(leaves()[key].variants or ()))
+                chosen = fixed[f"{section}.name"]
+                self.refuse(key, f"expected {section}.name {having}, which has this field, found {chosen}")
 
     def value(self, leaf: Leaf, value: Any) -> Any:
         try:

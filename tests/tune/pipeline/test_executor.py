@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import load_file
 
 from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import PATH, bench_on, tiny_config
+from tests.tune.workbench_fixture import PATH, bench_on, path_to, tiny_config
 from tune.pipeline.executor import Path as Built
 from tune.pipeline.executor import Workbench
-from tune.pipeline.job import Bounds, Progress
-from tune.pipeline.stages import PATHS
+from tune.pipeline.job import Progress
+from tune.pipeline.recipe import Bounds
 
 ROOT = Path(__file__).parents[3]
 SLOW = """
 import sys, time
 from pathlib import Path
 from components.datasets.dataset import load_dataset
-from tests.tune.workbench_fixture import PATH, bench_on, tiny_config
+from tests.tune.workbench_fixture import PATH, bench_on, path_to, tiny_config
 def dawdle(progress):
     if progress.stage == "gan":
         print("at the gan", flush=True)
@@ -111,7 +111,7 @@ def test_a_store_of_an_unrelated_seed_is_left_alone(tmp_path: Path, tiny_dataset
 def test_a_projection_in_parts_is_the_whole_one(
     tmp_path: Path, tiny_dataset: Dataset, built: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tune.pipeline.stages.PART", 5)
+    monkeypatch.setattr("tune.pipeline.stage.Stage.part_images", 5)
     parts = bench_on(tmp_path / "other", tiny_dataset).get(tiny_config(), PATH)
     assert len(parts.artifacts["projection"]) == 2
     assert len(parts.artifacts["projection_train"]) == 7
@@ -151,13 +151,13 @@ def traces_equal(one: Built, other: Built, stage: str) -> None:
             torch.testing.assert_close(load_file(mine.folder / name), load_file(theirs.folder / name))
 
 
-PROJECTION = PATHS["projection"]
+PROJECTION = path_to("projection")
 
 
 def test_a_grown_search_computes_the_difference(
     tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tune.pipeline.stages.PART", 5)
+    monkeypatch.setattr("tune.pipeline.stage.Stage.part_images", 5)
     config = tiny_config()
     bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(config, PROJECTION)
     grown = bench_with(tmp_path, tiny_dataset, [1, 2, 3], [2, 4, 6]).get(config, PROJECTION)

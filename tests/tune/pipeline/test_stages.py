@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import bench_on, tiny_config, with_test_labels
-from tune.pipeline.stages import FINAL_PATH, PATHS, STAGES
+from tests.tune.workbench_fixture import bench_on, path_to, tiny_config, with_test_labels
+from tune.metrics import TARGETS
+from tune.pipeline.stages import STAGES, final_path_of
 
-ALL = tuple(STAGES)
+PATHS = {target: path_to(target) for target in TARGETS}
+FINAL_PATH = final_path_of(tiny_config())
+ALL = tuple(dict.fromkeys(name for path in (PATHS["projection"], PATHS["gan"], PATHS["defense"]) for name in path))
 FOLLOW = {  # a change → the stages that it changes
     "classifier__epochs": set(ALL) - {"gan", "projection_clean"},
     "gan__steps": set(ALL) - {"classifier", "attack", "attack_train"},
@@ -51,7 +54,7 @@ def test_no_signature_follows_from_the_test_images(tmp_path: Path, tiny_dataset:
 @pytest.mark.parametrize("path", [*PATHS.values(), FINAL_PATH])
 def test_a_path_names_a_stage_after_its_inputs(path: tuple[str, ...]) -> None:
     for index, name in enumerate(path):
-        assert set(STAGES[name].inputs) <= set(path[:index])
+        assert set(STAGES[name].inputs(tiny_config())) <= set(path[:index])
 
 
 def test_the_final_path_needs_no_validation_images() -> None:

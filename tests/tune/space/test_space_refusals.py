@@ -49,7 +49,7 @@ REFUSED = {
     "steps: 3": (
         1,
         (
-            "steps: expected a field of the experiment, found an unknown key; did you mean gan.steps or "
+            "steps: expected a field of the experiment, found an unknown key; did you mean attack.steps or gan.steps or "
             "projector.steps?"
         ),
     ),
