@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field, model_validator
@@ -29,7 +29,6 @@ from components.processor import in_threads
 from components.projector.course import course
 from components.projector.descent import Adam, Descent, Momentum
 from components.projector.distances import DISTANCES
-from components.projector.racing import Race
 from components.projector.starts import Starts
 from components.projector.trace import Projection, ProjectionTrace, Standing, leads_of
 from components.squeezing import squeezed
@@ -40,6 +39,10 @@ __all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector", "Pro
 
 class ProjectorConfig(Config):
     """The search for the latent of each image."""
+
+    retired: ClassVar[Mapping[str, Any]] = {
+        "race_from": None, "race_factor": 1.5, "stop_error": None, "compile": False
+    }  # fmt: skip
 
     restarts: int = Field(default=4, ge=1, le=1000)  # R, independent starts per image
     steps: int = Field(default=60, ge=1, le=100_000)  # L, gradient steps per start
@@ -55,10 +58,6 @@ class ProjectorConfig(Config):
     prior_weight: float = Field(default=0.0, ge=0)  # of ‖z‖² / latent_dim, which keeps z where G was trained
     realism_weight: float = Field(default=0.0, ge=0)  # of softplus(−D(G(z))), which keeps x_g like an image
     precision: Precision = "float32"  # of the generator's arithmetic; z stays in float32
-    race_from: int | None = Field(default=None, ge=1)  # first step at which restarts are dropped; null = never
-    race_factor: float = Field(default=1.5, ge=1)  # dropped: an error above this many times the best one before it
-    stop_error: float | None = Field(default=None, ge=0)  # a restart with at most this error stays there; null = none
-    compile: bool = False  # the generator by torch.compile; slower on processors, see benchmarks/projection.py
     chunk: int | None = Field(default=None, ge=1)  # latents evaluated at once; none = what suits the device
 
     @model_validator(mode="after")
@@ -114,11 +113,8 @@ class Projector:
         self.device = torch.device(device)
         self._folded = generator.folded().to(self.device, _DTYPES[self.config.precision])
         self._weight_dtype = next(self._folded.parameters()).dtype
-        if self.config.compile:
-            self._folded.compile()
         self._distance = DISTANCES[self.config.distance]
         self._descent = _DESCENTS[self.config.optimizer](self.config)
-        self._race = Race(self.config.race_from, self.config.race_factor, self.config.stop_error)
         latent_dim = generator.latent_dim
         self._starts = Starts(self.config, latent_dim, self.render, self._distances, self.encoder, seed, self.chunk)
 
@@ -170,8 +166,8 @@ class Projector:
             ValueError: the trace cannot go on, has more restarts or steps, or lacks a step that is to be kept.
         """
         record, standing = self._recorded(record), trace.standing
-        if standing is None or self.config.race_from is not None:
-            raise ValueError("trace: expected one that holds where its restarts stand, and no race, found another")
+        if standing is None:
+            raise ValueError("trace: expected one that holds where its restarts stand, found one of results alone")
         if trace.restarts > self.config.restarts or standing.step > record[-1]:
             most = f"{self.config.restarts} restarts and {record[-1]} steps"
             raise ValueError(f"trace: expected at most {most}, found {trace.restarts} and {standing.step}")
@@ -214,8 +210,7 @@ class Projector:
             self._starts.bank(images[:0].to(self.device))  # once, before threads ask for it
         parts = []
         starts = range(0, max(1, len(images)), size)  # no images give a trace of none
-        beside = self.device.type == "cpu" and not self.config.compile  # what compiles may not do so in two threads
-        for part in in_threads(traced, starts) if beside else map(traced, starts):
+        for part in in_threads(traced, starts) if self.device.type == "cpu" else map(traced, starts):
             parts.append(part)
             if progress:
                 progress(min(len(parts) * size, len(images)))
@@ -235,7 +230,7 @@ class Projector:
     def _trace_chunk(self, images: Tensor, record: Sequence[int], begin: Standing) -> ProjectionTrace:
         leads, latents, errors = [], [], []
         standing = begin
-        for standing, error in course(self._evaluate, self._descent, self._race, images, begin, record[-1]):
+        for standing, error in course(self._evaluate, self._descent, images, begin, record[-1]):
             if standing.step in record:
                 leads.append(leads_of(error))
                 latents.append(standing.latents)
@@ -247,7 +242,7 @@ class Projector:
             torch.stack(latents, 1)[mask].cpu(),
             torch.stack(errors, 1)[mask].cpu(),
             self.render,
-            standing.to("cpu") if self.config.race_from is None else None,
+            standing.to("cpu"),
         )
 
     def _evaluate(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from components.config import Config
 from components.training import Precision, Training, autocast, batches, drawn_from
 
-Input = Literal["generated", "leaders", "both", "attacked"]
-LEADERS = 3  # reconstructions that a U-Net reads with `leaders`
+Input = Literal["generated", "both", "attacked"]
 _KEPT = 1024  # numbers per image that F(x) may have to be kept for all training images
-_IMAGES = {"generated": 1, "leaders": LEADERS, "both": 2, "attacked": 1}  # that a U-Net reads for each that it returns
+_IMAGES = {"generated": 1, "both": 2, "attacked": 1}  # that a U-Net reads for each that it returns
 
 
 class UNetConfig(Config):
@@ -25,7 +24,7 @@ class UNetConfig(Config):
 
     width: int = Field(default=16, ge=1, le=1024)  # channels at full size; doubled at each halving
     depth: int = Field(default=2, ge=1, le=8)  # halvings of the contracting path
-    input: Input = "generated"  # x_g, as published; leaders: and the bests before it; both: and x; attacked: x alone
+    input: Input = "generated"  # x_g, as published; both: and x; attacked: x alone
     images: int | None = Field(default=None, ge=2)  # training images that are projected for it; null = all
     epochs: int = Field(default=8, ge=1)  # passes over the projected training images
     batch_size: int = Field(default=64, ge=2)  # images per step
@@ -94,25 +93,17 @@ class UNet(nn.Module):
         return (images[:, : self.channels] + correction).clamp(0, 1)
 
 
-def reconstructions(input: Input) -> int:
-    """How many reconstructions of an image a U-Net reads, x_g first."""
-    return LEADERS if input == "leaders" else 1
-
-
 def join(input: Input, generated: Tensor, images: Tensor) -> Tensor:
     """What a U-Net reads of x_g and the image that was projected.
 
     Args:
         input: what to join.
-        generated: x_g, (N, C, H, W); for leaders, also (N, LEADERS·C, H, W), x_g first.
+        generated: x_g, (N, C, H, W).
         images: (N, C, H, W).
 
     Returns:
-        generated: x_g. leaders: x_g and what led before it, (N, LEADERS·C, H, W), or x_g in their place where they are
-        not given. both: x_g, then the image, (N, 2C, H, W). attacked: the image alone.
+        generated: x_g. both: x_g, then the image, (N, 2C, H, W). attacked: the image alone.
     """
-    if input == "leaders" and generated.shape[1] == images.shape[1]:
-        return generated.repeat(1, LEADERS, 1, 1)
     chosen = {"both": (generated, images), "attacked": (images,)}.get(input, (generated,))
     return torch.cat(chosen, 1)
 

@@ -27,7 +27,6 @@ from tune.pipeline.readback import (
     chosen,
     classifier_of,
     gan_of,
-    generated_of,
     projector_of,
     read_unet,
     traces_of,
@@ -151,7 +150,7 @@ def unet(job: Job) -> None:
     """Trains the U-Net on the projections that the chosen R and L give."""
     train = unet_images(job.config, job.data)
     judge = classifier_of(job)
-    inputs = join(job.config.unet.input, generated_of(job, "projection_train"), attacked_of(job, "attack_train"))
+    inputs = join(job.config.unet.input, chosen(job, "projection_train").images, attacked_of(job, "attack_train"))
     training = UNetTraining(
         job.config.unet, inputs, train.images, train.labels, judge, job.seed, job.device
     )
@@ -159,7 +158,7 @@ def unet(job: Job) -> None:
         measure: Callable[[], Row] = no_measurement
     else:
         held = job.data.validation
-        held_inputs = join(job.config.unet.input, generated_of(job, "projection"), attacked_of(job, "attack"))
+        held_inputs = join(job.config.unet.input, chosen(job, "projection").images, attacked_of(job, "attack"))
         originals = judge.predict(held.images)
 
         def measure() -> Row:
@@ -201,20 +200,19 @@ def score_projection(job: Job) -> None:
 def score_unet(job: Job) -> None:
     """Judges the whole defense on the validation images."""
     held, judge = job.data.split("validation"), classifier_of(job)
-    generated = generated_of(job, "projection")
-    nearest = generated[:, : held.images.shape[1]]
+    generated = chosen(job, "projection").images
     (artifact,) = job.artifacts["unet"]
     network = read_unet(artifact.folder, job.config, job.data).to(job.device)
     attacked = attacked_of(job, "attack")
     denoised = in_batches(network, join(network.input, generated, attacked), job.device)
     labels = judge.predict(denoised)
     undefended, originals, noisy = _undefended(judge, held, attacked)
-    rows = (held.images, attacked, nearest, denoised)
+    rows = (held.images, attacked, generated, denoised)
     examples = torch.stack([(images[:EXAMPLES] * 255).round().byte() for images in rows])
     save_file({"examples": examples}, job.draft.folder / "examples.safetensors")
     job.draft.metrics.update(
         **undefended,
-        psd_gan=agreement(judge.predict(nearest), held.labels),
+        psd_gan=agreement(judge.predict(generated), held.labels),
         psd=agreement(labels, held.labels),
         pco=agreement(labels, originals),
         attacked_label=agreement(labels, noisy),

@@ -17,7 +17,7 @@ from components.gan.encoder import Encoder
 from components.gan.gan import Discriminator, Generator
 from components.projector.projector import Projection, ProjectionTrace, Projector
 from components.training import freeze
-from components.unet.unet import UNet, reconstructions
+from components.unet.unet import UNet
 from tune.pipeline.job import Development, Job
 from tune.pipeline.traces import read_trace
 from tune.space.config import ExperimentConfig
@@ -96,13 +96,6 @@ def chosen(job: Job, stage: str) -> Projection:
     """What the configured restarts and steps give, read from the trace."""
     wanted = job.config.projector.restarts, job.config.projector.steps
     return Projection.concatenate([trace.select(*wanted) for trace in traces_of(job, stage)])
-
-
-def generated_of(job: Job, stage: str) -> Tensor:
-    """The reconstructions that the U-Net may read, x_g first, from a stage's trace: (N, K·C, H, W)."""
-    wanted = job.config.projector.restarts, job.config.projector.steps
-    count = reconstructions(job.config.unet.input)
-    return torch.cat([trace.leaders(*wanted, count).flatten(1, 2) for trace in traces_of(job, stage)])
 
 
 def projector_of(job: Job) -> Projector:

@@ -106,21 +106,18 @@ def signatures_of(
 
 
 def _section(name: str) -> Callable[[ExperimentConfig, Bounds], Mapping[str, Any]]:
-    return lambda config, bounds: getattr(config, name).model_dump()
+    return lambda config, bounds: getattr(config, name).identity()
 
 
 def _unbounded(config: ExperimentConfig) -> dict[str, Any]:
-    """Without R and L; chunk size and compilation change speed, not results."""
-    return config.projector.model_dump(exclude={"restarts", "steps", "chunk", "compile"})
+    """Without R and L, and the chunk size, which changes speed, not results; so did `compile`."""
+    left_out = {"restarts", "steps", "chunk", "compile"}
+    return {name: value for name, value in config.projector.identity().items() if name not in left_out}
 
 
 def _projector(config: ExperimentConfig, bounds: Bounds) -> Mapping[str, Any]:
     """The upper bounds in place of R and L."""
     return {**_unbounded(config), "restarts": max(bounds.restarts), "steps": list(bounds.steps)}
-
-
-def _growing(config: ExperimentConfig) -> Mapping[str, Any] | None:
-    return None if config.projector.race_from is not None else _unbounded(config)
 
 
 def _grid(config: ExperimentConfig, bounds: Bounds) -> Mapping[str, Any]:
@@ -132,11 +129,11 @@ def _chosen(config: ExperimentConfig, bounds: Bounds) -> Mapping[str, Any]:
 
 
 def _attack_train(config: ExperimentConfig, bounds: Bounds) -> Mapping[str, Any]:
-    return {**config.attack.model_dump(), "images": config.unet.images}
+    return {**config.attack.identity(), "images": config.unet.images}
 
 
 def _unet(config: ExperimentConfig, bounds: Bounds) -> Mapping[str, Any]:
-    return {**config.unet.model_dump(), **_chosen(config, bounds)}
+    return {**config.unet.identity(), **_chosen(config, bounds)}
 
 
 def _validation(config: ExperimentConfig, data: Development) -> int:
@@ -162,7 +159,7 @@ _ALL = (
         _projector,
         ("gan", "attack"),
         images=_validation,
-        growing=_growing,
+        growing=_unbounded,
     ),
     Stage(
         "projection_clean",
@@ -171,7 +168,7 @@ _ALL = (
         _projector,
         ("gan",),
         images=_validation,
-        growing=_growing,
+        growing=_unbounded,
     ),
     Stage(
         "projection_train",
@@ -180,7 +177,7 @@ _ALL = (
         _projector,
         ("gan", "attack_train"),
         images=training_images,
-        growing=_growing,
+        growing=_unbounded,
     ),
     Stage("map", 1, builders.success_map, _grid, ("classifier", "gan", "projection")),
     Stage(

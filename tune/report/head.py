@@ -47,7 +47,6 @@ def circumstances(experiment: Experiment) -> str:
 
 
 _READ = {
-    "leaders": "x_g and the reconstructions that led before it",
     "both": "x_g and the attacked image",
     "attacked": "the attacked image alone, and no x_g",
 }

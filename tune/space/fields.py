@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from components.config import expectation
+from components.config import Config, expectation
 from tune.space.config import ExperimentConfig
 from tune.space.strict_yaml import show
 
@@ -86,7 +86,7 @@ def leaves() -> Mapping[str, Leaf]:
 
 
 @cache
-def sections() -> Mapping[str, type[BaseModel]]:
+def sections() -> Mapping[str, type[Config]]:
     """The config model of each section."""
     models = {name: type(field.default) for name, field in ExperimentConfig.model_fields.items()}
     return types.MappingProxyType(models)

@@ -46,6 +46,12 @@ REFUSED = {
             "projector.steps?"
         ),
     ),
+    "projector.race_from: 3": (
+        1, "projector.race_from: expected null, as this field was removed, found 3"
+    ),
+    "projector.compile: true": (
+        1, "projector.compile: expected false, as this field was removed, found True"
+    ),
     "steps: 3": (
         1,
         (
