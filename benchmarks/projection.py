@@ -29,7 +29,8 @@ from components.datasets.dataset import load_dataset
 from components.metrics import agreement
 from components.pretrained import shipped_folder
 from components.processor import keep_memory
-from components.projector.projector import Projection, Projector, ProjectorConfig
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projection, Projector
 from components.training import freeze
 from tune.pipeline.readback import read_gan
 

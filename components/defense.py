@@ -20,10 +20,11 @@ from components.classifiers.defense_gan import Classifier
 from components.config import current, explain
 from components.files import read_json, sha256_file, write_atomic, write_json
 from components.gan.encoder import Encoder
-from components.gan.gan import Discriminator, Generator
-from components.projector.projector import Projector, ProjectorConfig
+from components.gan.networks import Discriminator, Generator
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projector
 from components.training import freeze
-from components.unet.unet import UNet, join
+from components.unet.network import UNet, join
 
 FORMAT = 2  # of the saved folder; raised when an older reader would misread it
 

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from components.defense import Defense, DefenseError, in_batches, load_weights
 from components.files import read_json, sha256_file, write_json
-from components.gan.gan import Discriminator
-from components.unet.unet import Input, join
+from components.gan.networks import Discriminator
+from components.unet.config import Input
+from components.unet.network import join
 from tests.tiny_networks import defense_of
 
 SHAPES = [((1, 8, 8), 4), ((1, 28, 28), 10), ((3, 12, 10), 7)]

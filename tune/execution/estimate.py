@@ -16,8 +16,8 @@ import torch
 
 from components.classifiers.defense_gan import Classifier
 from components.datasets.dataset import Dataset
-from components.gan.gan import Discriminator, Generator
-from components.unet.unet import UNet
+from components.gan.networks import Discriminator, Generator
+from components.unet.network import UNet
 from tune.optimizer.study import LedgerStudy
 from tune.pipeline.builders import cost
 from tune.pipeline.job import Bounds, Development, bounds_of_one

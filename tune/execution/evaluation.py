@@ -15,7 +15,7 @@ from components.attacks.fgsm import AttackConfig, attack
 from components.datasets.dataset import DataSplit
 from components.defense import Defense, Purification, in_batches
 from components.metrics import agreement, threshold
-from components.projector.projector import ProjectorConfig
+from components.projector.config import ProjectorConfig
 
 EPSILONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 CURVE_IMAGES, CURVE_EVALUATIONS = 400, 16_000  # per ε of the curve: more images where each costs little

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from components.classifiers.defense_gan import Classifier, ClassifierTraining
 from components.datasets.dataset import DataSplit
-from components.gan.encoder import EncoderTraining
-from components.gan.gan import Discriminator, GanConfig, GanTraining, Generator
+from components.gan.config import GanConfig
+from components.gan.encoder_training import EncoderTraining
+from components.gan.networks import Discriminator, Generator
+from components.gan.training import GanTraining
 from components.projector.projector import Projector
 from components.training import Training, freeze
-from components.unet.unet import UNetTraining, join
+from components.unet.network import join
+from components.unet.training import UNetTraining
 from tune.execution.estimate import images_of
 from tune.execution.evaluation import EPSILONS, curve_images
 from tune.pipeline.builders import PROBE, PROBE_IMAGES

@@ -15,12 +15,16 @@ from components.classifiers.defense_gan import Classifier, ClassifierTraining
 from components.datasets.dataset import DataSplit
 from components.defense import in_batches
 from components.files import read_json, write_json
-from components.gan.encoder import EncoderTraining
-from components.gan.gan import GanConfig, GanTraining, Generator
+from components.gan.config import GanConfig
+from components.gan.encoder_training import EncoderTraining
+from components.gan.networks import Generator
+from components.gan.training import GanTraining
 from components.metrics import agreement, frechet_distance, threshold
 from components.pretrained import pair_files, shipped_identity
-from components.projector.projector import Projector, ProjectorConfig
-from components.unet.unet import UNetTraining, join
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projector
+from components.unet.network import join
+from components.unet.training import UNetTraining
 from tune.pipeline.job import Job, Progress, Row, no_measurement, to_cpu
 from tune.pipeline.readback import (
     attacked_of,

@@ -14,10 +14,10 @@ from components.datasets.dataset import DataSplit
 from components.defense import load_weights
 from components.files import read_json
 from components.gan.encoder import Encoder
-from components.gan.gan import Discriminator, Generator
+from components.gan.networks import Discriminator, Generator
 from components.projector.projector import Projection, ProjectionTrace, Projector
 from components.training import freeze
-from components.unet.unet import UNet
+from components.unet.network import UNet
 from tune.pipeline.job import Development, Job
 from tune.pipeline.traces import read_trace
 from tune.space.config import ExperimentConfig

@@ -8,9 +8,9 @@ from components.attacks.fgsm import AttackConfig
 from components.classifiers.defense_gan import ClassifierConfig
 from components.config import Config
 from components.datasets.dataset import DataConfig
-from components.gan.gan import GanConfig
-from components.projector.projector import ProjectorConfig
-from components.unet.unet import UNetConfig
+from components.gan.config import GanConfig
+from components.projector.config import ProjectorConfig
+from components.unet.config import UNetConfig
 from tune.metrics import OBJECTIVES, Direction, Target
 
 __all__ = ["OBJECTIVES", "Direction", "ExperimentConfig", "SearchConfig", "Target"]

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
-from components.gan.gan import Discriminator
-from components.projector.projector import Projection, ProjectionTrace, Projector, ProjectorConfig
+from components.gan.networks import Discriminator
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projection, ProjectionTrace, Projector
 from components.training import drawn_from, freeze, mix
 from tests.tiny_networks import encoder_of, generator_of
 

@@ -11,7 +11,9 @@ from torch.nn import functional
 from components.classifiers.defense_gan import Classifier
 from components.datasets.dataset import DataSplit
 from components.training import drawn_from, freeze
-from components.unet.unet import Input, UNet, UNetConfig, UNetTraining, join
+from components.unet.config import Input, UNetConfig
+from components.unet.network import UNet, join
+from components.unet.training import UNetTraining
 from tests.tiny import tiny_split
 
 SPLIT = DataSplit.of(tiny_split(24))
@@ -74,7 +76,7 @@ def test_every_input_is_learned_from(reads: str) -> None:
 @pytest.mark.parametrize("layer", ["logits", "conv1"])
 def test_features_kept_or_made_again_give_one_loss(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = training_of(layer=layer).run()
-    monkeypatch.setattr("components.unet.unet._KEPT", 0)
+    monkeypatch.setattr("components.unet.training._KEPT", 0)
     assert training_of(layer=layer).run() == pytest.approx(kept, rel=1e-5)
 
 
