@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components.pretrained import shipped_folder
-from components.projector.projector import ProjectionTrace, Projector, ProjectorConfig
+from components.projector.config import ProjectorConfig
+from components.projector.projector import ProjectionTrace, Projector
 from tune.pipeline.gan import read_gan
 from tune.pipeline.stage import Stage
 

@@ -17,13 +17,14 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from components.classifiers.defense_gan import Classifier
-from components.config import explain
+from components.config import current, explain
 from components.files import read_json, sha256_file, write_atomic, write_json
 from components.gan.encoder import Encoder
-from components.gan.gan import Discriminator, Generator
-from components.projector.projector import Projector, ProjectorConfig
+from components.gan.networks import Discriminator, Generator
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projector
 from components.training import freeze
-from components.unet.unet import UNet, join, reconstructions
+from components.unet.network import UNet, join
 
 FORMAT = 2  # of the saved folder; raised when an older reader would misread it
 
@@ -88,8 +89,7 @@ class Defense(nn.Module):
             ValueError: the images have another shape than those the defense was trained on, or leave [0, 1].
         """
         images = self._checked(images)
-        generated, _ = self._projected(images)
-        return self.denoise(generated, images)
+        return self.denoise(self.projector.project(images).images, images)
 
     def denoise(self, generated: Tensor, images: Tensor) -> Tensor:
         """U(x_g), the second half of `purify`; see `unet.join` for what a U-Net may read."""
@@ -102,24 +102,16 @@ class Defense(nn.Module):
             ValueError: as `purify`.
         """
         images = self._checked(images)
-        generated, errors = self._projected(images)
-        nearest = generated[:, : images.shape[1]]
-        denoised = self.denoise(generated, images)
+        projection = self.projector.project(images)
+        denoised = self.denoise(projection.images, images)
         return Purification(
-            nearest,
+            projection.images,
             denoised,
-            self.classifier.predict(nearest),
+            self.classifier.predict(projection.images),
             self.classifier.predict(denoised),
-            in_batches(self.discriminator, nearest, self.projector.device),
-            errors,
+            in_batches(self.discriminator, projection.images, self.projector.device),
+            projection.errors,
         )
-
-    def _projected(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The reconstructions that the U-Net may read, x_g first, (N, K·C, H, W), and the errors of x_g, (N,)."""
-        wanted = self.projector.config.restarts, self.projector.config.steps
-        trace = self.projector.trace(images, wanted[1:])
-        generated = trace.leaders(*wanted, reconstructions(self.unet.input)).flatten(1, 2)
-        return generated.to(images.device), trace.errors[trace.winners(*wanted)].to(images.device)
 
     def _checked(self, images: Tensor) -> Tensor:
         """The images in the networks' own precision."""
@@ -201,7 +193,7 @@ def _described(path: Path) -> _Described:
         shape = tuple(described["image_shape"])
         settings = dict(described["projector"])
         seed = int(settings.pop("seed"))
-        config = ProjectorConfig.model_validate(settings)
+        config = ProjectorConfig.model_validate(current(ProjectorConfig, settings))
         parts: dict[str, Any] = {
             "generator": Generator(**described["generator"], image_shape=shape),
             "discriminator": Discriminator(**described["discriminator"], image_shape=shape),

@@ -111,6 +111,11 @@ def test_components_do_not_import_each_other(module: str) -> None:
         assert not [name for name in imports(tree_of(path)) if name.startswith(others)], path.name
 
 
+@pytest.mark.parametrize("room", ["gan", "projector", "unet"])
+def test_settings_need_no_torch(room: str) -> None:
+    assert not brought_along(ROOT / "components" / room / "config.py") & {"torch", "torchvision"}
+
+
 @each_source
 def test_only_the_search_imports_ray(path: Path) -> None:
     assert name_of(path) in RAY or "ray" not in packages(imports(tree_of(path)))

@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from components.config import Config
 from components.datasets.dataset import DataSplit
-from components.training import Precision, Training, autocast, batches, drawn_from
+from components.precision import Precision
+from components.training import Training, autocast, batches, drawn_from
 
 # Samangouei, Kabkab, Chellappa: Defense-GAN (ICLR 2018), appendix, table 5. C64-5/2: 64 filters of 5 × 5,
 # stride 2; FC128: fully connected; D.5: dropout. A ReLU follows each C and FC; the last layer, to the classes,

@@ -25,7 +25,7 @@ class AttackStage(Stage):
         self.name, self.split = name, split
 
     def settings(self, recipe: Recipe) -> dict[str, object]:
-        settings = recipe.config.attack.model_dump()
+        settings = recipe.config.attack.identity()
         return settings if self.split == "validation" else {**settings, "images": recipe.config.unet.images}
 
     def inputs(self, config: ExperimentConfig) -> tuple[str, ...]:

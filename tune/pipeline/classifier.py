@@ -21,7 +21,7 @@ class ClassifierStage(Stage):
     name = "classifier"
 
     def settings(self, recipe: Recipe) -> dict[str, object]:
-        return recipe.config.classifier.model_dump()
+        return recipe.config.classifier.identity()
 
     def images(self, recipe: Recipe) -> int:
         return len(recipe.data.train)

@@ -11,11 +11,15 @@ from torch import Tensor
 from components.classifiers.defense_gan import Classifier
 from components.defense import load_weights
 from components.files import read_json, write_json
-from components.gan.encoder import Encoder, EncoderTraining
-from components.gan.gan import Discriminator, GanConfig, GanTraining, Generator
+from components.gan.config import GanConfig
+from components.gan.encoder import Encoder
+from components.gan.encoder_training import EncoderTraining
+from components.gan.networks import Discriminator, Generator
+from components.gan.training import GanTraining
 from components.metrics import agreement, frechet_distance
 from components.pretrained import pair_files, shipped_identity
-from components.projector.projector import Projector, ProjectorConfig
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projector
 from components.training import freeze
 from tune.pipeline.classifier import classifier_of
 from tune.pipeline.job import Inputs, Job
@@ -36,7 +40,7 @@ class GanStage(Stage):
     version = 2
 
     def settings(self, recipe: Recipe) -> dict[str, object]:
-        return recipe.config.gan.model_dump()
+        return recipe.config.gan.identity()
 
     def observed(self, config: ExperimentConfig) -> tuple[str, ...]:
         return ("classifier",)

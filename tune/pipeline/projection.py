@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from components.gan.gan import Discriminator, Generator
+from components.gan.networks import Discriminator, Generator
 from components.metrics import agreement
 from components.projector.projector import Projector
 from components.projector.trace import Projection, ProjectionTrace
@@ -226,5 +226,6 @@ def sampled_projector(recipe: Recipe, device: torch.device, bank: int = 64) -> P
 
 
 def _unbounded(config: ExperimentConfig) -> dict[str, Any]:
-    """Settings without R and L; chunk size and compilation change speed, not results."""
-    return config.projector.model_dump(exclude={"restarts", "steps", "chunk", "compile"})
+    """Settings without R and L, and the chunk size, which changes speed, not results; so did `compile`."""
+    left_out = {"restarts", "steps", "chunk", "compile"}
+    return {name: value for name, value in config.projector.identity().items() if name not in left_out}

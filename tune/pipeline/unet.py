@@ -15,7 +15,8 @@ from components.defense import in_batches, load_weights
 from components.files import read_json
 from components.metrics import agreement
 from components.training import freeze
-from components.unet.unet import UNet, UNetTraining, join
+from components.unet.network import UNet, join
+from components.unet.training import UNetTraining
 from tune.pipeline.attack import attacked_of, images_of, split_of
 from tune.pipeline.classifier import classifier_of, new_classifier
 from tune.pipeline.job import Job, Row
@@ -36,7 +37,7 @@ class UNetStage(Stage):
     judged = True
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
-        return {**recipe.config.unet.model_dump(), **purifier_of(recipe.config).settings(recipe.config)}
+        return {**recipe.config.unet.identity(), **purifier_of(recipe.config).settings(recipe.config)}
 
     def inputs(self, config: ExperimentConfig) -> tuple[str, ...]:
         purifier = purifier_of(config)

@@ -9,10 +9,10 @@ from components.attacks import ATTACKS, FGSM, Attack
 from components.classifiers.defense_gan import ClassifierConfig
 from components.config import Config
 from components.datasets.dataset import DataConfig
-from components.gan.gan import GanConfig
-from components.projector.projector import ProjectorConfig
+from components.gan.config import GanConfig
+from components.projector.config import ProjectorConfig
 from components.purifiers import PURIFIERS, DefenseConfig, PurifierConfig
-from components.unet.unet import UNetConfig
+from components.unet.config import UNetConfig
 from tune.metrics import OBJECTIVES, Direction, Target
 
 __all__ = ["OBJECTIVES", "Direction", "ExperimentConfig", "SearchConfig", "Target"]

@@ -95,6 +95,8 @@ class _Reader:
         fixed = {key: leaf.default for key, leaf in leaves().items()}
         ranges: dict[str, Range] = {}
         for key, entry in self.entries.items():
+            if self.retired(key, entry.value):
+                continue
             leaf = self.leaf(key)
             if isinstance(entry.value, Mapping):
                 ranges[key] = self.range(leaf, entry.value)
@@ -112,6 +114,14 @@ class _Reader:
         entry = self.entries[key]
         where = place(self.source, entry.line) if entry.line else "command line"
         raise SpaceError(f"{key}: {message} ({where})")
+
+    def retired(self, key: str, value: Any) -> bool:
+        """Whether the key is that of a removed field, which files written before may still name."""
+        section, _, name = key.partition(".")
+        try:
+            return any(model.retires(name, value) for model in section_models().get(section, ()))
+        except ValueError as error:
+            self.refuse(key, str(error))
 
     def leaf(self, key: str) -> Leaf:
         if key in leaves():

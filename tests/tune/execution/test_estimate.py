@@ -110,7 +110,6 @@ def test_sizes_are_readable(size: float, text: str) -> None:
         {"projector__init": "encoder", "gan__encoder_steps": 5},
         {"projector__realism_weight": 0.1},
         {"unet__input": "both"},
-        {"unet__input": "leaders"},
     ],
 )
 def test_every_kind_of_projector_has_a_rate(tiny_dataset: Dataset, changes: dict[str, object]) -> None:

@@ -66,7 +66,7 @@ def test_what_differs_alone_is_built(tmp_path: Path, tiny_dataset: Dataset, buil
     assert {name for name, work in other.work.items() if work.built} == {"unet", "score_unet"}
 
 
-@pytest.mark.parametrize(("reads", "images"), [("leaders", 3), ("both", 2), ("attacked", 1)])
+@pytest.mark.parametrize(("reads", "images"), [("both", 2), ("attacked", 1)])
 def test_a_unet_reads_what_it_was_told_to(
     tmp_path: Path, tiny_dataset: Dataset, built: Built, reads: str, images: int
 ) -> None:
@@ -187,7 +187,7 @@ def test_a_search_that_did_not_grow_starts_over(
     assert metrics["evaluations"] == metrics["images"] * max(restarts) * max(steps)
 
 
-@pytest.mark.parametrize("change", [{"projector__learning_rate": 0.3}, {"projector__race_from": 3}])
+@pytest.mark.parametrize("change", [{"projector__learning_rate": 0.3}, {"projector__levels": 3}])
 def test_another_projection_is_not_gone_on_from(
     tmp_path: Path, tiny_dataset: Dataset, change: dict[str, object]
 ) -> None:

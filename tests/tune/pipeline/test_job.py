@@ -171,4 +171,4 @@ def test_no_stage_sees_the_test_split(tiny_dataset: Dataset) -> None:
         assert {"train", "validation", "classes", "fingerprint"} == set(vars(data))
     assert len(Development.for_retraining(tiny_dataset).train) == len(tiny_dataset.merged())
     with pytest.raises(AssertionError, match="validation"):
-        Development.for_retraining(tiny_dataset).held
+        _ = Development.for_retraining(tiny_dataset).held

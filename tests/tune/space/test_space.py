@@ -40,6 +40,11 @@ def test_fixed_fields_ranges_and_defaults(space: SearchSpace) -> None:
     assert space.ranges["unet.high_level_weight"] == Interval(0.01, 10.0, log=True)
 
 
+def test_removed_fields_may_stand_at_the_value_that_did_nothing() -> None:
+    retired = "projector.race_from: null\nprojector.race_factor: 1.5\nprojector.compile: false\n"
+    assert parse(RANGE + retired) == parse(RANGE)
+
+
 def test_it_is_frozen(space: SearchSpace) -> None:
     with pytest.raises(FrozenInstanceError):
         space.name = "other"  # type: ignore[misc]

@@ -46,11 +46,17 @@ REFUSED = {
             "projector.steps?"
         ),
     ),
+    "projector.race_from: 3": (
+        1, "projector.race_from: expected null, as this field was removed, found 3"
+    ),
+    "projector.compile: true": (
+        1, "projector.compile: expected false, as this field was removed, found True"
+    ),
     "steps: 3": (
         1,
         (
-            "steps: expected a field of the experiment, found an unknown key; did you mean attack.steps or gan.steps or "
-            "projector.steps?"
+            "steps: expected a field of the experiment, found an unknown key; did you mean attack.steps or "
+            "gan.steps or projector.steps?"
         ),
     ),
     "projector:\n  steps: 3\n": (
