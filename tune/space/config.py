@@ -7,7 +7,7 @@ from pydantic import Field
 from components.attacks.fgsm import AttackConfig
 from components.classifiers.defense_gan import ClassifierConfig
 from components.config import Config
-from components.datasets.dataset import DataConfig
+from components.datasets.config import DataConfig
 from components.gan.gan import GanConfig
 from components.projector.projector import ProjectorConfig
 from components.unet.unet import UNetConfig
