@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.classifiers.defense_gan import Classifier
-from components.datasets.dataset import DataError, Dataset, load_dataset
+from components.datasets import DataError, Dataset, load_dataset
 from components.files import read_json
 from components.pretrained import shipped_folder
 from tune.execution.estimate import count, free_bytes, readable

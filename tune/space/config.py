@@ -8,7 +8,7 @@ from pydantic import Field, SerializeAsAny
 from components.attacks import ATTACKS, FGSM, Attack
 from components.classifiers.defense_gan import ClassifierConfig
 from components.config import Config
-from components.datasets.dataset import DataConfig
+from components.datasets.config import DataConfig
 from components.gan.config import GanConfig
 from components.projector.config import ProjectorConfig
 from components.purifiers import PURIFIERS, DefenseConfig, PurifierConfig
