@@ -18,8 +18,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tune.cluster.autoscaler import growth
 from tune.cluster.lease_actor import start_keeper
 from tune.cluster.resources import Kind, Nodes, Request, Resources, on_cluster, on_this_machine
+from tune.errors import Refused
 from tune.execution.gpu_memory import bytes_per_trial
-from tune.execution.preflight import Plan, Refused
+from tune.execution.preflight import Plan
 from tune.pipeline.job import Development, bounds_of
 from tune.storage.folder import Storage
 from tune.storage.lock import ExperimentLock

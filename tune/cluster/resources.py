@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tune.execution.preflight import Refused
+from tune.errors import Refused
 
 GIB = 1 << 30
 # What NVIDIA's data sheets give, by the name that Ray has for the GPU: of the smallest version where there are several.

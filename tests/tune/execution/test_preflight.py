@@ -13,7 +13,8 @@ import pytest
 from tests.tiny import IMAGES, LABELS, T10K_IMAGES, T10K_LABELS, tiny_split, write_folder
 from tests.tune.tiny_search import words, write_space
 from tune.commands import command_line
-from tune.execution.preflight import Refused, prepare
+from tune.errors import Refused
+from tune.execution.preflight import prepare
 from tune.search import search
 
 Refuse = Callable[..., str]
