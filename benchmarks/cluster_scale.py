@@ -247,7 +247,7 @@ def of_driver(folder: Path) -> float:
     view = LiveView("empty", DRIVEN, OBJECTIVES["defense"], True, False)
     before = time.process_time()
     with mock.patch.object(driver, "run_trial", bookkeeping.empty_trial), view:
-        driver.run_trials(setting, dataset, searcher, 2, view)
+        driver.run_trials(setting, dataset, searcher, 2, view, lambda: None)
     return (time.process_time() - before) / DRIVEN
 
 

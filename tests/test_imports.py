@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for package in ("components", "tune") for path in (ROOT / package).rglob("*.py"))
 INDEPENDENT = ("gan", "projector", "unet", "classifiers")
 RAY = {
-    "tune/search.py",
+    "tune/execution/session.py",
     "tune/execution/driver.py",
     "tune/execution/trial.py",
     "tune/cluster/connection.py",

@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 from components.datasets.dataset import DataSplit
 from components.processor import keep_memory
 from tune.execution.retraining import retrain_seed
+from tune.monitor.heatmap import map_png
 from tune.monitor.progress import Teller
 from tune.monitor.tensorboard import TrialBoard
 from tune.pipeline.executor import Path, Workbench
 from tune.pipeline.purifier import cost
 from tune.pipeline.recipe import Bounds, Development, bounds_of, bounds_of_one
 from tune.pipeline.stages import path_of
-from tune.report.plots import map_png
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace
 from tune.storage.folder import Storage

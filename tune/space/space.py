@@ -7,19 +7,14 @@
 The file is one flat YAML mapping of dotted keys; search_spaces/README.md describes it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from pydantic import ValidationError
 
 from components.config import explain, nearest
@@ -28,6 +23,10 @@ from tune.space.fields import Leaf, found, leaves, variant_of
 from tune.space.ranges import Choice, Interval, Range
 from tune.space.reading import find_file, read_space
 from tune.space.strict_yaml import SpaceError, read_mapping, show
+
+if TYPE_CHECKING:  # it takes a second to import, which a refused space need not
+    import optuna
+    from optuna.distributions import BaseDistribution
 
 __all__ = ["SearchSpace", "SpaceError", "load_space", "parse_space"]
 
@@ -66,6 +65,8 @@ class SearchSpace:
 
     def distribution(self, key: str) -> BaseDistribution:
         """Optuna's form of the range of `key`."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
         values = self.ranges[key]
         if isinstance(values, Choice):
             return CategoricalDistribution(values.options)

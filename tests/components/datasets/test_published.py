@@ -96,7 +96,7 @@ def test_a_set_is_found_in_a_folder_of_its_name(cifar10: tuple[Path, RawSplit, R
 def test_a_set_is_downloaded_once(
     cifar10: tuple[Path, RawSplit, RawSplit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, train, test = cifar10
+    _, train, test = cifar10
     asked: list[Path] = []
 
     def download(self: datasets.CIFAR10) -> None:
