@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.attacks.fgsm import AttackConfig, attack
+from components.attacks import AttackConfig, attack
 from components.datasets.dataset import DataSplit
 from components.defense import Defense, Purification, in_batches
 from components.metrics import agreement, threshold

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components.attacks.fgsm import attack
+from components.attacks.base import attack
 from components.classifiers.defense_gan import Classifier, ClassifierTraining
 from components.datasets.dataset import DataSplit
 from components.defense import in_batches
