@@ -183,7 +183,7 @@ def test_an_interrupted_save_is_no_defense(folder: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("components.defense.write_atomic", full)
+    monkeypatch.setattr("components.saved_defense.write_atomic", full)
     with pytest.raises(OSError, match="No space"):
         defense_of(seed=8).save(folder)
     with pytest.raises(DefenseError, match=r"found no manifest\.json"):
