@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_iter, tree_map
 
 _NAME = "privateuseone"  # torch's name for a device that others may bring; renamed, it would hide a real GPU
@@ -99,6 +99,13 @@ def pretending() -> Iterator[None]:
             yield
     finally:
         torch._C._set_only_lift_cpu_tensors(before)
+
+
+@contextmanager
+def not_pretending() -> Iterator[None]:
+    """Within the block, which is in one of `pretending`, there is none: another machine."""
+    with _disable_current_modes():
+        yield
 
 
 def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

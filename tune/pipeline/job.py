@@ -187,7 +187,8 @@ class Job:
     def _restore(self, training: Training, file: str) -> list[Row]:
         before = copy.deepcopy(training.state_dict())
         try:
-            state = torch.load(io.BytesIO(unsealed(self.saves.read(file))), weights_only=True)
+            content = io.BytesIO(unsealed(self.saves.read(file)))
+            state = torch.load(content, map_location="cpu", weights_only=True)  # here may be no GPU, or another
             training.load_state_dict(state["training"])
             history, seconds = list(state["history"]), float(state["seconds"])
         except FileNotFoundError:
