@@ -163,8 +163,8 @@ class Job(Inputs):
     def _restore(self, training: Training, file: str) -> list[Row]:
         before = copy.deepcopy(training.state_dict())
         try:
-            # to main memory: a save of a GPU is read where there is none, too
-            state = torch.load(io.BytesIO(unsealed(self.saves.read(file))), map_location="cpu", weights_only=True)
+            content = io.BytesIO(unsealed(self.saves.read(file)))
+            state = torch.load(content, map_location="cpu", weights_only=True)  # here may be no GPU, or another
             training.load_state_dict(state["training"])
             history, seconds = list(state["history"]), float(state["seconds"])
         except FileNotFoundError:

@@ -1,0 +1,134 @@
+"""Every stage, retraining and the dry run's measurements on a device that is not the processor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.datasets.dataset import Dataset
+from components.defense import Defense
+from tests.pretend_accelerator import PRETEND, not_pretending, pretending
+from tests.tune.workbench_fixture import PATH, bench_on, setting_on, tiny_config
+from tune.execution.rates import measure
+from tune.execution.retraining import retrain_seed, save_median
+from tune.execution.trial import arrays_of, final_bench
+from tune.pipeline.executor import Path as Built
+from tune.pipeline.executor import Workbench
+from tune.pipeline.job import Bounds, Development, Progress
+from tune.pipeline.stages import PATHS
+from tune.space.config import ExperimentConfig
+from tune.storage.folder import Storage
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "as by default": {},
+    "as published": {
+        "gan__loss": "wgan_gp",
+        "projector__init": "random",
+        "projector__optimizer": "sgd",
+        "projector__distance": "l2",
+    },
+    "with an encoder": {
+        "gan__encoder_steps": 4,
+        "gan__encoder_width": 4,
+        "gan__encoder_levels": 2,
+        "projector__init": "encoder",
+        "projector__realism_weight": 0.1,
+        "attack__labels": "predicted",
+        "unet__label_weight": 0,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _pretending() -> Iterator[None]:
+    with pretending():
+        yield
+
+
+def there(bench: Workbench) -> Workbench:
+    """The same workbench on the pretended device."""
+    return replace(bench, device=PRETEND)
+
+
+@pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_every_stage_of_every_target(tmp_path: Path, tiny_dataset: Dataset, changes: dict[str, Any]) -> None:
+    bench = there(bench_on(tmp_path, tiny_dataset))
+    for stages in PATHS.values():
+        assert set(bench.get(tiny_config(**changes), stages).artifacts) == set(stages)
+
+
+def test_it_finds_what_the_processor_finds(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    here = bench_on(tmp_path / "here", tiny_dataset).get(tiny_config(), PATH)
+    elsewhere = there(bench_on(tmp_path / "there", tiny_dataset)).get(tiny_config(), PATH)
+    assert elsewhere.signatures == here.signatures
+    scores = [dict(path.artifacts["score_unet"][0].metrics) for path in (here, elsewhere)]
+    assert scores[1] == pytest.approx(scores[0], abs=0.13)  # one of the eight validation images
+
+
+@pytest.mark.parametrize("stage", ["classifier", "gan", "unet"])
+def test_a_training_begun_there_goes_on_where_there_is_no_such_device(
+    tmp_path: Path, tiny_dataset: Dataset, stage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench, config = bench_on(tmp_path, tiny_dataset), tiny_config(unet__epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        there(bench).get(config, PATH, _interrupting(stage, epoch=1))
+    with not_pretending():
+        assert _epochs(bench, config, stage)[:2] == [1, 2]
+    assert "starting over" not in caplog.text
+
+
+def test_a_training_begun_here_goes_on_there(
+    tmp_path: Path, tiny_dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench, config = bench_on(tmp_path, tiny_dataset), tiny_config(unet__epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        bench.get(config, PATH, _interrupting("unet", epoch=1))
+    assert _epochs(there(bench), config, "unet") == [1, 2, 3]
+    assert "starting over" not in caplog.text
+
+
+def _epochs(bench: Workbench, config: ExperimentConfig, stage: str) -> list[float]:
+    """The epochs of a stage as the bench reports them while it builds the path."""
+    told: list[Progress] = []
+    bench.get(config, PATH, told.append)
+    return [progress.row["epoch"] for progress in told if progress.stage == stage and progress.row]
+
+
+def _interrupting(stage: str, epoch: int) -> Any:
+    def tell(progress: Progress) -> None:
+        if progress.stage == stage and progress.row and progress.row["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+def test_a_larger_projection_goes_on_from_the_processors(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    bench, config = bench_on(tmp_path, tiny_dataset), tiny_config()
+    path = ("classifier", "gan", "attack", "projection")
+    small = bench.get(config, path).artifacts["projection"][0]
+    large: Built = there(replace(bench, bounds=Bounds([1, 2, 3], [2, 4, 6, 8]))).get(config, path)
+    metrics = large.artifacts["projection"][0].metrics
+    assert metrics["evaluations"] == 8 * 3 * 8 - small.metrics["evaluations"]
+
+
+@pytest.mark.parametrize("reads", ["generated", "both"])
+def test_retraining_and_the_look_at_the_test_images(tmp_path: Path, tiny_dataset: Dataset, reads: str) -> None:
+    final, config = Development.for_retraining(tiny_dataset), tiny_config(unet__input=reads)
+    setting = setting_on(tmp_path, tiny_dataset)
+    bench = there(final_bench(setting, arrays_of(train=final.train), final.fingerprint, config, 0))
+    scores = retrain_seed(bench, config, tiny_dataset.test, setting.home, lambda progress: None)
+    assert save_median({0: bench}, config, {0: scores["metrics"]["psd"]}, setting.home) == 0
+    saved = Defense.load(tmp_path / "one/best", PRETEND)
+    labels = saved.inspect(tiny_dataset.test.images).label
+    assert float((labels == tiny_dataset.test.labels).double().mean()) == scores["metrics"]["clean_purified"]
+    assert Storage(tmp_path / "one/best/seeds").exists("0.npz")
+
+
+@pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_the_measurements_of_the_dry_run(tiny_dataset: Dataset, changes: dict[str, Any]) -> None:
+    rates = measure(tiny_config(**changes), Development.for_search(tiny_dataset), PRETEND, seconds=0.0)
+    assert min(rates.classifier, rates.gan, rates.projection, rates.unet) > 0
