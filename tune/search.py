@@ -44,6 +44,7 @@ from tune.monitor.tensorboard import write_experiment
 from tune.monitor.terminal import LiveView
 from tune.optimizer.choice import NoChoiceError, choose, rule
 from tune.optimizer.searcher import LedgerSearcher, WarmStart, export_study
+from tune.optimizer.stopping import StopRules, clock, seconds_of
 from tune.optimizer.warm_start import earlier_ledgers
 from tune.pipeline.job import Development
 from tune.report.writer import write_report
@@ -160,11 +161,16 @@ def _run(
             points=options.points,
             startup=options.startup_trials,
             max_cost=options.max_cost,
+            rules=StopRules(plan.space, len(plan.dataset.validation)),
         )
         _tell_of_warm_start(plan.home, searcher.warm_started)
         title = f"{plan.name} · {options.target}"
-        with LiveView(title, options.trials, OBJECTIVES[options.target], quiet, verbose) as view:
+        with LiveView(
+            title, searcher.most, OBJECTIVES[options.target], quiet, verbose, budget=_budget(plan, ledger)
+        ) as view:
             run_trials(setting, plan.dataset, searcher, resources.concurrent, view)
+            view.note(f"no further trial: {searcher.stopped}")
+        _note_end(plan.home, searcher.stopped)
         _derive(plan, ledger)
         best = choose(ledger.outcomes(), options.target, options.max_cost)
         _keep_choice(plan, best)
@@ -183,6 +189,17 @@ def _run(
     print(write_report(plan.home))
     print(where_to_watch(plan.home, resources.address))
     return 0
+
+
+def _budget(plan: Plan, ledger: Ledger) -> tuple[float, float] | None:
+    """Seconds of the budget, and how many of them earlier sessions used."""
+    budget = plan.config.search.budget
+    return None if budget is None else (seconds_of(budget), clock(ledger.outcomes()))
+
+
+def _note_end(home: Storage, stopped: str | None) -> None:
+    """Keeps in the record what ended the search, for the report."""
+    home.write("record.json", _json({**_recorded(home), "stopped": stopped}))
 
 
 def _begin(plan: Plan, resources: Resources, *, reuse: bool) -> Setting:
