@@ -91,6 +91,8 @@ def field_model(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel] 
 def expectation(model: type[BaseModel], name: str) -> str:
     """What field `name` of `model` accepts, in words: `an integer ≥ 1`, `one of 'l2', 'huber'`."""
     schema = model.model_json_schema()["properties"][name]
+    if "expected" in schema:  # in the field's own words, by `json_schema_extra`
+        return str(schema["expected"])
     return " or ".join(_words(option) for option in schema.get("anyOf", [schema]))
 
 

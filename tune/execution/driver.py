@@ -49,7 +49,7 @@ def run_trials(
     saves.forget(ledger.outcomes())  # of a driver that was killed before it did
     watch = Watch(setting, ledger, view, saves, check)
     left = total - sum(outcome.trial < total for outcome in ledger.outcomes())
-    if left == 0:
+    if left == 0 or searcher.over:
         return
     board = new_board()
     watch.listen(board)

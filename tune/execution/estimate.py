@@ -96,6 +96,7 @@ def count(space: SearchSpace, dataset: Dataset, storage: Storage, home: Storage,
     search, trials = space.config(_first(space)).search, int(space.fixed["search.trials"])
     ledger = Ledger(home)
     configs = [space.config(params) for params in draw(space, ledger, min(trials, DRAWN))]
+    trials = trials if len(configs) == min(trials, DRAWN) else len(configs)
     ended = {outcome.trial for outcome in ledger.outcomes()}
     waiting = [config for number, config in enumerate(configs) if number not in ended]
     scale = sum(number not in ended for number in range(trials)) / max(1, len(waiting))
@@ -132,6 +133,8 @@ def draw(space: SearchSpace, ledger: Ledger, trials: int) -> list[dict[str, Any]
     drawn = []
     for number in range(trials):
         params = proposed.get(number) or study.suggest(number, points[number] if number < len(points) else None)
+        if params is None:  # every point of the space is among them
+            break
         study.start(number, params)
         drawn.append(dict(params))
     return drawn

@@ -29,8 +29,9 @@ from tune.monitor.tensorboard import write_experiment
 from tune.monitor.terminal import LiveView
 from tune.optimizer.choice import NoChoiceError, choose, rule
 from tune.optimizer.searcher import LedgerSearcher, WarmStart, export_study
+from tune.optimizer.stopping import StopRules, clock, seconds_of
 from tune.optimizer.warm_start import earlier_ledgers
-from tune.pipeline.job import Development
+from tune.pipeline.recipe import Development
 from tune.report.writer import write_report
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
@@ -163,10 +164,13 @@ class Session:
             points=search.points,
             startup=search.startup_trials,
             max_cost=search.max_cost,
+            rules=StopRules(plan.space, len(plan.dataset.validation)),
         )
         _tell_of_warm_start(plan.home, searcher.warm_started)
-        with self._view(search.target, search.trials, OBJECTIVES[search.target]) as view:
+        with self._view(search.target, searcher.most, OBJECTIVES[search.target], self._budget()) as view:
             run_trials(self.setting, plan.dataset, searcher, self.resources.concurrent, view, self.lock.check)
+            view.note(f"no further trial: {searcher.stopped}")
+        write_record(plan.home, {**recorded(plan.home), "stopped": searcher.stopped})
         self.ledger.write_csv()
         if plan.home.local is not None:
             export_study(plan.space, self.ledger, plan.home.local / "study.db", search.max_cost)
@@ -175,13 +179,26 @@ class Session:
         if search.target in ("unet", "defense"):
             self._retrain(best)
 
-    def _view(self, work: str, number: int, objectives: Mapping[str, Direction]) -> LiveView:
+    def _budget(self) -> tuple[float, float] | None:
+        """Seconds of the budget, and those of them that earlier sessions used; None where there is none."""
+        budget = self.plan.config.search.budget
+        return None if budget is None else (seconds_of(budget), clock(self.ledger.outcomes()))
+
+    def _view(
+        self,
+        work: str,
+        number: int,
+        objectives: Mapping[str, Direction],
+        budget: tuple[float, float] | None = None,
+    ) -> LiveView:
         return LiveView(
             f"{self.plan.name} · {work}",
             number,
             objectives,
             self.options.quiet,
             self.options.verbose,
+            max_cost=self.plan.config.search.max_cost,
+            budget=budget,
         )
 
     def _keep_choice(self, best: Outcome) -> None:

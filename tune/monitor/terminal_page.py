@@ -63,6 +63,7 @@ class Snapshot:
     known: int = 0  # trials that had ended before it
     now: float = 0  # seconds since 1970
     max_cost: float | None = None
+    budget: tuple[float, float] | None = None  # seconds that trials may run, and those used before this session
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield page(self, options.max_width, options.size.height)
@@ -71,7 +72,7 @@ class Snapshot:
 def page(view: Snapshot, width: int, height: int) -> RenderableType:
     """The whole page; it keeps to `height` lines by showing fewer trials."""
     ranking = ranked(view.trials, view.objectives, view.max_cost)
-    above = [_title(view), *_hint(view), _counts(view), _bar(view, width), _best(view, ranking)]
+    above = [_title(view), *_hint(view), _counts(view), *_budget(view), _bar(view, width), _best(view, ranking)]
     below = [*_stages(view), *_failures(view.trials)]
     taken = sum(_height(part, width) for part in [*above, *below]) + 6  # blank, head, 3 headings, cursor
     rows = choose_rows(view.trials, ranking, max(height - taken, LEAST_ROWS))
@@ -133,7 +134,18 @@ def _left(view: Snapshot, ended: int) -> str:
     here = ended - view.known
     if here < 2 or ended >= view.total:
         return ""
-    return f", about {duration(view.seconds / here * (view.total - ended))} left"
+    left = view.seconds / here * (view.total - ended)
+    if view.budget:
+        left = min(left, max(view.budget[0] - view.budget[1] - view.seconds, 0))
+    return f", about {duration(left)} left"
+
+
+def _budget(view: Snapshot) -> list[Text]:
+    """How much of the budget is used."""
+    if view.budget is None:
+        return []
+    whole, before = view.budget
+    return [Text(f"budget: {duration(before + view.seconds)} of {duration(whole)} used", style="dim")]
 
 
 def _bar(view: Snapshot, width: int) -> RenderableType:

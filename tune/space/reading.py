@@ -1,5 +1,6 @@
 """From a space's file to its fixed and searched fields, refusing whatever could not be meant."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any, NoReturn
 from components.config import nearest
 from tune.space.config import OBJECTIVES, section_models
 from tune.space.fields import Leaf, found, leaves
-from tune.space.ranges import Choice, Condition, Range, parse_range
+from tune.space.ranges import MOST_VALUES, Choice, Condition, Range, parse_range
 from tune.space.strict_yaml import Entry, SpaceError, place, read_mapping, show
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
@@ -227,5 +228,20 @@ class _Reader:
         for key in ranges:
             if key.split(".")[0] in NO_EFFECT[target]:
                 self.refuse(key, f"expected a parameter that target {target} depends on, found one behind it")
+        self.check_sampler(fixed["search.sampler"], ranges)
         if fixed["search.max_cost"] is not None and "cost" not in OBJECTIVES[target]:
             self.refuse("search.max_cost", f"expected none for target {target}, whose trials have no cost")
+
+    def check_sampler(self, sampler: str, ranges: Mapping[str, Range]) -> None:
+        """The sampler must be one for this kind of space."""
+        continuous = [key for key, values in ranges.items() if values.values() is None]
+        conditional = [key for key, values in ranges.items() if values.when]
+        if sampler == "grid" and continuous:
+            what = f"found {continuous[0]} without one; give it a step or a choice, or take sampler tpe"
+            self.refuse("search.sampler", f"expected a step or a choice in every range for grid, {what}")
+        count = math.prod(len(values.values() or ()) for values in ranges.values())
+        if sampler == "grid" and count > MOST_VALUES:
+            self.refuse("search.sampler", f"expected at most {MOST_VALUES:,} points for grid, found {count:,}; use tpe")
+        if sampler == "gp" and conditional:
+            what = f"found {conditional[0]} with one; take sampler tpe"
+            self.refuse("search.sampler", f"expected no range with a condition (when) for gp, {what}")
