@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from trace_memory import memory_rows
 
 from components.attacks.fgsm import fgsm
-from components.classifiers.defense_gan import Classifier, ClassifierConfig, ClassifierTraining
+from components.classifiers.base import ImageClassifier
+from components.classifiers.config import ClassifierConfig
+from components.classifiers.training import ClassifierTraining
 from components.datasets.dataset import load_dataset
 from components.metrics import agreement
 from components.pretrained import shipped_folder
@@ -50,7 +52,7 @@ class Bench:
 
     generator: Any
     encoder: nn.Module | None
-    classifier: Classifier
+    classifier: ImageClassifier
     clean: Tensor
     attacked: Tensor
     labels: Tensor

@@ -32,7 +32,8 @@ from stacked_unets import train_singly, train_stacked
 from torch import Tensor
 
 from components.attacks.fgsm import fgsm
-from components.classifiers.defense_gan import Classifier, ClassifierTraining
+from components.classifiers.base import ImageClassifier
+from components.classifiers.training import ClassifierTraining
 from components.datasets.dataset import Dataset, DataSplit, load_dataset
 from components.files import write_atomic
 from components.gan.encoder import Encoder, EncoderTraining
@@ -187,7 +188,7 @@ def build_block(
     space: SearchSpace,
     block: Mapping[str, Any],
     seed: int,
-    judge: Classifier,
+    judge: ImageClassifier,
     pair: tuple[Encoder, Generator],
     discriminator: Discriminator,
     splits: list[DataSplit],
@@ -227,7 +228,7 @@ def _projected(trace: Any, chosen: list[dict[str, Any]]) -> Tensor:
     return torch.stack([images[pair] for pair in wanted])
 
 
-def _attacked(judge: Classifier, split: DataSplit, config: ExperimentConfig) -> Iterator[Tensor]:
+def _attacked(judge: ImageClassifier, split: DataSplit, config: ExperimentConfig) -> Iterator[Tensor]:
     for images, labels in zip(split.images.split(250), split.labels.split(250), strict=True):
         yield fgsm(judge, images, labels, config.attack.epsilon)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
-from components.classifiers.defense_gan import Classifier
+from components.classifiers.base import ImageClassifier
 from components.defense import in_batches
 from components.training import batches, drawn_from, seeded
 
@@ -97,7 +97,7 @@ def train_stacked(
     inputs: Tensor,
     originals: Tensor,
     labels: Tensor,
-    judge: Classifier,
+    judge: ImageClassifier,
     seed: int,
     held: tuple[Tensor, Tensor],
 ) -> Tensor:
@@ -148,7 +148,7 @@ def train_singly(
     inputs: Tensor,
     originals: Tensor,
     labels: Tensor,
-    judge: Classifier,
+    judge: ImageClassifier,
     seed: int,
     held: tuple[Tensor, Tensor],
 ) -> Tensor:
@@ -168,7 +168,7 @@ def _losses(
     denoised: Tensor,
     originals: Tensor,
     labels: Tensor,
-    judge: Classifier,
+    judge: ImageClassifier,
     wanted: Sequence[Tensor],
     by_logits: Tensor,
     weights: Sequence[Tensor],
@@ -184,7 +184,7 @@ def _losses(
 
 
 @torch.no_grad()
-def _right(stack: StackedUNets, judge: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
+def _right(stack: StackedUNets, judge: ImageClassifier, inputs: Tensor, labels: Tensor) -> Tensor:
     parts = []
     for part, truth in zip(inputs.split(50, 1), labels.split(50), strict=True):
         predicted = judge(stack(part).flatten(0, 1)).argmax(1).unflatten(0, part.shape[:2])

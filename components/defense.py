@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from components.classifiers.defense_gan import Classifier
+from components.classifiers.base import ImageClassifier
 from components.gan.networks import Discriminator
 from components.projector.projector import Projector
 from components.projector.trace import Projection
@@ -70,7 +70,7 @@ class Defense(nn.Module):
     """
 
     def __init__(
-        self, projector: Projector, unet: UNet, classifier: Classifier, discriminator: Discriminator
+        self, projector: Projector, unet: UNet, classifier: ImageClassifier, discriminator: Discriminator
     ) -> None:
         super().__init__()
         self.projector, self.surrogates = projector, Surrogates()
@@ -206,13 +206,21 @@ class Defense(nn.Module):
 
     @classmethod
     @torch.inference_mode(False)
-    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Defense:
+    def load(
+        cls, folder: Path | str, device: torch.device | str = "cpu", classifier: nn.Module | None = None
+    ) -> Defense:
         """Reads a saved defense; nothing is unpickled.
 
+        Args:
+            folder: where it was saved.
+            device: where to compute.
+            classifier: the user's own module that it defends, where no name says how to build that; it is copied.
+
         Raises:
-            DefenseError: a file is missing, damaged or of another architecture, and which.
+            DefenseError: a file is missing, damaged or of another architecture, and which; or the classifier has
+                another shape, number of classes, normalisation or weights than the one that it was made for.
         """
-        parts, config, seed = read_parts(Path(folder))
+        parts, config, seed = read_parts(Path(folder), classifier)
         for part in parts.values():
             freeze(part).to(device)
         projector = Projector(

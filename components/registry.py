@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 from components.config import nearest
@@ -22,11 +23,33 @@ class Registry(Mapping[str, Kind]):
 
     Args:
         key: the field of a search space whose values the names are, for messages.
+
+    Attributes:
+        sources: name → sha256 of the plug-in that defines it; the project's own entries have none.
     """
 
     def __init__(self, key: str) -> None:
         self.key = key
+        self.sources: dict[str, str] = {}
         self._entries: dict[str, Kind] = {}
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Within the block entries may be added; then only those of before are left."""
+        undo = self.undo()
+        try:
+            yield
+        finally:
+            undo()
+
+    def undo(self) -> Callable[[], None]:
+        """What removes every entry that is added from now on."""
+        entries, sources = dict(self._entries), dict(self.sources)
+
+        def restore() -> None:
+            self._entries, self.sources = dict(entries), dict(sources)
+
+        return restore
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
         """Decorates what is to be known as `name`.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from components.classifiers.catalogue import CLASSIFIERS
 from components.classifiers.defense_gan import Classifier
 from components.defense import Defense
 from components.gan.encoder import Encoder
@@ -14,6 +15,11 @@ from components.projector.projector import Projector
 from components.training import drawn_from
 from components.unet.config import Input
 from components.unet.network import UNet
+
+with CLASSIFIERS.scope():  # a plug-in defines it, and only where one is given is its name known
+    from tests.small_resnet import SmallResNet
+
+__all__ = ["SmallResNet", "defense_of", "encoder_of", "generator_of"]
 
 
 def generator_of(shape: Sequence[int] = (1, 8, 8), latent_dim: int = 5, seed: int = 0) -> Generator:

@@ -11,7 +11,7 @@ The settings must be readable without torch, so an attack imports it inside its 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,11 @@ class Attack(Config):
     name: str  # the attack
     epsilon: float = Field(default=0.3, ge=0, le=1)  # radius of the L∞ ball, on images in [0, 1]
     labels: Literal["true", "predicted"] = "true"  # whose loss is raised; either way the label leaks into the attack
+
+    def identity(self) -> dict[str, Any]:
+        """The settings; those of a plug-in's attack with its sha256."""
+        source = ATTACKS.sources.get(self.name)
+        return {**super().identity(), "plugin": source} if source else super().identity()
 
     def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> Tensor:
         """Attacks one batch, on the classifier's device.

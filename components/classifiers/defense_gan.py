@@ -1,21 +1,16 @@
-"""The network to defend: the classifiers A–F of Defense-GAN's MNIST experiments."""
+"""The classifiers A–F of Defense-GAN's MNIST experiments."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.optim.lr_scheduler import OneCycleLR
 
-from components.classifiers.config import ClassifierConfig
-from components.datasets.dataset import DataSplit
-from components.training import Training, autocast, batches, drawn_from
+from components.classifiers.base import PENULTIMATE, ImageClassifier
 
 # Samangouei, Kabkab, Chellappa: Defense-GAN (ICLR 2018), appendix, table 5. C64-5/2: 64 filters of 5 × 5,
 # stride 2; FC128: fully connected; D.5: dropout. A ReLU follows each C and FC; the last layer, to the classes,
@@ -30,7 +25,7 @@ ARCHITECTURES = {
 }
 
 
-class Classifier(nn.Module):
+class Classifier(ImageClassifier):
     """Images (N, C, H, W) in [0, 1] → logits (N, classes), with access to each layer by name.
 
     Layers are named `conv1`, `conv2`, …, `dense1`, … (after their ReLU) and `logits`; `penultimate` is the last
@@ -78,72 +73,18 @@ class Classifier(nn.Module):
         """Images (N, C, H, W) in [0, 1] → logits (N, classes)."""
         return self.features(images, "logits")
 
-    def features(self, images: Tensor, layer: str = "penultimate") -> Tensor:
-        """The high-level representation of `images` (N, C, H, W) in [0, 1]: the named layer's output, (N, …).
+    def features_and_logits(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+        """The named layer's output (N, …) and the logits (N, classes) of `images`, in one pass.
 
         Raises:
             ValueError: no layer has that name.
         """
-        return self.features_and_logits(images, layer)[0]
-
-    def features_and_logits(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
-        """The named layer's output and the logits (N, classes) of `images`, in one pass. Raises as `features` does."""
-        layer = self.layer_names[-2] if layer == "penultimate" else layer
-        if layer not in self.layers:
-            known = ", ".join(self.layer_names)
-            raise ValueError(f"layer: expected one of {known} or penultimate, found {layer!r}")
+        layer = self.layer_names[-2] if self._known(layer) == PENULTIMATE else layer
         outputs = {}
         for name, module in self.layers.items():
             images = module(images)
             outputs[name] = images
         return outputs[layer], images
-
-    @torch.no_grad()
-    def predict(self, images: Tensor, batch_size: int = 500) -> Tensor:
-        """Labels int64 (N,) of `images` (N, C, H, W), on the images' own device."""
-        device = next(self.parameters()).device
-        labels = [self(batch.to(device)).argmax(1) for batch in images.split(batch_size)]
-        return torch.cat(labels).to(images.device)
-
-
-class ClassifierTraining(Training):
-    """Adam with a one-cycle schedule on cross-entropy over clean images."""
-
-    def __init__(
-        self,
-        config: ClassifierConfig,
-        train: DataSplit,
-        classes: int,
-        seed: int,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__(config.epochs, seed, device)
-        self.precision = config.precision
-        self.images, self.labels = train.images.to(device), train.labels.to(device)
-        self.batch_size = min(config.batch_size, len(train.labels))
-        with drawn_from(seed):
-            self.classifier = Classifier(config.architecture, train.images.shape[1:], classes).to(device)
-        self.classifier.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr=config.learning_rate)
-        steps = config.epochs * -(-len(self.labels) // self.batch_size)
-        self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1)
-
-    def parts(self) -> Mapping[str, Any]:
-        return {"classifier": self.classifier, "optimizer": self.optimizer, "schedule": self.schedule}
-
-    def run_epoch(self) -> dict[str, float]:
-        self.classifier.train()
-        total, seen = 0.0, 0
-        for index in batches(len(self.labels), self.batch_size):
-            with autocast(self.device, self.precision):
-                loss = functional.cross_entropy(self.classifier(self.images[index]), self.labels[index])
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            self.schedule.step()
-            total, seen = total + float(loss.detach()) * len(index), seen + len(index)
-        self.classifier.eval()
-        return {"loss": total / seen}
 
 
 _TOKEN = re.compile(r"(C|FC|D|logits)([\d.]+)(?:-(\d+))?(?:/(\d+))?")

@@ -18,7 +18,7 @@ _KEPT = 1024  # numbers per image that F(x) may have to be kept for all training
 
 
 class RepresentationClassifier(Protocol):
-    """What the high-level loss needs of a classifier; `components.classifiers.defense_gan.Classifier` is one."""
+    """What the high-level loss needs of a classifier; `components.classifiers.base.ImageClassifier` is one."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images → logits."""

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from components.classifiers.defense_gan import Classifier, ClassifierConfig, ClassifierTraining
+from components.classifiers.config import ClassifierConfig
+from components.classifiers.defense_gan import Classifier
+from components.classifiers.training import ClassifierTraining
 from components.datasets.dataset import DataSplit
 from components.gan.config import GanConfig
 from components.gan.training import GanTraining

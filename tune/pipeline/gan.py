@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from components.classifiers.defense_gan import Classifier
+from components.classifiers.base import ImageClassifier
 from components.defense import load_weights
 from components.files import read_json, write_json
 from components.gan.config import GanConfig
@@ -170,7 +170,7 @@ def judge_generator(job: Job, generator: Generator, count: int) -> dict[str, flo
 
 
 @torch.no_grad()
-def _features(judge: Classifier, images: Tensor, device: torch.device) -> Tensor:
+def _features(judge: ImageClassifier, images: Tensor, device: torch.device) -> Tensor:
     return torch.cat([judge.features(part.to(device)).flatten(1).cpu() for part in images.split(250)])
 
 

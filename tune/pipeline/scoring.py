@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from components.classifiers.defense_gan import Classifier
+from components.classifiers.base import ImageClassifier
 from components.datasets.dataset import DataSplit
 from components.metrics import agreement, threshold
 
 
-def undefended(judge: Classifier, held: DataSplit, attacked: Tensor) -> tuple[dict[str, float], Tensor, Tensor]:
+def undefended(judge: ImageClassifier, held: DataSplit, attacked: Tensor) -> tuple[dict[str, float], Tensor, Tensor]:
     """Shares that the classifier gets right by itself, and its labels of the originals and of the attacked images."""
     originals, noisy = judge.predict(held.images), judge.predict(attacked)
     shares = {

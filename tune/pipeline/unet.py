@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from components.classifiers.defense_gan import Classifier
+from components.classifiers.base import ImageClassifier
 from components.defense import in_batches, load_weights
 from components.files import read_json
 from components.metrics import agreement
@@ -61,7 +61,7 @@ class UNetStage(Stage):
     def workloads(self, recipe: Recipe, device: torch.device, batches: int) -> Iterator[Workload]:
         config, train = recipe.config.unet, recipe.data.train
         some = train.subset(min(batches * config.batch_size, len(train)))
-        judge: Classifier = freeze(new_classifier(recipe)).to(device)
+        judge: ImageClassifier = freeze(new_classifier(recipe)).to(device)
         inputs = join(config.input, some.images, some.images)
         endless = config.model_copy(update={"epochs": 10**6})
         training = UNetTraining(endless, inputs, some.images, some.labels, judge, 0, device)
@@ -132,7 +132,7 @@ def _inputs(job: Job, purified: str, attacked: str) -> Tensor:
     return join(job.config.unet.input, generated, attacked_of(job, attacked))
 
 
-def _measurement(job: Job, training: UNetTraining, judge: Classifier) -> Callable[[], Row]:
+def _measurement(job: Job, training: UNetTraining, judge: ImageClassifier) -> Callable[[], Row]:
     """The validation scores of a U-Net in training."""
     held = job.data.held
     inputs = _inputs(job, purifier_of(job.config).validation, "attack")

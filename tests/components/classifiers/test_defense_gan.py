@@ -5,7 +5,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from components.classifiers.defense_gan import ARCHITECTURES, Classifier, ClassifierConfig, ClassifierTraining
+from components.classifiers.config import ClassifierConfig
+from components.classifiers.defense_gan import ARCHITECTURES, Classifier
+from components.classifiers.training import ClassifierTraining
 from components.datasets.dataset import DataSplit
 from components.training import freeze
 from tests.tiny import tiny_split

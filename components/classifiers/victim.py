@@ -1,0 +1,212 @@
+"""Any torch module as the classifier to defend."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from components.classifiers.base import LOGITS, PENULTIMATE, ImageClassifier
+from components.classifiers.layers import Layers, layers_of
+from components.training import drawn_from, evaluating
+
+_PROBES = 3  # images on which a module is looked at
+_NEIGHBOURS = 1e-3  # of the largest logit: what other sums of a larger batch may change
+
+
+class Victim(ImageClassifier):
+    """Images (N, C, H, W) in [0, 1] → logits (N, classes) of a module of the user's.
+
+        victim = Victim(network, (3, 32, 32), 10, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
+
+    The module predicts in evaluation mode, on images from which `mean` is subtracted and which are then divided by
+    `std`. A grey image is repeated where these have three channels.
+
+    Layers are named as by torchvision's `get_graph_node_names`, or, where the module cannot be traced, as by
+    `named_modules`. `penultimate` is what the last layer with weights reads, or the one given.
+
+    Args:
+        module: images → logits.
+        image_shape: (C, H, W) of the images.
+        classes: number of classes.
+        layer: what `penultimate` means.
+        mean: of each channel; 0 where none is given.
+        std: of each channel; 1 where none is given.
+
+    Raises:
+        ValueError: the module does not take such images, its output has another shape, or it is not the same in
+            every call, in every batch and with unchanged weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        image_shape: Sequence[int],
+        classes: int,
+        layer: str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.architecture = type(module).__name__
+        self.image_shape, self.classes, self.layer = tuple(image_shape), classes, layer
+        self.module = module
+        for name, values, otherwise in (("mean", mean, 0.0), ("std", std, 1.0)):
+            self.register_buffer(name, self._channels(name, values, otherwise), persistent=False)
+        self._layers: Layers | None = None
+        first = next(self.parameters(), None)
+        if first is None:
+            raise ValueError(f"{self.architecture}: expected a module with weights, found none")
+        with evaluating(self), torch.no_grad():
+            self._check(_probe(self.image_shape).to(self.mean))
+        if layer is not None:
+            self._known(layer)
+
+    @property
+    def network(self) -> nn.Module:
+        return self.module
+
+    @property
+    def layer_names(self) -> list[str]:
+        return [*(name for name in self._seen().names if name != LOGITS), LOGITS]
+
+    @property
+    def normalisation(self) -> dict[str, list[float]]:
+        """The means and standard deviations by name."""
+        return {name: getattr(self, name).flatten().tolist() for name in ("mean", "std")}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] → logits (N, classes)."""
+        logits: Tensor = self.module((images - self.mean) / self.std)
+        return logits
+
+    def features_and_logits(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+        """The named layer's output (N, …) and the logits (N, classes) of `images`, in one pass.
+
+        Raises:
+            ValueError: no layer has that name.
+        """
+        if layer == LOGITS:
+            logits = self(images)
+            return logits, logits
+        layers = self._seen()
+        layer = (self.layer or layers.penultimate) if self._known(layer) == PENULTIMATE else layer
+        return layers.read((images - self.mean) / self.std, layer)
+
+    def _seen(self) -> Layers:
+        """The module's layers, looked at again when it has moved."""
+        if self._layers is None:
+            with evaluating(self), torch.inference_mode(False), torch.no_grad():
+                images = _probe(self.image_shape).to(self.mean)
+                self._layers = layers_of(self.module, (images - self.mean) / self.std)
+        return self._layers
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `.to()`, `.double()` and their like call."""
+        self._layers = None  # a traced graph keeps the buffers that it was made with
+        super()._apply(fn, recurse)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_layers": None}  # copies have a graph of their own
+
+    def _channels(self, name: str, values: Sequence[float] | None, otherwise: float) -> Tensor:
+        """`values` (C, 1, 1), one a channel, in the precision and on the device of the module."""
+        channels = self.image_shape[0]
+        given = [otherwise] * channels if values is None else [float(value) for value in values]
+        if len(given) != channels and channels != 1:
+            raise ValueError(f"{name}: expected {channels} numbers, one a channel, found {len(given)}")
+        if name == "std" and not all(value > 0 for value in given):
+            raise ValueError(f"std: expected numbers > 0, found {given}")
+        weights = next((value for value in self.module.parameters() if value.is_floating_point()), torch.empty(0))
+        return torch.tensor(given, dtype=weights.dtype, device=weights.device).view(-1, 1, 1)
+
+    def _check(self, images: Tensor) -> None:
+        """The module is a classifier of such images, and a function of them alone."""
+        before = {name: value.clone() for name, value in self.module.state_dict().items() if torch.is_tensor(value)}
+        logits, again = self._called(images), self._called(images)
+        if not torch.equal(logits, again):
+            difference = float((logits - again).abs().max())
+            self._refuse(
+                "the same logits in two calls in evaluation mode",
+                f"logits that differ by up to {difference:.3g}; does it draw random numbers, or drop out?",
+            )
+        alone = torch.cat([self._called(image[None]) for image in images])
+        if float((alone - logits).abs().max()) > _NEIGHBOURS * max(1.0, float(logits.abs().max())):
+            self._refuse(
+                "logits of an image that do not depend on its batch",
+                "others in another batch; does its batch normalisation keep no running averages?",
+            )
+        after = self.module.state_dict()
+        if changed := [name for name, value in before.items() if not torch.equal(value, after[name])]:
+            self._refuse("unchanged weights in evaluation mode", f"that a call changes {changed[0]}")
+
+    def _called(self, images: Tensor) -> Tensor:
+        shape = ", ".join(map(str, self.image_shape))
+        try:
+            logits = self(images)
+        except Exception as error:  # whatever the user's code raises
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            return self._refuse(f"a network of images ({shape})", reason)
+        expected = f"logits (N, {self.classes}) of images ({shape})"
+        if not isinstance(logits, Tensor):
+            return self._refuse(expected, type(logits).__name__)
+        if logits.shape != (len(images), self.classes) or not logits.is_floating_point():
+            return self._refuse(expected, f"{tuple(logits.shape)} of {logits.dtype} for N = {len(images)}")
+        if not logits.isfinite().all():
+            return self._refuse(f"finite {expected}", "NaN or infinity")
+        return logits
+
+    def _refuse(self, expected: str, found: str) -> Tensor:
+        raise ValueError(f"{self.architecture}: expected {expected}, found {found}")
+
+
+def as_classifier(
+    network: object, image_shape: Sequence[int], classes: int, architecture: str | None = None
+) -> ImageClassifier:
+    """A module as a classifier of such images: itself where it is one, else wrapped in a `Victim`.
+
+    Args:
+        network: a torch module.
+        image_shape: (C, H, W) of the images.
+        classes: number of classes.
+        architecture: what to call it; the name of its own class where none is given.
+
+    Raises:
+        ValueError: it is no module, or not one of such images and classes.
+    """
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"expected a torch.nn.Module, found {type(network).__name__}")
+    classifier = network if isinstance(network, ImageClassifier) else Victim(network, image_shape, classes)
+    expected, found = (tuple(image_shape), classes), (classifier.image_shape, classifier.classes)
+    if expected != found:
+        raise ValueError(f"expected images {expected[0]} of {classes} classes, found {found[0]} of {found[1]}")
+    classifier.architecture = architecture or classifier.architecture
+    return classifier
+
+
+def check_trainable(classifier: ImageClassifier) -> None:
+    """A classifier can be trained: it gives logits in training mode too, and not something else, as Inception does.
+
+    Raises:
+        ValueError: it does not.
+    """
+    copied = copy.deepcopy(classifier).train()
+    images = _probe(classifier.image_shape).to(next(copied.parameters()))
+    with drawn_from(0), torch.no_grad():
+        logits = copied(images)
+    if not isinstance(logits, Tensor) or logits.shape != (len(images), classifier.classes):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        expected = f"logits (N, {classifier.classes}) in training mode too"
+        raise ValueError(f"expected {expected}, found {found}; with classifier.weights there is no training")
+
+
+def _probe(image_shape: Sequence[int]) -> Tensor:
+    """Images on which a module is looked at, float32 in [0, 1]; drawn apart from all other random numbers."""
+    return torch.rand(_PROBES, *image_shape, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,121 @@
+"""Files of weights that a search is given, by the name that its space gives them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.files import sha256_file
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Weights as safetensors, wherever they lie.
+
+    Attributes:
+        name: as the space has it.
+        sha256: of the file.
+        fetch: gives its content.
+    """
+
+    name: str
+    sha256: str
+    fetch: Callable[[], bytes]
+
+    def read(self) -> bytes:
+        """The content.
+
+        Raises:
+            ValueError: it is another by now.
+            OSError: it cannot be read.
+        """
+        content = self.fetch()
+        if (found := hashlib.sha256(content).hexdigest()) != self.sha256:
+            raise ValueError(
+                f"classifier.weights: {self.name}: expected sha256 {self.sha256[:12]}…, as when the search began, "
+                f"found {found[:12]}…"
+            )
+        return content
+
+
+_PROVIDED: dict[str, WeightsFile] = {}
+
+
+def provide(file: WeightsFile) -> None:
+    """Lets `file` stand for its name in this process, as on a node that has not the file itself."""
+    _PROVIDED[file.name] = file
+
+
+@contextmanager
+def providing() -> Iterator[None]:
+    """Within the block files may be provided; then only those of before are."""
+    before = dict(_PROVIDED)
+    try:
+        yield
+    finally:
+        _PROVIDED.clear()
+        _PROVIDED.update(before)
+
+
+def file_of(name: str) -> WeightsFile:
+    """The file that a space names: as provided, or the one of that path.
+
+    Raises:
+        ValueError: there is none that could be read.
+    """
+    if name in _PROVIDED:
+        return _PROVIDED[name]
+    path = Path(name).expanduser()
+    try:
+        return WeightsFile(name, sha256_file(path), path.read_bytes)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"classifier.weights: expected a safetensors file, found {name}: {reason}") from error
+
+
+def packed(network: nn.Module) -> bytes:
+    """The weights of a network as the content of a safetensors file, which is the same for the same weights."""
+    from safetensors.torch import save
+
+    return save({name: value.detach().cpu().clone().contiguous() for name, value in _tensors(network).items()})
+
+
+def put_weights(network: nn.Module, content: bytes, where: str) -> None:
+    """Reads the content of a safetensors file into `network`.
+
+    Args:
+        network: what the weights must fit, tensor by tensor.
+        content: of the file.
+        where: what to call it.
+
+    Raises:
+        ValueError: it is no such file, or has the weights of another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        found = load(content)
+    except SafetensorError as error:
+        raise ValueError(f"{where}: expected safetensors, found {error}") from error
+    expected = _tensors(network)
+    problems = [f"no {name}" for name in expected if name not in found]
+    problems += [f"an unknown {name}" for name in found if name not in expected]
+    for name in expected.keys() & found.keys():
+        if (wanted := tuple(expected[name].shape)) != (shape := tuple(found[name].shape)):
+            problems.append(f"{name} of {shape} where {wanted} belongs")
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise ValueError(f"{where}: expected the weights of {type(network).__name__}, found {problems[0]}{more}")
+    network.load_state_dict(found)
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    return dict(network.state_dict())

@@ -1,0 +1,165 @@
+"""Plug-ins: what they define, and how one that cannot be used is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.attacks import ATTACKS
+from components.classifiers.catalogue import CLASSIFIERS, network_of
+from components.classifiers.config import ClassifierConfig
+from components.datasets import DATASETS
+from components.datasets.catalogue import read_raw
+from components.plugins import PluginError, plugged, read_plugin
+from tune.space.fields import leaves
+from tune.space.space import SpaceError, parse_space
+
+RESNET = Path(__file__).parents[1] / "small_resnet.py"
+ATTACK = '''
+from typing import Literal
+from pydantic import Field
+from components.attacks import Attack
+from components.plugins import attack
+
+@attack("grey")
+class Grey(Attack):
+    """Moves every pixel towards grey."""
+
+    name: Literal["grey"] = "grey"  # the attack
+    share: float = Field(default=0.5, ge=0, le=1)  # of the way
+
+    def perturb(self, classifier, images, labels, seed=0):
+        return images + (self.share * (0.5 - images)).clamp(-self.epsilon, self.epsilon)
+'''
+DATASET = """
+import numpy as np
+from components.datasets.raw import RawData, RawSplit
+from components.plugins import dataset
+
+@dataset("noise")
+def noise(data_dir):
+    labels = (np.arange(40) % 4).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 255, (40, 1, 8, 8), dtype=np.uint8)
+    return RawData(RawSplit(images, labels), RawSplit(images[:20], labels[:20]))
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.py"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_classifier_is_known_within_the_block() -> None:
+    with plugged(str(RESNET)) as plugin:
+        assert plugin is not None
+        assert plugin.sha256 == hashlib.sha256(RESNET.read_bytes()).hexdigest()
+        assert plugin.defines == {"classifier.architecture": ["small_resnet"]}
+        network = network_of("small_resnet", (3, 8, 8), 4).eval()
+        assert network.architecture == "small_resnet"
+        assert network(torch.rand(2, 3, 8, 8)).shape == (2, 4)
+        assert ClassifierConfig(architecture="small_resnet").identity()["plugin"] == plugin.sha256
+    assert "small_resnet" not in CLASSIFIERS
+    assert CLASSIFIERS.sources == {}
+
+
+def test_another_file_gives_another_signature(tmp_path: Path) -> None:
+    found = []
+    for more in ("", "# changed\n"):
+        with plugged(write(tmp_path, RESNET.read_text() + more)):
+            found.append(ClassifierConfig(architecture="small_resnet").identity())
+            assert "plugin" not in ClassifierConfig().identity()
+    assert found[0]["plugin"] != found[1]["plugin"]
+
+
+def test_an_attack_brings_its_fields(tmp_path: Path) -> None:
+    ranged = "attack.name: grey\nattack.share: 0.25\nprojector.restarts: {choice: [1, 2]}"
+    with plugged(write(tmp_path, ATTACK)) as plugin:
+        assert plugin is not None
+        assert leaves()["attack.share"].comment == "of the way"
+        config = parse_space(ranged, "mine", "mine.yaml").config({"projector.restarts": 1})
+        assert config.attack.model_dump() == {"name": "grey", "epsilon": 0.3, "labels": "true", "share": 0.25}
+        assert config.attack.identity()["plugin"] == plugin.sha256
+        moved = config.attack.perturb(torch.nn.Identity(), torch.zeros(1, 1, 2, 2), torch.zeros(1))
+        assert torch.equal(moved, torch.full((1, 1, 2, 2), 0.125))
+    assert "grey" not in ATTACKS
+    with pytest.raises(SpaceError, match=r"attack\.name: expected one of 'fgsm', .*found 'grey'|attack\.share"):
+        parse_space(ranged, "mine", "mine.yaml")
+
+
+def test_a_data_set_has_its_name(tmp_path: Path) -> None:
+    with plugged(write(tmp_path, DATASET)):
+        assert read_raw("noise").train.images.shape == (40, 1, 8, 8)
+    assert "noise" not in DATASETS
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("(40, 1, 8, 8), dtype=np.uint8)", "(40, 1, 8, 8)) / 255"), r"train images: expected uint8 \(N, C, H"),
+        (("(40, 1, 8, 8)", "(40, 8, 8)"), r"train images: expected uint8 .*, found uint8 \(40, 8, 8\)"),
+        (("(40, 1, 8, 8)", "(40, 8, 8, 3)"), "train images: expected 40 images, .* of 1 or 3"),
+        (("RawSplit(images[:20], labels[:20])", "RawSplit(images[:20], labels)"), "test images: expected 40 images"),
+        ((".astype(np.uint8)", ""), r"train labels: expected uint8 \(N,\), found int64 \(40,\)"),
+        (("return RawData(", "return ("), r"expected RawData\(train, test\), found tuple"),
+    ],
+)
+def test_data_of_another_shape_or_range_are_refused(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    text = DATASET.replace(*change)
+    assert text != DATASET
+    with plugged(write(tmp_path, text)), pytest.raises(PluginError, match=f"data.name: noise: {said}"):
+        read_raw("noise")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\n1 / 0\n", r"expected a file that runs, found ZeroDivisionError: division by zero \(line 2\)"),
+        ("def f(:\n", r"expected a file that runs, found SyntaxError: .* \(line 1\)"),
+        ("import nowhere\n", r"found ModuleNotFoundError: No module named 'nowhere' \(line 1\)"),
+        ("raise SystemExit(3)\n", r"found SystemExit: 3 \(line 1\)"),
+        ("x = 1\n", "expected @classifier, @attack or @dataset, found none"),
+        (
+            "from components.plugins import classifier\nclassifier('A')(print)\n",
+            r"classifier\.architecture: expected a new name, found 'A', .* \(line 2\)",
+        ),
+        (
+            "from components.plugins import classifier\nclassifier('resnet18')(print)\n",
+            r"classifier\.architecture: expected a new name, found 'resnet18', which torchvision defines \(line 2\)",
+        ),
+        ("from components.plugins import dataset\ndataset('mnist')(print)\n", r"data\.name: expected a new name"),
+        (ATTACK.replace('"grey"', '"fgsm"'), r"attack\.name: expected a new name, found 'fgsm'"),
+        (ATTACK.replace('attack("grey")', 'attack("gray")'), r'expected name: Literal\["gray"\] = "gray" in Grey'),
+        (ATTACK.replace("Grey(Attack)", "Grey"), r"attack\.name: expected a subclass of components\.attacks\.Attack"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_and_leaves_nothing(tmp_path: Path, text: str, said: str) -> None:
+    file = write(tmp_path, text)
+    before = dict(CLASSIFIERS), dict(ATTACKS), dict(DATASETS)
+    with pytest.raises(PluginError, match=rf"^--plugin {file}: .*{said}"), plugged(file):
+        pass
+    assert (dict(CLASSIFIERS), dict(ATTACKS), dict(DATASETS)) == before
+
+
+def test_half_of_a_file_leaves_nothing(tmp_path: Path) -> None:
+    text = "from components.plugins import classifier\nclassifier('half')(print)\n1 / 0\n"
+    with pytest.raises(PluginError, match="line 3"):
+        read_plugin(write(tmp_path, text)).install()
+    assert "half" not in CLASSIFIERS
+
+
+def test_a_missing_file_is_refused() -> None:
+    with pytest.raises(PluginError, match=r"--plugin: expected a Python file, found nowhere\.py: No such file"):
+        read_plugin("nowhere.py")
+
+
+def test_a_file_is_run_once_in_a_process(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    text = f"open({str(runs)!r}, 'a').write('x')\n" + RESNET.read_text()
+    with plugged(write(tmp_path, text)) as plugin:
+        assert plugin is not None
+        plugin.install()
+    assert runs.read_text() == "x"
