@@ -111,7 +111,7 @@ def test_components_do_not_import_each_other(module: str) -> None:
         assert not [name for name in imports(tree_of(path)) if name.startswith(others)], path.name
 
 
-@pytest.mark.parametrize("room", ["gan", "projector", "unet"])
+@pytest.mark.parametrize("room", INDEPENDENT)
 def test_settings_need_no_torch(room: str) -> None:
     assert not brought_along(ROOT / "components" / room / "config.py") & {"torch", "torchvision"}
 

@@ -11,8 +11,10 @@ from typing import Annotated
 
 from tune.cluster.resources import Request
 from tune.commands import command_line
+from tune.commands.types import IN_PYTHON
 from tune.errors import FAILED, INTERRUPTED, REFUSED, Refused
 from tune.execution.experiment import Experiment, find_experiment
+from tune.execution.given import giving
 from tune.execution.interruption import leave_at_once, resume_command
 from tune.space.space import parse_settings
 
@@ -43,12 +45,14 @@ def search(
     address: str | None = None,
     data_dir: Annotated[str | None, "DIR"] = None,
     max_cost: int | None = None,
+    plugin: Annotated[str | None, "FILE.py"] = None,
     set: Annotated[str | None, "YAML"] = None,
     warm_start: Annotated[str | None, "DIR"] = None,
     no_reuse: bool = False,
     dry_run: bool = False,
     quiet: bool = False,
     verbose: bool = False,
+    classifier: Annotated[object, IN_PYTHON] = None,
 ) -> int:
     """Searches a space, retrains the best configuration over several seeds, and reports it on the test images.
 
@@ -71,12 +75,14 @@ def search(
         address: of a running Ray cluster (auto = the one on this machine); none = this machine alone.
         data_dir: where a named data set lies, or is downloaded to.
         max_cost: the largest restarts × steps that the best configuration may have.
+        plugin: a Python file of yours whose classifiers, attacks and data sets the space names; it is run.
         set: other values for fields of the space, such as "classifier.architecture: E, unet.epochs: 2".
         warm_start: folder of an earlier experiment to learn from.
         no_reuse: let each trial build everything itself, to measure what sharing saves.
         dry_run: print what would be done, and do nothing.
         quiet: print failures and the result alone.
         verbose: print every stage of every trial.
+        classifier: a trained torch module to defend, in place of the space's own.
 
     Examples:
         python -m tune.search                                   the default space, on embedded data
@@ -90,14 +96,15 @@ def search(
         overrides |= {key: value for key, value in flags.items() if value is not None}
         request = Request(cpus_per_trial, gpus_per_trial, concurrent, address)
         place = storage or os.environ.get("TUNE_STORAGE") or "results"
-        experiment = find_experiment(space, overrides, place, name, resume=resume)
-        if not quiet:
-            print(_first_line(experiment), flush=True)
-        from tune.execution import session  # seconds
+        with giving(plugin, classifier) as given:
+            experiment = find_experiment(space, overrides, place, name, resume=resume, given=given)
+            if not quiet:
+                print(_first_line(experiment), flush=True)
+            from tune.execution import session  # seconds
 
-        options = session.Options(data_dir, warm_start, not no_reuse, quiet, verbose)
-        work = session.rehearse if dry_run else session.run
-        return work(experiment, request, options)
+            options = session.Options(data_dir, warm_start, not no_reuse, quiet, verbose)
+            work = session.rehearse if dry_run else session.run
+            return work(experiment, request, options)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED

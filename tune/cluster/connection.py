@@ -19,6 +19,7 @@ from tune.cluster.autoscaler import growth
 from tune.cluster.lease_actor import start_keeper
 from tune.cluster.resources import Kind, Nodes, Request, Resources, on_cluster, on_this_machine
 from tune.errors import Refused
+from tune.execution.given import Given
 from tune.execution.gpu_memory import bytes_per_trial
 from tune.execution.preflight import Plan
 from tune.pipeline.recipe import Development, bounds_of
@@ -56,6 +57,7 @@ def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[tu
             stack.enter_context(connect(request.address, verbose=verbose))
             resources = _of_cluster(plan, request)
             check_shared(plan.storage)
+            check_given(plan.given)
             stack.enter_context(lock)
         if plan.storage.local is None:
             start_keeper()
@@ -193,6 +195,32 @@ def check_shared(storage: Storage) -> None:
         raise Refused(f"{_SHARED}, found {storage.uri}, which {', '.join(blind)} does not see")
     if not others and nodes().can_grow and not (kind := mounted(folder)).startswith(NETWORKED):
         raise Refused(f"{_SHARED}, found {storage.uri} on a disk of this node ({kind}), which workers will not see")
+
+
+def check_given(given: Given) -> None:
+    """Every other node of a cluster can use the plug-in and the classifier: it has what they import.
+
+    Raises:
+        Refused: a node cannot, and why.
+    """
+    if given.plugin is None and given.classifier is None:
+        return
+    others = [node for node in _alive() if node["NodeID"] != ray.get_runtime_context().get_node_id()]
+    install = ray.remote(num_cpus=0)(_use)
+    for node in others:
+        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        try:
+            ray.get(install.options(scheduling_strategy=strategy).remote(given), timeout=120)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            what = "--plugin" if given.plugin else "classifier"
+            raise Refused(
+                f"{what}: expected what every node can use, found {node['NodeManagerHostname']}, which cannot: {reason}"
+            ) from error
+
+
+def _use(given: Given) -> None:
+    given.install()
 
 
 def _blind(folder: Storage, others: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from components.defense import Defense
 from components.files import write_atomic
+from components.plugins import plugged
 from components.pretrained import shipped_defense, shipped_names
 from components.processor import keep_memory
 from tune.commands.image_files import Picture, batch_of, find_pictures, png_of
@@ -53,13 +54,16 @@ class Row:
     error: float
 
 
-def purify(folder: str, *images: str, out: Annotated[str, "DIR"]) -> int:
+def purify(
+    folder: str, *images: str, out: Annotated[str, "DIR"], plugin: Annotated[str | None, "FILE.py"] = None
+) -> int:
     """Purifies image files with a saved defense, and tabulates their labels before and after.
 
     Args:
         folder: an experiment's folder, whose best/ is used, or that of a saved defense, or mnist for the shipped one.
         images: PNG, JPEG or idx files, or folders of PNG and JPEG files, of the size the defense was trained on.
         out: where the purified images and labels.csv go.
+        plugin: the Python file with the classifier that the defense was made for, where it has one; it is run.
 
     Examples:
         python -m tune purify results/quickstart attacked/ --out purified
@@ -68,7 +72,8 @@ def purify(folder: str, *images: str, out: Annotated[str, "DIR"]) -> int:
     Raises:
         ValueError: no defense, an image that is missing, damaged or of another size; nothing was written.
     """
-    defense = load_defense(folder)
+    with plugged(plugin):
+        defense = load_defense(folder)
     channels, height, width = defense.classifier.image_shape
     if channels not in (1, 3):
         raise ValueError(f"{folder}: expected a defense of images with 1 or 3 channels, found {channels}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 _EXPECTED = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 _METAVARS = {int: "N", float: "X", bool: "", str: "TEXT"}
+IN_PYTHON = "in Python"  # marks a parameter, by Annotated, that no command line has
 _INTEGER = re.compile(r"[-+]?[0-9]{1,4000}")
 
 
@@ -111,7 +112,8 @@ def parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
     """The parameters of `function` by name. Raises TypeError for one that no command line could give."""
     hints = get_type_hints(function, include_extras=True)
     signature = inspect.signature(function).parameters
-    known = {name: _parameter(given, hints.get(name)) for name, given in signature.items()}
+    words = {name: given for name, given in signature.items() if get_args(hints.get(name))[1:] != (IN_PYTHON,)}
+    known = {name: _parameter(given, hints.get(name)) for name, given in words.items()}
     if any(p.is_many for p in known.values()) and any(p.is_word_or_flag for p in known.values()):
         raise TypeError("expected flags after *words, found one before them, which a word would fill")
     return known

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tune.errors import Refused
+from tune.execution.given import Given
 from tune.space.space import SearchSpace, load_space, parse_space
 from tune.space.strict_yaml import show
 
@@ -31,12 +32,14 @@ class Experiment:
         storage: of experiments and store.
         name: of the experiment.
         resumed: whether it exists already.
+        given: by the user beside the space.
     """
 
     space: SearchSpace
     storage: Storage
     name: str
     resumed: bool
+    given: Given = field(default_factory=Given, kw_only=True)
 
     @property
     def home(self) -> Storage:
@@ -45,7 +48,13 @@ class Experiment:
 
 
 def find_experiment(
-    space: str | None, overrides: Mapping[str, Any], storage: str, name: str | None, *, resume: bool
+    space: str | None,
+    overrides: Mapping[str, Any],
+    storage: str,
+    name: str | None,
+    *,
+    resume: bool,
+    given: Given | None = None,
 ) -> Experiment:
     """Reads and checks the space; writes nothing.
 
@@ -55,19 +64,26 @@ def find_experiment(
         storage: folder or address.
         name: of the experiment; the space's where none is given.
         resume: whether the experiment may exist already.
+        given: by the user beside the space; nothing where None.
 
     Raises:
         Refused: a space or name that cannot be used, an experiment that exists already, or one of another space.
     """
+    given = given or Given()
+    overrides = {**overrides, **given.overrides}
     loaded = None if resume and space is None else load_space(space or DEFAULT, overrides)
     name = _checked(name or (loaded.name if loaded else DEFAULT))
     from tune.storage.folder import Storage
+    from tune.storage.record import recorded
 
     try:
         place = Storage(storage)
         if not place.child(name).exists("space.yaml"):
-            return Experiment(loaded or load_space(DEFAULT, overrides), place, name, resumed=False)
-        return Experiment(_resumed(loaded, overrides, place.child(name), name, resume=resume), place, name, True)
+            return Experiment(loaded or load_space(DEFAULT, overrides), place, name, resumed=False, given=given)
+        if resume:
+            given.check_resumed(recorded(place.child(name)))
+        found = _resumed(loaded, overrides, place.child(name), name, resume=resume)
+        return Experiment(found, place, name, resumed=True, given=given)
     except Refused:
         raise
     except (OSError, ValueError) as error:

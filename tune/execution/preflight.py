@@ -8,16 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.classifiers.defense_gan import Classifier
+from components.attacks import ATTACKS, attack
+from components.classifiers.base import ImageClassifier
+from components.classifiers.catalogue import network_of
+from components.classifiers.victim import check_trainable
+from components.classifiers.weights import file_of, put_weights
 from components.datasets import Dataset, load_dataset
 from components.files import read_json
 from components.pretrained import shipped_folder
 from tune.errors import Refused
 from tune.execution.estimate import count, free_bytes, readable
 from tune.execution.experiment import Experiment
+from tune.execution.given import Given
 from tune.pipeline.recipe import bounds_of
 from tune.space.config import ExperimentConfig
-from tune.space.space import SearchSpace
+from tune.space.space import SearchSpace, probe
 from tune.storage.folder import Storage
 from tune.storage.mounts import existing
 from tune.storage.record import recorded
@@ -50,10 +55,27 @@ def prepare(experiment: Experiment, data_dir: str | None) -> Plan:
         raise Refused(str(error)) from error
     if experiment.resumed:
         _check_same_data(experiment, dataset)
+    given = _given(experiment)
+    _check_classifiers(space, dataset)
     _check_networks(space, config, dataset)
     _check_writable(place)
     _check_room(experiment, dataset)
-    return Plan(space, place, experiment.name, experiment.resumed, config, dataset)
+    return Plan(space, place, experiment.name, experiment.resumed, config, dataset, given=given)
+
+
+def _given(experiment: Experiment) -> Given:
+    """What the user gave, with the weights; a resumed search has its own, also where the file is gone."""
+    home, record = experiment.home, recorded(experiment.home) if experiment.resumed else {}
+    begun = Given(weights=record.get("weights") or {})
+    try:
+        given = experiment.given.with_weights(experiment.space)
+    except ValueError as error:
+        begun.install(home)
+        if not begun.weights:
+            raise Refused(f"{error} ({experiment.space.source})") from error
+        given = experiment.given.with_weights(experiment.space)
+    given.check_weights(record, home)
+    return given
 
 
 def _check_same_data(experiment: Experiment, dataset: Dataset) -> None:
@@ -87,17 +109,59 @@ def _any_point(space: SearchSpace) -> dict[str, Any]:
     return params
 
 
+def _check_classifiers(space: SearchSpace, dataset: Dataset) -> None:
+    """Every classifier that the space names is one of these images, with the layers and weights that it names."""
+    for key in ("classifier.architecture", "classifier.weights"):
+        for value in space.values(key) or ():
+            config = space.config(probe(space, {key: value} if key in space.ranges else {}))
+            classifier = _classifier(config, dataset, space.source)
+            for layer in space.values("unet.layer") or ():
+                if layer not in (*classifier.layer_names, "penultimate"):
+                    known = ", ".join((*classifier.layer_names, "penultimate"))
+                    raise Refused(f"unet.layer: expected one of {known}, found {layer!r} ({space.source})")
+            if config.attack.name in ATTACKS.sources:
+                _check_attack(config, classifier, dataset, space.source)
+
+
+def _classifier(config: ExperimentConfig, dataset: Dataset, source: str) -> ImageClassifier:
+    settings = config.classifier
+    try:
+        classifier = network_of(settings.architecture, dataset.image_shape, dataset.classes)
+        if settings.weights is None:
+            check_trainable(classifier)
+    except ValueError as error:
+        raise Refused(f"classifier.architecture: {settings.architecture}: {error} ({source})") from error
+    if settings.weights is not None:
+        try:
+            where = f"classifier.weights: {settings.weights}"
+            put_weights(classifier.network, file_of(settings.weights).read(), where)
+        except (OSError, ValueError) as error:
+            raise Refused(f"{error} ({source})") from error
+    return classifier
+
+
+def _check_attack(config: ExperimentConfig, classifier: ImageClassifier, dataset: Dataset, source: str) -> None:
+    """The attack of a plug-in gives images as an attack must."""
+    where, some = f"attack.name: {config.attack.name}", dataset.train.subset(2)
+    try:
+        attacked = attack(config.attack, classifier, some.images, some.labels)
+    except Exception as error:  # whatever the code of a plug-in raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise Refused(f"{where}: expected attacked images, found {reason} ({source})") from error
+    if attacked.shape != some.images.shape:
+        expected, shape = tuple(some.images.shape), tuple(attacked.shape)
+        raise Refused(f"{where}: expected images {expected}, found {shape} ({source})")
+    low, high = float(attacked.min()), float(attacked.max())
+    if not (low >= 0 and high <= 1):
+        raise Refused(f"{where}: expected images in [0, 1], found {low:g} … {high:g} ({source})")
+    moved = float((attacked - some.images).abs().max())
+    if moved > config.attack.epsilon + 1e-5:
+        most = f"pixels moved by at most {config.attack.epsilon:g}"
+        raise Refused(f"{where}: expected {most}, found {moved:g} ({source})")
+
+
 def _check_networks(space: SearchSpace, config: ExperimentConfig, dataset: Dataset) -> None:
     """The networks that the space names fit each other and the images."""
-    for architecture in space.values("classifier.architecture") or ():
-        try:
-            network = Classifier(architecture, dataset.image_shape, dataset.classes)
-        except ValueError as error:
-            raise Refused(f"classifier.architecture: {architecture}: {error} ({space.source})") from error
-        for layer in space.values("unet.layer") or ():
-            if layer not in (*network.layer_names, "penultimate"):
-                known = ", ".join((*network.layer_names, "penultimate"))
-                raise Refused(f"unet.layer: expected one of {known}, found {layer!r} ({space.source})")
     encoded = config.gan.encoder_steps > 0
     if config.gan.pretrained:
         facts = read_json(shipped_folder(config.gan.pretrained) / "gan.json")

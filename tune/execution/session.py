@@ -108,6 +108,7 @@ class Session:
             plan.dataset.classes,
             plan.dataset.fingerprint,
             options.reuse,
+            plan.given,
         )
 
     def run(self, earlier: Sequence[Ledger]) -> int:
@@ -140,6 +141,8 @@ class Session:
             folder.sweep()
         home.write("space.yaml", plan.space.to_yaml().encode())
         now = reproducibility(sys.argv[1:], plan.config.search.seed, plan.dataset)
+        now |= plan.given.record()
+        plan.given.keep(home)
         now["notes"] = [described(name)] if (name := plan.config.gan.pretrained) else []
         before = recorded(home)
         if differing := differences(before, now):

@@ -7,7 +7,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from components.datasets.dataset import DataSplit
 from components.processor import keep_memory
+from tune.execution.given import Given
 from tune.execution.retraining import retrain_seed
 from tune.monitor.heatmap import map_png
 from tune.monitor.progress import Teller
@@ -50,6 +51,7 @@ class Setting:
         classes: of the data.
         fingerprint: of the data.
         reuse: whether trials share what they build.
+        given: by the user beside the space.
     """
 
     space: SearchSpace
@@ -61,6 +63,7 @@ class Setting:
     classes: int
     fingerprint: str
     reuse: bool = True
+    given: Given = field(default_factory=Given)
 
     @property
     def home(self) -> Storage:
@@ -105,6 +108,7 @@ def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board
 
 
 def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, board: Any) -> None:
+    setting.given.install(setting.home)  # in this process nobody has run the plug-in yet
     number, params = int(config["trial"]), dict(config["params"])
     ledger = Ledger(setting.home)
     tune.report({"trial": number})  # the driver learns the number even of a trial that dies at once
@@ -208,6 +212,7 @@ def run_retraining(
     board: Any,
 ) -> dict[str, Any]:
     """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`."""
+    setting.given.install(setting.home)
     config = setting.space.config(params)
     bench = final_bench(setting, arrays, fingerprint, config, seed)
     with TrialBoard(setting.home, setting.space, trial, params, seed) as run:

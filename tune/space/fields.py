@@ -55,7 +55,9 @@ class Leaf:
         try:
             return self._adapter.validate_python(self._meant(value))
         except ValidationError as error:
-            raise ValueError(f"expected {self.expected}, found {found(value)}") from error
+            detail = error.errors()[0]
+            own = str(detail.get("ctx", {}).get("error", "")) if detail["type"] == "value_error" else ""
+            raise ValueError(own or f"expected {self.expected}, found {found(value)}") from error
 
     def _meant(self, value: Any) -> Any:
         """Undoes what YAML makes of some values: lists of tuples, a boolean of the option named "true"."""

@@ -214,7 +214,7 @@ def check_combinations(space: SearchSpace) -> None:
     highest = {key: values.ends()[-1] for key, values in space.ranges.items()}
     single = [{key: value} for key, values in space.ranges.items() for value in values.ends()]
     for wanted in [*single, highest]:
-        params = _probe(space, wanted)
+        params = probe(space, wanted)
         try:
             space.config(params)
         except SpaceError as error:
@@ -222,7 +222,7 @@ def check_combinations(space: SearchSpace) -> None:
             raise SpaceError(f"{message}, with {show(params)[1:-1]} ({space.source})") from error
 
 
-def _probe(space: SearchSpace, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def probe(space: SearchSpace, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters with the wanted values where their conditions can be met, and first values otherwise."""
     values = dict(wanted)
     waiting = list(wanted)

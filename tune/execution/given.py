@@ -1,0 +1,161 @@
+"""What a user gives a search beside its space: a plug-in, files of weights, a classifier from Python."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from components.classifiers.catalogue import CLASSIFIERS
+from components.classifiers.weights import WeightsFile, file_of, packed, provide, providing
+from tune.errors import Refused
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from components.plugins import Plugin
+    from tune.space.space import SearchSpace
+    from tune.storage.folder import Storage
+
+GIVEN = "given"  # names the classifier from Python in a space, and its weights
+FOLDER = "given"  # of an experiment, for the weights
+
+
+@dataclass(frozen=True)
+class Given:
+    """All of it. It travels to every node with the trials, in this form.
+
+    Attributes:
+        plugin: of `--plugin`.
+        classifier: the module of `search(classifier=…)`, which Ray carries like any argument.
+        weights: name in the space → sha256; the files lie in the experiment's folder, where every node sees them.
+    """
+
+    plugin: Plugin | None = None
+    classifier: nn.Module | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What it fixes in the space."""
+        if self.classifier is None:
+            return {}
+        return {"classifier.architecture": GIVEN, "classifier.weights": GIVEN}
+
+    def install(self, home: Storage | None = None) -> None:
+        """Makes its names known in this process; the weights are read from the experiment's folder `home`.
+
+        Raises:
+            PluginError: the plug-in cannot be used here.
+        """
+        if self.plugin is not None:
+            self.plugin.install()
+        if self.classifier is not None and GIVEN not in CLASSIFIERS:
+            module = self.classifier
+            CLASSIFIERS.register(GIVEN)(lambda image_shape, classes: copy.deepcopy(module))
+            CLASSIFIERS.sources[GIVEN] = hashlib.sha256(f"{type(module).__qualname__} {module}".encode()).hexdigest()
+        if home is not None:
+            for name, sha256 in self.weights.items():
+                provide(WeightsFile(name, sha256, partial(home.child(FOLDER).read, f"{sha256}.safetensors")))
+
+    def with_weights(self, space: SearchSpace) -> Given:
+        """The same, with all files of weights that the space names."""
+        names = [name for name in space.values("classifier.weights") or () if name is not None]
+        files = [file_of(name) for name in names]
+        for file in files:
+            provide(file)  # what is read of it later is what was found now
+        return Given(self.plugin, self.classifier, {file.name: file.sha256 for file in files})
+
+    def keep(self, home: Storage) -> None:
+        """Copies the weights to the experiment's folder, where they are not yet."""
+        for name, sha256 in self.weights.items():
+            if not home.child(FOLDER).exists(f"{sha256}.safetensors"):
+                home.child(FOLDER).write(f"{sha256}.safetensors", file_of(name).read())
+
+    def record(self) -> dict[str, Any]:
+        """What the experiment's record says of it."""
+        said: dict[str, Any] = {}
+        if self.plugin is not None:
+            said["plugin"] = {"file": self.plugin.file, "sha256": self.plugin.sha256, "defines": self.plugin.defines}
+        if self.weights:
+            said["weights"] = dict(self.weights)
+        if self.classifier is not None:
+            said["classifier"] = {"class": type(self.classifier).__qualname__, "sha256": CLASSIFIERS.sources[GIVEN]}
+        return said
+
+    def check_resumed(self, record: Mapping[str, Any]) -> None:
+        """A resumed search is given what it was begun with.
+
+        Raises:
+            Refused: a plug-in or a module that is missing, or another one.
+        """
+        if not record:
+            return  # it is damaged, and is written again
+        before = record.get("plugin") or {}
+        now = None if self.plugin is None else self.plugin.sha256
+        if (wanted := before.get("sha256")) != now:
+            expected = f"{before['file']}, sha256 {wanted[:12]}…" if wanted else "none"
+            found = f"{self.plugin.file}, sha256 {self.plugin.sha256[:12]}…" if self.plugin else "none"
+            raise Refused(
+                f"--plugin: expected what this search was begun with, {expected}, found {found}; "
+                f"a resumed search keeps its plug-in (choose another --name for a new one)"
+            )
+        begun = (record.get("classifier") or {}).get("sha256")
+        if begun != (CLASSIFIERS.sources[GIVEN] if self.classifier is not None else None):
+            had = f"search(classifier=…) with its {record['classifier']['class']}" if begun else "none"
+            found = "none" if self.classifier is None else f"another {type(self.classifier).__qualname__}"
+            raise Refused(f"classifier: expected what this search was begun with, {had}, found {found}")
+
+    def check_weights(self, record: Mapping[str, Any], home: Storage) -> None:
+        """The weights of a resumed search are those that it was begun with.
+
+        Raises:
+            Refused: a file has changed since.
+        """
+        before = record.get("weights") or {}
+        for name, sha256 in self.weights.items():
+            if before.get(name, sha256) != sha256:
+                raise Refused(
+                    f"classifier.weights: {name}: expected sha256 {before[name][:12]}…, as when {home.uri} was begun, "
+                    f"found {sha256[:12]}…"
+                )
+
+
+@contextmanager
+def giving(plugin: str | None, classifier: object) -> Iterator[Given]:
+    """Within the block what is given has its names in this process.
+
+    Raises:
+        Refused: the plug-in cannot be used, or the classifier is no torch module.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(providing())
+        try:
+            given = _given(stack, plugin, classifier)
+            given.install()
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        yield given
+
+
+def _given(stack: ExitStack, plugin: str | None, classifier: object) -> Given:
+    """What is given, for as long as `stack` is open."""
+    stack.enter_context(CLASSIFIERS.scope())
+    found = None
+    if plugin is not None:
+        from components.plugins import plugged  # numpy, which a refused space need not wait for
+
+        found = stack.enter_context(plugged(plugin))
+    if classifier is None:
+        return Given(found)
+    from torch import nn
+
+    if not isinstance(classifier, nn.Module):
+        raise ValueError(f"classifier: expected a torch.nn.Module, found {type(classifier).__name__}")
+    content = packed(getattr(classifier, "network", classifier))
+    provide(WeightsFile(GIVEN, hashlib.sha256(content).hexdigest(), lambda: content))
+    return Given(found, copy.deepcopy(classifier).cpu())  # a node may have no GPU
