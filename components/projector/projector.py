@@ -29,6 +29,7 @@ from components.projector.course import course
 from components.projector.descent import Adam, Descent, Momentum
 from components.projector.distances import DISTANCES
 from components.projector.starts import Starts
+from components.projector.surrogates import Surrogates, reconstruct
 from components.projector.trace import Projection, ProjectionTrace, Standing, leads_of
 from components.squeezing import squeezed
 
@@ -82,6 +83,7 @@ class Projector:
         self._weight_dtype = next(self._folded.parameters()).dtype
         self._distance = DISTANCES[self.config.distance]
         self._descent = _DESCENTS[self.config.optimizer](self.config)
+        self._unfrozen: nn.Module | None = None  # the folded generator in the images' precision, once it is asked for
         latent_dim = generator.latent_dim
         self._starts = Starts(self.config, latent_dim, self.render, self._distances, self.encoder, seed, self.chunk)
 
@@ -89,6 +91,22 @@ class Projector:
     def chunk(self) -> int:
         """Latents evaluated at once. On a CPU, what stays in its cache; on a GPU, what fills it."""
         return self.config.chunk or (CPU_CHUNK if self.device.type == "cpu" else GPU_CHUNK)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Generator and, where it starts from one, encoder."""
+        networks = {name: getattr(self, name) for name in self.config.needs}
+        return {name: network for name, network in networks.items() if isinstance(network, nn.Module)}
+
+    def through(self, images: Tensor, surrogates: Surrogates) -> Tensor:
+        """x_g of `images` (N, C, H, W), on this device, with the gradient of `surrogates` to them.
+
+        Raises:
+            NoGradient: the projector has not what the surrogate needs.
+        """
+        if self._unfrozen is None:
+            self._unfrozen = self.generator.folded().to(images)
+        return reconstruct(self, self._unfrozen.forward, images, surrogates)
 
     def warm_up(self) -> None:
         """Draws the bank now, so that a measurement of what follows does not count it."""

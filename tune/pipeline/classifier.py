@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from components.classifiers.defense_gan import Classifier, ClassifierTraining
-from components.defense import load_weights
 from components.training import freeze
+from components.weights import load_weights
 from tune.pipeline.job import Inputs, Job
 from tune.pipeline.recipe import Recipe
 from tune.pipeline.stage import STAGES, Rates, Stage, Workload, training_workload, weights_bytes

@@ -11,12 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from components.classifiers.defense_gan import Classifier
-from components.defense import in_batches, load_weights
+from components.defense import in_batches
 from components.files import read_json
 from components.metrics import agreement
 from components.training import freeze
 from components.unet.network import UNet, join
 from components.unet.training import UNetTraining
+from components.weights import load_weights
 from tune.pipeline.attack import attacked_of, images_of, split_of
 from tune.pipeline.classifier import classifier_of, new_classifier
 from tune.pipeline.job import Job, Row

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from components.defense import Defense
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
+from components.projector.surrogates import NoGradient, Surrogates
 from components.squeezing import squeezed, squeezed_with_gradient
-from components.surrogates import NoGradient, Surrogates
 from tests.tiny_networks import defense_of, generator_of
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))

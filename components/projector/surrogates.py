@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,10 @@ from components import squeezing
 from components.projector.config import ProjectorConfig
 from components.projector.descent import Adam, Descent, Momentum
 from components.projector.distances import DISTANCES
-from components.projector.projector import Projector
 from components.squeezing import squeezed_with_gradient
+
+if TYPE_CHECKING:
+    from components.projector.projector import Projector
 
 UNROLLED = 10  # steps of the descent that are unrolled where nothing else is said
 
