@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from tune.execution.gpu_errors import unusable
 from tune.execution.preflight import Refused
 
 GIB = 1 << 30
@@ -153,7 +154,7 @@ def on_this_machine(request: Request, trials: int) -> Resources:
     cores, devices = len(os.sched_getaffinity(0)), torch.cuda.device_count()
     gpus = request.gpus
     _fits("--cpus-per-trial", request.cpus, cores, "cores")
-    _fits("--gpus-per-trial", gpus or 0.0, devices, "GPUs")
+    _fits("--gpus-per-trial", gpus or 0.0, devices, "GPUs", "" if devices else f" ({unusable()})")
     at_once = max(1, int(cores // request.cpus))
     if gpus is None:
         gpus = min(1.0, devices / min(request.concurrent or at_once, trials)) if devices else 0.0
@@ -219,6 +220,6 @@ def _check_some_node_holds(nodes: Nodes, cpus: float, gpus: float) -> None:
         raise Refused(f"--gpus-per-trial: expected a node with {cpus:g} CPUs and {gpus:g} GPUs, found none")
 
 
-def _fits(flag: str, wanted: float, available: int, noun: str) -> None:
+def _fits(flag: str, wanted: float, available: int, noun: str, why: str = "") -> None:
     if wanted > available:
-        raise Refused(f"{flag}: expected at most the {available} {noun} of this machine, found {wanted:g}")
+        raise Refused(f"{flag}: expected at most the {available} {noun} of this machine{why}, found {wanted:g}")
