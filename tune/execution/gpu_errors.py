@@ -55,7 +55,7 @@ def unusable() -> str | None:
         torch.cuda.init()
         capability, known = torch.cuda.get_device_capability(0), torch.cuda.get_arch_list()
     except (RuntimeError, AssertionError) as error:  # torch raises both: a driver too old, none, or no device
-        return str(error).strip().splitlines()[0]
+        return str(error).strip().splitlines()[0].rstrip(".")
     oldest = min((int(name.split("_")[1].rstrip("af")) for name in known if name.startswith("sm_")), default=0)
     if 10 * capability[0] + capability[1] < oldest:
         found = f"{torch.cuda.get_device_name(0)} has {capability[0]}.{capability[1]}"
