@@ -67,7 +67,7 @@ class Ceilings:
     """What a device reached in work that is nothing else.
 
     Attributes:
-        operations: per second, by precision.
+        operations: per second, by precision; of a card also in TF32, in which its convolutions take float32.
         bytes: per second, read and written by a copy from device to device.
     """
 
@@ -76,18 +76,21 @@ class Ceilings:
 
     def roofs(self, needed: Demand, precision: str) -> dict[str, float]:
         """Units per second that operations and bytes would let through, were there nothing else."""
-        operations = self.operations[precision] / needed.operations if needed.operations else float("inf")
-        return {"roof by operations": operations, "roof by bytes": self.bytes / needed.bytes}
+        precision = "tf32" if precision == "float32" and "tf32" in self.operations else precision
+        operations, moved = self.operations[precision] / needed.operations, self.bytes / needed.bytes
+        return {"roof by operations": operations, "roof by bytes": moved}
 
 
 def ceilings(device: torch.device, *, quick: bool) -> Ceilings:
     """Measures large matrix products in both precisions, and a large copy."""
     size, numbers = (512, 1 << 22) if quick else (8192, 1 << 28)
     operations = {}
-    for precision in ("float32", "bfloat16"):
-        one, other = torch.randn(2, size, size, device=device).to(getattr(torch, precision))
+    for precision in ("float32", "bfloat16", "tf32") if device.type == "cuda" else ("float32", "bfloat16"):
+        one, other = torch.randn(2, size, size, device=device).to(getattr(torch, precision, torch.float32))
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         seconds = shortest(lambda one=one, other=other: one @ other, device, 0.2 if quick else 1.0)
         operations[precision] = 2 * size**3 / seconds
+    torch.backends.cuda.matmul.allow_tf32 = False  # torch's default
     source = torch.zeros(numbers, device=device)
     target = torch.empty_like(source)
     copied = shortest(lambda: target.copy_(source), device, 0.2 if quick else 1.0)
