@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from components.datasets.dataset import Dataset
-from tests.tune.tiny_search import ROOT, outcomes, searching, words, write_space
+from tests.tune.tiny_search import PATIENCE, ROOT, outcomes, searching, words, write_space
 from tests.tune.workbench_fixture import PARAMS, setting_on, try_here
 from tune.execution.gpu_errors import GpuLost, broken, out_of_memory
 from tune.pipeline.executor import Workbench
@@ -120,7 +120,7 @@ search.main()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400 * PATIENCE)
 @pytest.mark.parametrize(("faults", "status"), [(1, "finished"), (2, "failed")])
 def test_the_worker_is_replaced_and_the_trial_tried_once_more(tmp_path: Path, faults: int, status: str) -> None:
     (tmp_path / "faulty_search.py").write_text(SEARCH.replace("FAULTS", str(faults)))
@@ -128,7 +128,7 @@ def test_the_worker_is_replaced_and_the_trial_tried_once_more(tmp_path: Path, fa
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
         with searching(words(space, tmp_path / "results"), tmp_path / "log", "faulty_search") as search:
-            assert search.wait() == 0, search.output
+            assert search.wait(300) == 0, search.output
     found = outcomes(tmp_path / "results/one")
     assert [found[number].status for number in range(3)] == ["finished", status, "finished"]
     tries = [line.split() for line in (tmp_path / "results/processes.txt").read_text().splitlines()]
