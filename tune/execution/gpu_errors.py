@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -55,7 +56,7 @@ def unusable() -> str | None:
         torch.cuda.init()
         capability, known = torch.cuda.get_device_capability(0), torch.cuda.get_arch_list()
     except (RuntimeError, AssertionError) as error:  # torch raises both: a driver too old, none, or no device
-        return str(error).strip().splitlines()[0].rstrip(".")
+        return str(error).strip().splitlines()[0].split(". ")[0].rstrip(".")
     oldest = min((int(name.split("_")[1].rstrip("af")) for name in known if name.startswith("sm_")), default=0)
     if 10 * capability[0] + capability[1] < oldest:
         found = f"{torch.cuda.get_device_name(0)} has {capability[0]}.{capability[1]}"
@@ -76,6 +77,7 @@ def lacking_gpu(gpus: float) -> str | None:
 def free_memory() -> None:
     """Gives the card what the allocator keeps, after a trial that has filled it, for those beside and after it."""
     if torch.cuda.is_initialized():
+        gc.collect()  # networks, optimizers and schedules hold each other
         torch.cuda.empty_cache()
 
 
