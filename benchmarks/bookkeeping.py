@@ -98,7 +98,7 @@ def ours(trials: int) -> dict[str, Any]:
         setting = Setting(space, folder, "one", 0, 1.0, 0.0, dataset.classes, dataset.fingerprint)
         searcher = LedgerSearcher(space, Ledger(home), trials=trials, seed=0)
         with connect(None), LiveView("empty", trials, OBJECTIVES["defense"], True, False) as view:
-            driver.run_trials(setting, dataset, searcher, CONCURRENT, view)
+            driver.run_trials(setting, dataset, searcher, CONCURRENT, view, lambda: None)
         outcomes = Ledger(home).outcomes()
     assert len(outcomes) == trials, f"expected {trials} outcomes, found {len(outcomes)}"
     return {"worker processes": len({outcome.work["empty"]["process"] for outcome in outcomes})}

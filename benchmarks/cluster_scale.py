@@ -38,9 +38,11 @@ from tune.metrics import OBJECTIVES
 from tune.monitor.progress import Message, new_board
 from tune.monitor.terminal import LiveView
 from tune.optimizer.searcher import LedgerSearcher
-from tune.pipeline.executor import LONGEST_POLL, Workbench
-from tune.pipeline.job import Bounds, Development, Progress
-from tune.pipeline.stages import PATHS
+from tune.pipeline.executor import LONGEST_POLL, Workbench, part_signatures
+from tune.pipeline.job import Progress
+from tune.pipeline.recipe import Bounds, Development
+from tune.pipeline.stages import STAGES, path_of
+from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, load_space, parse_space
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
@@ -167,19 +169,25 @@ class Taken:
         raise AssertionError("never held")
 
 
+def widest() -> ExperimentConfig:
+    """The configuration of the space `mnist` with most restarts and steps."""
+    params = {"projector.restarts": 10, "projector.steps": 200, "unet.high_level_weight": 1.0}
+    return load_space("mnist", {}).config(params)
+
+
 def look(place: str, requests: Requests, built: set[str]) -> tuple[int, int]:
     """Requests and lease calls of one look of a waiting trial of the space `mnist` where `built` is there."""
     labels = (np.arange(60_000) % 10).astype(np.uint8)
     split = RawSplit(np.zeros((60_000, 1, 8, 8), np.uint8), labels)
     dataset = Dataset.cut("many", split, RawSplit(split.images[:20], labels[:20]), validation_fraction=0.1)
     data, leases = Development.for_search(dataset), Taken()
-    space = load_space("mnist", {})
-    config = space.config({"projector.restarts": 10, "projector.steps": 200, "unet.high_level_weight": 1.0})
+    config = widest()
     store = Store(Storage(place).child(f"look-{len(built)}"))
     bench = Workbench(store, leases, data, Bounds([10], [200]), 0, torch.device("cpu"))
-    for node in bench.nodes(config, bench.signatures(config, PATHS["defense"])):
-        if node.stage.name in built:
-            with store.draft(node.stage.name, node.signature):
+    recipe = bench.recipe(config)
+    for name, signature in bench.signatures(config, path_of(config)).items():
+        for key in part_signatures(STAGES[name], recipe, signature) if name in built else ():
+            with store.draft(name, key):
                 pass
     asked: list[tuple[int, int]] = []
 
@@ -194,7 +202,7 @@ def look(place: str, requests: Requests, built: set[str]) -> tuple[int, int]:
             raise Enough
 
     try:
-        bench.get(config, PATHS["defense"], count)
+        bench.get(config, path_of(config), count)
     except Enough:
         return asked[-1][0] - asked[-2][0], asked[-1][1] - asked[-2][1]
     raise AssertionError("it did not wait")
@@ -239,7 +247,7 @@ def of_driver(folder: Path) -> float:
     view = LiveView("empty", DRIVEN, OBJECTIVES["defense"], True, False)
     before = time.process_time()
     with mock.patch.object(driver, "run_trial", bookkeeping.empty_trial), view:
-        driver.run_trials(setting, dataset, searcher, 2, view)
+        driver.run_trials(setting, dataset, searcher, 2, view, lambda: None)
     return (time.process_time() - before) / DRIVEN
 
 
@@ -249,7 +257,7 @@ def measure() -> Costs:
         folder = Path(name)
         costs = per_trial(folder, f"{place}/results", requests)
         early = look(place, requests, {"classifier"})
-        path = PATHS["defense"]
+        path = path_of(widest())
         late = look(place, requests, {*path[: path.index("projection_train")]})
         with connect(None):
             actors = of_actors()

@@ -36,8 +36,8 @@ from components.defense import Defense
 from components.pretrained import shipped_defense
 from components.processor import keep_memory
 from components.projector.projector import Projector, ProjectorConfig
-from tune.execution.rates import trainings
-from tune.pipeline.job import Development
+from tune.execution.rates import workloads
+from tune.pipeline.recipe import Development, Recipe, bounds_of_one
 from tune.space.config import ExperimentConfig
 
 EPOCH = 54_000  # training images of MNIST
@@ -200,30 +200,27 @@ def training_rows(device: torch.device, sizes: Sizes, limits: Ceilings) -> list[
         sections = {"classifier": {"precision": precision}, "unet": {"precision": precision, "batch_size": 128}}
         settings = {**sections, "gan": {**GAN, "encoder_precision": precision}}
         config = ExperimentConfig.model_validate(settings)
-        needs = _demand_of_trainings(config, data)
-        for name, training, units in trainings(config, data, device, sizes.batches):
-            batch = {"gan": config.gan.batch_size, "encoder": 128}.get(name, 1)  # images of a unit of work
-            if name == "gan" and precision == "bfloat16":
-                continue  # it has no precision of its own
-
-            def epoch(training: Any = training) -> None:
-                training.run_epoch()
-                training.epoch += 1
-
-            rate = units * batch / shortest(epoch, device, sizes.seconds)
-            roofs = {roof: batch * most for roof, most in limits.roofs(needs[name], precision).items()}
-            label = {"training": f"{name}, {precision}"}
+        recipe = Recipe(config, bounds_of_one(config), data, seed=0)
+        needs = _demand_of_trainings(recipe)
+        for work in workloads(recipe, device, sizes.batches):
+            if work.name not in needs or (work.name, precision) == ("gan", "bfloat16"):
+                continue  # the GAN's training has no precision of its own
+            batch = {"gan": config.gan.batch_size, "encoder": 128}.get(work.name, 1)  # images of a unit of work
+            rate = work.units * batch / shortest(work.run, device, sizes.seconds)
+            roofs = {roof: batch * most for roof, most in limits.roofs(needs[work.name], precision).items()}
+            label = {"training": f"{work.name}, {precision}"}
             rows.append(_row(label, rate, roofs, "images/s") | {f"s per {EPOCH:,} images": EPOCH / rate})
     return rows
 
 
-def _demand_of_trainings(config: ExperimentConfig, data: Development) -> dict[str, Demand]:
+def _demand_of_trainings(recipe: Recipe) -> dict[str, Demand]:
     """Of an image, or of a step of GAN and encoder: of epochs of two batches and of one, the difference."""
     found: dict[str, Demand] = {}
-    pairs = [list(trainings(config, data, torch.device("cpu"), batches)) for batches in (1, 2)]
-    for (name, one, units), (_, two, _) in zip(*pairs, strict=True):
-        runs = {1: one.run_epoch, 2: two.run_epoch}
-        found[name] = demand(lambda times, runs=runs: runs[times](), units)  # type: ignore[misc]
+    pairs = [list(workloads(recipe, torch.device("cpu"), batches)) for batches in (1, 2)]
+    for one, two in zip(*pairs, strict=True):
+        runs = {1: one.run, 2: two.run}
+        if one.name != "projection":  # which has rows of its own
+            found[one.name] = demand(lambda times, runs=runs: runs[times](), one.units)  # type: ignore[misc]
     return found
 
 

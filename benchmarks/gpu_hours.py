@@ -22,9 +22,10 @@ from torch.utils.flop_counter import flop_registry
 from components.datasets.dataset import Dataset
 from components.datasets.raw import RawSplit
 from tune.execution.estimate import Artifacts, count
-from tune.execution.rates import Rates, projector, seconds_of, seconds_of_test, trainings
-from tune.pipeline.job import Bounds, Development, bounds_of, bounds_of_one
-from tune.space.config import ExperimentConfig
+from tune.execution.rates import seconds_of_test, workloads
+from tune.pipeline.projection import sampled_projector
+from tune.pipeline.recipe import Recipe, bounds_of
+from tune.pipeline.stage import Rate, Rates
 from tune.space.space import load_space
 from tune.storage.folder import Storage
 
@@ -61,26 +62,25 @@ def operations(work: Callable[[], object]) -> int:
     return int(counter.total)
 
 
-def per_unit(config: ExperimentConfig, data: Development) -> Rates:
+def per_unit(recipe: Recipe) -> Rates:
     """Operations in the place of seconds. Of two runs the difference: what each run does once is not in it."""
-    counted = [
-        {name: (operations(training.run_epoch), units) for name, training, units in trainings(config, data, CPU, n)}
+    runs = [
+        {work.name: (work, operations(work.run)) for work in workloads(recipe, CPU, n) if work.name != "projection"}
         for n in (1, 2)
     ]
-    rates = {name: (counted[1][name][0] - one) / (counted[1][name][1] - n) for name, (one, n) in counted[0].items()}
-    runner = projector(config, data, CPU)
-    one, two = (operations(lambda: runner.trace(data.train.images[:IMAGES], [n])) for n in (1, 2))  # noqa: B023
-    rates["projection"] = (two - one) / (IMAGES * runner.config.restarts)
-    return Rates(**{"gan": 0.0, "encoder": 0.0, **rates})
+    rates = {}
+    for name, (small, few) in runs[0].items():
+        large, more = runs[1][name]
+        rates[name] = Rate(small.title, small.unit, (more - few) / (large.units - small.units))
+    projector, images = sampled_projector(recipe, CPU), recipe.data.train.images[:IMAGES]
+    one, two = (operations(lambda n=n: projector.trace(images, [n])) for n in (1, 2))
+    gradient = (two - one) / (IMAGES * projector.config.restarts)
+    return {**rates, "projection": Rate("projection", "gradient", gradient)}
 
 
-def row(artifacts: Artifacts, bounds: Bounds | None, data: Development, rates: Rates) -> tuple[str, float, float]:
-    """Stage, how many of its artifacts, and 10^12 operations of all."""
-    flop = sum(
-        seconds_of(artifacts.stage, config, bounds or bounds_of_one(config), data, rates)
-        for config in artifacts.missing.values()
-    )
-    return artifacts.stage, artifacts.times * len(artifacts.missing), artifacts.times * flop / 1e12
+def row(artifacts: Artifacts, rates: Rates) -> tuple[str, float, float]:
+    """Stage, number of its artifacts, and 10^12 operations of all."""
+    return artifacts.stage, artifacts.times * len(artifacts.missing), artifacts.seconds(rates) / 1e12
 
 
 def main(name: str, speed: float) -> None:
@@ -88,16 +88,14 @@ def main(name: str, speed: float) -> None:
     space, dataset = load_space(name), mnist_like()
     with tempfile.TemporaryDirectory() as empty:
         counted = count(space, dataset, Storage(empty), Storage(empty).child("none"), bounds_of(space))
-    rates = per_unit(counted.typical, counted.data)
-    during = [row(artifacts, counted.bounds, counted.data, rates) for artifacts in counted.search]
-    final = [row(artifacts, None, counted.merged, rates) for artifacts in counted.final]
-    seeds = int(counted.typical.search.retrain_seeds)
+    rates = per_unit(counted.typical)
+    during = [row(artifacts, rates) for artifacts in counted.search]
+    final = [row(artifacts, rates) for artifacts in counted.final]
+    seeds = int(counted.typical.config.search.retrain_seeds)
     final.append(("test images", seeds, seeds * seconds_of_test(counted.typical, len(dataset.held_out), rates) / 1e12))
     print(f"{name}: {counted.trials} trials; {speed:g} TFLOP/s assumed")
-    print(
-        f"GFLOP: classifier {rates.classifier / 1e9:.3g} per image, GAN {rates.gan / 1e9:.3g} per step, "
-        f"projection {rates.projection / 1e9:.3g} per gradient, U-Net {rates.unet / 1e9:.3g} per image\n"
-    )
+    each = ", ".join(f"{rate.title} {rate.seconds / 1e9:.3g} per {rate.unit}" for rate in rates.values())
+    print(f"GFLOP: {each}\n")
     print("| stage | times | TFLOP | GPU hours |\n|---|---|---|---|")
     for title, rows in (("search", during), ("retraining", final)):
         for stage, times, tera in rows:

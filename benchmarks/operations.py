@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from components.projector.projector import Projector, ProjectorConfig
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projector
 
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHUNKS = (64, 128, 256)

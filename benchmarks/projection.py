@@ -29,9 +29,10 @@ from components.datasets.dataset import load_dataset
 from components.metrics import agreement
 from components.pretrained import shipped_folder
 from components.processor import keep_memory
-from components.projector.projector import Projection, Projector, ProjectorConfig
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projection, Projector
 from components.training import freeze
-from tune.pipeline.readback import read_gan
+from tune.pipeline.gan import read_gan
 
 EPSILON = 0.3
 PUBLISHED: dict[str, Any] = {
@@ -76,7 +77,6 @@ def main() -> None:
     speed(bench, paper, asked.threads)
     same_procedure(bench, paper)
     against_the_published(bench, paper)
-    racing(bench, paper)
     share_and_profile(bench, paper, asked.threads)
     paper.table("memory", "Memory of a trace of 60,000 images, R 20, L 200, every step kept", memory_rows())
     paper.save(asked.json)
@@ -119,15 +119,12 @@ def speed(bench: Bench, paper: Paper, threads: int) -> None:
     images = bench.attacked[:PART]
     short = {**PUBLISHED, "steps": PART_STEPS}
     single, half = bench.projector(**short), bench.projector(**short, precision="bfloat16")
-    compiled = bench.projector(**short, precision="bfloat16", compile=True)
     work = {
         "restarts in sequence, as ports do": lambda: in_sequence(bench.generator, images, starts, PART_STEPS),
         "one plain batch": lambda: in_one_batch(bench.generator, images, starts, PART_STEPS),
         "ours, float32": lambda: single.project(images),
         "ours, bfloat16": lambda: half.project(images),
-        "ours, bfloat16, compiled": lambda: compiled.project(images),
     }
-    compiled.project(images)  # compiles
     bench.generator.requires_grad_(True)  # as after training, or from a plain load; ours freezes a copy
     for count in sorted({1, threads}, reverse=True):
         torch.set_num_threads(count)
@@ -195,37 +192,6 @@ def against_the_published(bench: Bench, paper: Paper) -> None:
         rows.append(row)
     title = "Against the published procedure: its time is that of restarts in sequence, its images are ours in bfloat16"
     paper.table("published", title, rows)
-
-
-def racing(bench: Bench, paper: Paper) -> None:
-    """What ending hopeless restarts saves, and costs."""
-    settings = {**PUBLISHED, "steps": 100, "precision": "bfloat16"}
-    images = bench.attacked[:100]
-    races: dict[str, dict[str, Any]] = {
-        "none": {},
-        "from step 20, factor 1.5": {"race_from": 20, "race_factor": 1.5},
-        "from step 20, factor 1.1": {"race_from": 20, "race_factor": 1.1},
-        "from step 10, factor 1.1": {"race_from": 10, "race_factor": 1.1},
-        "from step 10, factor 1": {"race_from": 10, "race_factor": 1.0},
-    }
-    projectors = {name: bench.projector(**settings, **race) for name, race in races.items()}
-    found: dict[str, Projection] = {}
-
-    def run(name: str) -> None:
-        found[name] = projectors[name].project(images)
-
-    seconds = side_by_side({name: lambda name=name: run(name) for name in races}, rounds=1)
-    rows = [
-        {
-            "race": name,
-            "ms per image": taken / len(images) * 1e3,
-            "times less": seconds["none"] / taken,
-            "mean error": float(found[name].errors.mean()),
-            "PSD, GAN only %": 100 * bench.psd(found[name]),
-        }
-        for name, taken in seconds.items()
-    ]
-    paper.table("racing", f"Racing: R 10, L 100, SGD, {len(images)} attacked images", rows)
 
 
 def share_and_profile(bench: Bench, paper: Paper, threads: int) -> None:

@@ -25,7 +25,7 @@ from components.datasets.raw import RawSplit
 from tune.execution.trial import Setting, attempt
 from tune.monitor.progress import Teller
 from tune.optimizer.searcher import LedgerSearcher
-from tune.pipeline.job import Development
+from tune.pipeline.recipe import Development
 from tune.space.space import SearchSpace, parse_space
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components.pretrained import shipped_folder
-from components.projector.projector import ProjectionTrace, Projector, ProjectorConfig
-from tune.pipeline.readback import read_gan
-from tune.pipeline.stages import PART
+from components.projector.config import ProjectorConfig
+from components.projector.projector import ProjectionTrace, Projector
+from tune.pipeline.gan import read_gan
+from tune.pipeline.stage import Stage
 
 RESTARTS, STEPS, IMAGES = 20, 200, 60_000
 MEASURED = 60  # images of the part that is measured
@@ -31,7 +32,7 @@ def memory_rows() -> list[dict[str, Any]]:
     latent_dim, leads = built["latent_dim"], built["leads"]
     # per image and step: a flag per restart, and latent, error of each restart that leads
     kept = STEPS * (RESTARTS + leads * 4 * (latent_dim + 1))
-    part = PART * kept
+    part = Stage.part_images * kept
     # what is built beside what is kept, and a part that is there twice while its chunks are joined
     building = built["before"] + 2 * part / 1e6 + (built["grown"] - 2 * built["kept"] / 1e6)
     chosen = IMAGES * 4 * (28 * 28 + latent_dim + 1) / 1e6
@@ -39,7 +40,7 @@ def memory_rows() -> list[dict[str, Any]]:
     return [
         {"what": "restarts that lead, of 20, on average (log 20 + 0.58 = 3.57 in theory)", "measured": leads},
         {"what": "kept per image, kB", "measured": built["kept"] / MEASURED / 1e3, "by formula": kept / 1e3},
-        {"what": f"peak while a part of {PART} images is built, MB", "by formula": building},
+        {"what": f"peak while a part of {Stage.part_images} images is built, MB", "by formula": building},
         {"what": f"peak while {MEASURED} images are built, MB", "measured": built["before"] + built["grown"]},
         {"what": f"peak while (R, L) is read for {IMAGES:,} images, part by part, MB", "by formula": reading},
         {"what": f"on disk for {IMAGES:,} images, MB", "by formula": IMAGES * kept / 1e6},

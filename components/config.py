@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,11 +22,58 @@ class Config(BaseModel):
 
     The comment behind a field is its documentation. A refused value raises `pydantic.ValidationError`, which
     `explain` puts into words.
+
+    A field that was added later is declared with `json_schema_extra={"neutral": X}`: at X it does what was done before
+    it existed, and signatures do not name it. A field that was removed stays in `retired`, with the value at which it
+    did what is done now: files written before may still name it so, and signatures go on naming it.
     """
+
+    retired: ClassVar[Mapping[str, Any]] = {}
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True
     )
+
+    def identity(self) -> dict[str, Any]:
+        """The settings by which a result is known: those of `model_dump`, whatever was added or removed since."""
+        fields = type(self).model_fields
+        neutral = {name: extra for name, field in fields.items() if isinstance(extra := field.json_schema_extra, dict)}
+        settings = {
+            name: value
+            for name, value in self.model_dump().items()
+            if "neutral" not in neutral.get(name, {}) or value != neutral[name]["neutral"]
+        }
+        return {**settings, **self.retired}
+
+    @classmethod
+    def retires(cls, name: str, value: Any) -> bool:
+        """Whether `name` is a removed field, at the value at which it may still be named.
+
+        Raises:
+            ValueError: it is one, at another value.
+        """
+        if name not in cls.retired:
+            return False
+        if value != cls.retired[name] or isinstance(value, bool) != isinstance(cls.retired[name], bool):
+            expected = {None: "null", False: "false"}.get(cls.retired[name], cls.retired[name])
+            raise ValueError(f"expected {expected}, as this field was removed, found {value!r}")
+        return True
+
+
+def current(model: type[Config], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `model` from a file written earlier, without fields that were removed since.
+
+    Raises:
+        ValueError: a removed field at a value at which it did something, by name.
+    """
+    kept = {}
+    for name, value in settings.items():
+        try:
+            if not model.retires(name, value):
+                kept[name] = value
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return kept
 
 
 def field_model(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel] | None:
@@ -44,6 +91,8 @@ def field_model(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel] 
 def expectation(model: type[BaseModel], name: str) -> str:
     """What field `name` of `model` accepts, in words: `an integer ≥ 1`, `one of 'l2', 'huber'`."""
     schema = model.model_json_schema()["properties"][name]
+    if "expected" in schema:  # in the field's own words, by `json_schema_extra`
+        return str(schema["expected"])
     return " or ".join(_words(option) for option in schema.get("anyOf", [schema]))
 
 

@@ -5,31 +5,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from components.classifiers.defense_gan import Classifier
-from components.config import explain
-from components.files import read_json, sha256_file, write_atomic, write_json
-from components.gan.encoder import Encoder
-from components.gan.gan import Discriminator, Generator
-from components.projector.projector import Projector, ProjectorConfig
+from components.gan.networks import Discriminator
+from components.projector.projector import Projector
+from components.projector.trace import Projection
+from components.saved_defense import DefenseError, load_weights, read_parts, write_parts
+from components.surrogates import Surrogates, reconstruct
 from components.training import freeze
-from components.unet.unet import UNet, join, reconstructions
+from components.unet.network import UNet, join
 
-FORMAT = 2  # of the saved folder; raised when an older reader would misread it
+__all__ = ["Defense", "DefenseError", "Purification", "Surrogates", "in_batches", "load_weights"]
 
-
-class DefenseError(ValueError):
-    """A saved defense that cannot be used: missing, damaged, or of another architecture."""
+ROUNDING = 1.001e-4  # beyond [0, 1] what resizing or x ± ε leaves, a fortieth of one of 256 grey levels: clamped
+_BATCH = 250  # images through a network at once
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,10 @@ class Defense(nn.Module):
         clean = defense.purify(images)      # (N, C, H, W) in [0, 1] → the same
         labels = defense(images).argmax(1)  # logits of the purified images
 
+    It is differentiable: the logits of images that require a gradient have the values of the real defense and, through
+    squeezing and descent, the gradient of `surrogates`. Like any module it can be moved, cast, copied and saved with
+    all of its networks, and works under `torch.inference_mode()`.
+
     Args:
         projector: image → nearest generated image.
         unet: generated image → denoised image.
@@ -71,25 +73,55 @@ class Defense(nn.Module):
         self, projector: Projector, unet: UNet, classifier: Classifier, discriminator: Discriminator
     ) -> None:
         super().__init__()
-        self.projector = projector
-        self.unet = freeze(unet).to(projector.device)
-        self.classifier = freeze(classifier).to(projector.device)
-        self.discriminator = freeze(discriminator).to(projector.device)
+        self.projector, self.surrogates = projector, Surrogates()
+        self._generate: Callable[[Tensor], Tensor] | None = None  # the folded generator, where gradients were asked for
+        device = projector.device
+        # the projector, no module itself, is built again from these two when they move or change
+        generator = projector.generator
+        self.generator = freeze(generator).to(device) if isinstance(generator, nn.Module) else None
+        self.encoder = None if projector.encoder is None else freeze(projector.encoder).to(device)
+        self.unet = freeze(unet).to(device)
+        self.classifier = freeze(classifier).to(device)
+        self.discriminator = freeze(discriminator).to(device)
+        self.register_load_state_dict_post_hook(lambda defense, _: defense._renew_projector())
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of the purified images."""
+        """Logits (N, classes) of the purified images, with a gradient where `images` require one.
+
+        Raises:
+            ValueError, TypeError: as `purify`.
+            NoGradient: the images require a gradient, which `surrogates` cannot give.
+        """
+        if torch.is_grad_enabled() and getattr(images, "requires_grad", False):
+            return self.through(images, self.surrogates)
         return in_batches(self.classifier, self.purify(images), self.projector.device)
+
+    def through(self, images: Tensor, surrogates: Surrogates) -> Tensor:
+        """Logits (N, classes) of the purified images, with the gradient of `surrogates`; raises as `forward`."""
+        device = self.projector.device
+        logits = [self._through(part.to(device), surrogates) for part in self._checked(images).split(_BATCH)]
+        return torch.cat(logits).to(images.device)
+
+    def _through(self, images: Tensor, surrogates: Surrogates) -> Tensor:
+        if self._generate is None:
+            self._generate = self.projector.generator.folded().to(images).forward
+        generated = reconstruct(self.projector, self._generate, images, surrogates)
+        _check_generated(generated)
+        logits: Tensor = self.classifier(self.unet(join(self.unet.input, generated, images)))
+        return logits
 
     def purify(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1], attacked or not → purified images of the same shape and range.
 
         Raises:
-            ValueError: the images have another shape than those the defense was trained on, or leave [0, 1].
+            TypeError: the images are no tensor.
+            ValueError: the images have another shape than those the defense was trained on, or leave [0, 1] by more
+                than rounding; or the generator does.
         """
-        images = self._checked(images)
-        generated, _ = self._projected(images)
-        return self.denoise(generated, images)
+        with _recorded():
+            images = self._checked(images)
+            return self.denoise(self._projected(images).images, images)
 
     def denoise(self, generated: Tensor, images: Tensor) -> Tensor:
         """U(x_g), the second half of `purify`; see `unet.join` for what a U-Net may read."""
@@ -101,84 +133,87 @@ class Defense(nn.Module):
         Raises:
             ValueError: as `purify`.
         """
-        images = self._checked(images)
-        generated, errors = self._projected(images)
-        nearest = generated[:, : images.shape[1]]
-        denoised = self.denoise(generated, images)
-        return Purification(
-            nearest,
-            denoised,
-            self.classifier.predict(nearest),
-            self.classifier.predict(denoised),
-            in_batches(self.discriminator, nearest, self.projector.device),
-            errors,
-        )
+        with _recorded():
+            images = self._checked(images)
+            found = self._projected(images)
+            denoised = self.denoise(found.images, images)
+            return Purification(
+                found.images,
+                denoised,
+                self.classifier.predict(found.images),
+                self.classifier.predict(denoised),
+                in_batches(self.discriminator, found.images, self.projector.device),
+                found.errors,
+            )
 
-    def _projected(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The reconstructions that the U-Net may read, x_g first, (N, K·C, H, W), and the errors of x_g, (N,)."""
-        wanted = self.projector.config.restarts, self.projector.config.steps
-        trace = self.projector.trace(images, wanted[1:])
-        generated = trace.leaders(*wanted, reconstructions(self.unet.input)).flatten(1, 2)
-        return generated.to(images.device), trace.errors[trace.winners(*wanted)].to(images.device)
+    def _projected(self, images: Tensor) -> Projection:
+        found = self.projector.project(images)
+        _check_generated(found.images)
+        return found
 
     def _checked(self, images: Tensor) -> Tensor:
-        """The images in the networks' own precision."""
+        """The images in the networks' own precision, without what rounding left beyond [0, 1]."""
+        if not isinstance(images, Tensor):
+            found = f"found {type(images).__module__}.{type(images).__name__}"
+            raise TypeError(f"images: expected a tensor, {found}; torch.as_tensor makes one of an array")
         shape = ", ".join(map(str, self.classifier.image_shape))
         if images.ndim != 4 or tuple(images.shape[1:]) != self.classifier.image_shape:
             raise ValueError(f"images: expected shape (N, {shape}), found {tuple(images.shape)}")
         if not images.is_floating_point():
             raise ValueError(f"images: expected floating-point values in [0, 1], found {images.dtype}")
-        low, high = (float(images.min()), float(images.max())) if len(images) else (0.0, 1.0)
-        if not (low >= 0 and high <= 1):  # nor NaN, which is neither
+        low, high = (float(images.detach().min()), float(images.detach().max())) if len(images) else (0.0, 1.0)
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # nor NaN, which is neither
             raise ValueError(f"images: expected values in [0, 1], found {low:g} … {high:g}")
-        return images.to(next(self.unet.parameters()).dtype)
+        if images.is_inference():
+            images = images.clone()  # autograd, by which the projector descends, may not keep the original
+        return images.to(next(self.unet.parameters()).dtype).clamp(0, 1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `.to()`, `.double()` and their like call."""
+        with torch.inference_mode(False):
+            super()._apply(fn, recurse)
+            self._renew_projector()
+        return self
+
+    def _renew_projector(self) -> None:
+        """Builds the projector from the generator and the encoder as they are now, and where."""
+        self._generate = None
+        old, device = self.projector, next(self.unet.parameters()).device
+        judge = None if old.discriminator is None else self.discriminator
+        self.projector = Projector(
+            old.generator, old.config, discriminator=judge, encoder=self.encoder, seed=old.seed, device=device
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Defense:
+        old = self.projector
+        judge = None if old.discriminator is None else self.discriminator
+        projector = Projector(
+            copy.deepcopy(old.generator, memo),
+            old.config,
+            discriminator=copy.deepcopy(judge, memo),
+            encoder=copy.deepcopy(self.encoder, memo),
+            seed=old.seed,
+            device=old.device,
+        )
+        others = (copy.deepcopy(part, memo) for part in (self.unet, self.classifier, self.discriminator))
+        clone = Defense(projector, *others)  # type: ignore[arg-type]
+        clone.surrogates = self.surrogates
+        return clone
 
     def save(self, folder: Path | str) -> None:
         """Writes weights as safetensors and the rest as JSON; the manifest, which makes it valid, last."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "manifest.json").unlink(missing_ok=True)  # until the new one stands, this is no defense
-        write_json(folder / "defense.json", self._description())
-        for name, part in self._parts().items():
-            tensors = {key: value.detach().cpu().contiguous() for key, value in part.state_dict().items()}
-            write_atomic(folder / f"{name}.safetensors", save(tensors))
-        files = ["defense.json", *(f"{name}.safetensors" for name in self._parts())]
-        hashes = {name: sha256_file(folder / name) for name in files}
-        write_json(folder / "manifest.json", {"format": FORMAT, "sha256": hashes})
-
-    def _parts(self) -> dict[str, nn.Module]:
-        parts: dict[str, Any] = {"generator": self.projector.generator, "discriminator": self.discriminator}
-        if self.projector.config.init == "encoder":
-            parts["encoder"] = self.projector.encoder
-        return {**parts, "unet": self.unet, "classifier": self.classifier}
-
-    def _description(self) -> dict[str, Any]:
-        generator: Any = self.projector.generator
-        unet = self.unet
-        return {
-            "image_shape": list(self.classifier.image_shape),
-            "classifier": {"architecture": self.classifier.architecture, "classes": self.classifier.classes},
-            "generator": {"latent_dim": generator.latent_dim, "width": generator.width},
-            "discriminator": {"width": self.discriminator.width},
-            "encoder": {"width": getattr(self.projector.encoder, "width", 0)},
-            "unet": {"width": unet.width, "depth": unet.depth, "input": unet.input},
-            "projector": {**self.projector.config.model_dump(), "seed": self.projector.seed},
-        }
+        write_parts(Path(folder), self.projector, self.unet, self.classifier, self.discriminator)
 
     @classmethod
+    @torch.inference_mode(False)
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Defense:
         """Reads a saved defense; nothing is unpickled.
 
         Raises:
             DefenseError: a file is missing, damaged or of another architecture, and which.
         """
-        folder = Path(folder)
-        hashes = _hashes(folder)
-        _verify(folder, "defense.json", hashes)
-        parts, config, seed = _described(folder / "defense.json")
-        for name, part in parts.items():
-            _verify(folder, f"{name}.safetensors", hashes)
-            load_weights(part, folder / f"{name}.safetensors")
+        parts, config, seed = read_parts(Path(folder))
+        for part in parts.values():
             freeze(part).to(device)
         projector = Projector(
             parts["generator"],
@@ -191,76 +226,22 @@ class Defense(nn.Module):
         return cls(projector, parts["unet"], parts["classifier"], parts["discriminator"])
 
 
-_Described = tuple[dict[str, Any], ProjectorConfig, int]
+@contextmanager
+def _recorded() -> Iterator[None]:
+    """Within the block the projector may take gradients, also in inference mode; what comes of it has none."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
-def _described(path: Path) -> _Described:
-    """The networks without their weights, and the projector's settings and seed."""
-    try:
-        described = read_json(path)
-        shape = tuple(described["image_shape"])
-        settings = dict(described["projector"])
-        seed = int(settings.pop("seed"))
-        config = ProjectorConfig.model_validate(settings)
-        parts: dict[str, Any] = {
-            "generator": Generator(**described["generator"], image_shape=shape),
-            "discriminator": Discriminator(**described["discriminator"], image_shape=shape),
-            "unet": UNet(shape[0], **described["unet"]),
-            "classifier": Classifier(**described["classifier"], image_shape=shape),
-        }
-        if config.init == "encoder":
-            latent_dim = described["generator"]["latent_dim"]
-            parts["encoder"] = Encoder(latent_dim, described["encoder"]["width"], shape)
-        return parts, config, seed
-    except ValidationError as error:
-        raise DefenseError(explain(error, ProjectorConfig, str(path))) from error
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise DefenseError(f"{path}: expected the description of a defense, found {error!r}") from error
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Reads safetensors into `module`.
-
-    Raises:
-        DefenseError: the file is missing, damaged, or fits another architecture.
-    """
-    try:
-        module.load_state_dict(load(path.read_bytes()))
-    except FileNotFoundError as error:
-        raise DefenseError(f"{path}: expected safetensors, found no such file") from error
-    except SafetensorError as error:
-        raise DefenseError(f"{path}: expected safetensors, found {error}") from error
-    except RuntimeError as error:
-        problem = str(error).splitlines()[-1].strip()
-        name = type(module).__name__
-        raise DefenseError(f"{path}: expected the weights of {name} as described, found {problem}") from error
+def _check_generated(generated: Tensor) -> None:
+    """Refuses a generator of another range, such as tanh's: everything behind it would be silently wrong."""
+    low, high = (float(generated.detach().min()), float(generated.detach().max())) if len(generated) else (0.0, 1.0)
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        remedy = "if it ends in tanh, let it return (images + 1) / 2"
+        raise ValueError(f"generator: expected images in [0, 1], found {low:g} … {high:g}; {remedy}")
 
 
 @torch.no_grad()
-def in_batches(module: nn.Module, images: Tensor, device: torch.device, size: int = 250) -> Tensor:
+def in_batches(module: nn.Module, images: Tensor, device: torch.device, size: int = _BATCH) -> Tensor:
     """`module` over `images` (N, …) in groups that fit the memory, with the result on the images' device."""
     return torch.cat([module(part.to(device)).to(images.device) for part in images.split(size)])
-
-
-def _verify(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
-    """Checks one file against the manifest's hashes."""
-    if name not in hashes or not (folder / name).is_file():
-        raise DefenseError(f"{folder / name}: expected a file of the saved defense, found none")
-    if sha256_file(folder / name) != hashes[name]:
-        found = "found another; the file is damaged"
-        raise DefenseError(f"{folder / name}: expected sha256 {hashes[name][:12]}…, {found}")
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """The manifest's sha256 of each file, by name."""
-    path = folder / "manifest.json"
-    try:
-        manifest = read_json(path)
-        version, hashes = manifest["format"], {str(name): str(sha) for name, sha in manifest["sha256"].items()}
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DefenseError(f"{folder}: expected a saved defense, found no manifest.json") from error
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise DefenseError(f"{path}: expected a manifest, found {error!r}") from error
-    if version != FORMAT:
-        raise DefenseError(f"{path}: expected format {FORMAT}, found {version!r}")
-    return hashes

@@ -12,8 +12,6 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist, mean, stdev
 
-from scipy.stats import t as student_t
-
 CONFIDENCE = 0.95
 
 Interval = tuple[float, float]
@@ -56,6 +54,8 @@ def t_interval(values: Sequence[float], bounds: Interval = (0.0, 1.0), confidenc
         raise ValueError(f"values: expected at least 2 runs, found {len(values)}")
     if not all(math.isfinite(value) for value in values):
         raise ValueError(f"values: expected finite numbers, found {list(values)}")
+    from scipy.stats import t as student_t  # a second, for what most who need a share's interval do not
+
     factor = float(student_t.ppf((1 + confidence) / 2, df=len(values) - 1))
     middle, half = mean(values), factor * stdev(values) / math.sqrt(len(values))
     low, high = bounds

@@ -7,13 +7,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from components.precision import Precision
+
 Network = TypeVar("Network", bound=nn.Module)
-Precision = Literal["float32", "bfloat16"]
 
 
 class TrainingDiverged(RuntimeError):

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for package in ("components", "tune") for path in (ROOT / package).rglob("*.py"))
 INDEPENDENT = ("gan", "projector", "unet", "classifiers")
 RAY = {
-    "tune/search.py",
+    "tune/execution/session.py",
     "tune/execution/driver.py",
     "tune/execution/trial.py",
     "tune/cluster/connection.py",
@@ -109,6 +109,11 @@ def test_components_do_not_import_each_other(module: str) -> None:
     others = tuple(f"components.{other}" for other in INDEPENDENT if other != module)
     for path in (ROOT / "components" / module).glob("*.py"):
         assert not [name for name in imports(tree_of(path)) if name.startswith(others)], path.name
+
+
+@pytest.mark.parametrize("room", ["gan", "projector", "unet"])
+def test_settings_need_no_torch(room: str) -> None:
+    assert not brought_along(ROOT / "components" / room / "config.py") & {"torch", "torchvision"}
 
 
 @each_source

@@ -8,10 +8,12 @@ from torch import nn
 from components.classifiers.defense_gan import Classifier
 from components.defense import Defense
 from components.gan.encoder import Encoder
-from components.gan.gan import Discriminator, Generator
-from components.projector.projector import Projector, ProjectorConfig
+from components.gan.networks import Discriminator, Generator
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projector
 from components.training import drawn_from
-from components.unet.unet import Input, UNet
+from components.unet.config import Input
+from components.unet.network import UNet
 
 
 def generator_of(shape: Sequence[int] = (1, 8, 8), latent_dim: int = 5, seed: int = 0) -> Generator:

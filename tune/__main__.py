@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Annotated
 
 from tune.commands import command_line
+from tune.errors import FAILED, INTERRUPTED, REFUSED
 
-REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 _REFUSALS = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 

@@ -1,24 +1,26 @@
-"""Attacks on the classifier. The attacker knows the classifier and not the defense: a gray box."""
+"""FGSM, one step along the sign of the gradient."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
+from components.attacks.base import ATTACKS, Attack
 
-from components.config import Config
-from components.training import evaluating
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
-class AttackConfig(Config):
-    """How the images are attacked."""
+@ATTACKS.register("fgsm")
+class FGSM(Attack):
+    """Fast gradient sign method."""
 
     name: Literal["fgsm"] = "fgsm"  # the attack
-    epsilon: float = Field(default=0.3, ge=0, le=1)  # radius of the L∞ ball, on images in [0, 1]
-    labels: Literal["true", "predicted"] = "true"  # whose loss is raised; either way the label leaks into the attack
+
+    def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> Tensor:
+        return fgsm(classifier, images, labels, self.epsilon)
+
+
+AttackConfig = FGSM
 
 
 def fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
@@ -35,32 +37,8 @@ def fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, epsilon: float) 
     Returns:
         The attacked images, (N, C, H, W) in [0, 1], each pixel within ε of the original.
     """
-    images = images.detach().requires_grad_()
-    with evaluating(classifier), torch.enable_grad():
-        # the sum keeps each image's gradient free of how many others are in the batch
-        loss = functional.cross_entropy(classifier(images), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, images)
-    return (images.detach() + epsilon * gradient.sign()).clamp(0, 1)
+    from components.attacks.losses import cross_entropy, input_gradient
 
-
-def attack(
-    config: AttackConfig, classifier: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250
-) -> Tensor:
-    """Attacks `images` (N, C, H, W) in [0, 1] as `config` says.
-
-    It computes on the classifier's device and returns the attacked images on their own.
-
-    With `labels: predicted` the attacker raises the loss of what the classifier itself says, as one who does not
-    know the truth must. It leaks the label that it starts from (Kurakin et al. 2017, section 4), which then is the true
-    one no more often than the classifier is right.
-    """
-    device = next(classifier.parameters()).device
-    attacked = []
-    for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        batch, truth = batch.to(device), truth.to(device)
-        target = truth
-        if config.labels == "predicted":
-            with evaluating(classifier), torch.no_grad():
-                target = classifier(batch).argmax(1)
-        attacked.append(fgsm(classifier, batch, target, config.epsilon).to(images.device))
-    return torch.cat(attacked)
+    images = images.detach()
+    gradient = input_gradient(classifier, images, labels, cross_entropy)[0]
+    return (images + epsilon * gradient.sign()).clamp(0, 1)

@@ -6,17 +6,16 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
-from components.config import Config
+from components.classifiers.config import ClassifierConfig
 from components.datasets.dataset import DataSplit
-from components.training import Precision, Training, autocast, batches, drawn_from
+from components.training import Training, autocast, batches, drawn_from
 
 # Samangouei, Kabkab, Chellappa: Defense-GAN (ICLR 2018), appendix, table 5. C64-5/2: 64 filters of 5 × 5,
 # stride 2; FC128: fully connected; D.5: dropout. A ReLU follows each C and FC; the last layer, to the classes,
@@ -29,16 +28,6 @@ ARCHITECTURES = {
     "E": "FC200 FC200",
     "F": "C64-8/2 C128-6/2 C128-5",
 }
-
-
-class ClassifierConfig(Config):
-    """The classifier to defend, and its training on clean images."""
-
-    architecture: Literal["A", "B", "C", "D", "E", "F"] = "A"  # Defense-GAN's name for it
-    epochs: int = Field(default=6, ge=1)  # passes over the training images
-    batch_size: int = Field(default=128, ge=2)  # images per step
-    learning_rate: float = Field(default=1e-3, gt=0, le=1)  # Adam's at the peak of a one-cycle schedule
-    precision: Precision = "float32"  # of the training's matrix products
 
 
 class Classifier(nn.Module):

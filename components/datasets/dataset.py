@@ -4,37 +4,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
-from components.config import Config
-from components.datasets.idx import DataError
-from components.datasets.raw import RawSplit, read_files
-from components.datasets.sources import PUBLISHED, find_files
-
-__all__ = [
-    "DataConfig",
-    "DataError",
-    "DataSplit",
-    "Dataset",
-    "RawSplit",
-    "load_dataset",
-    "stratified_indices",
-]
-
-_PUBLISHED_CLASSES = 10
-
-
-class DataConfig(Config):
-    """Which images, and how much of the training set is kept for validation."""
-
-    name: str = "mnist_mini"  # mnist_mini, mnist, fashion_mnist, kmnist, or a folder of idx files
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of each class's training images
+from components.datasets.catalogue import DATASETS, read_raw
+from components.datasets.idx import Bytes, DataError
+from components.datasets.raw import RawSplit, stratified_indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +79,17 @@ class Dataset:
     fingerprint: str  # sha256 of the train and validation splits
     test_fingerprint: str  # sha256 of the test split
     held_out: RawSplit = field(repr=False)
+    notes: tuple[str, ...] = ()  # what a user must know: what was left out, turned, or is there twice
 
     @classmethod
     def cut(
-        cls, name: str, train: RawSplit, test: RawSplit, seed: int = 0, validation_fraction: float = 0.1
+        cls,
+        name: str,
+        train: RawSplit,
+        test: RawSplit,
+        seed: int = 0,
+        validation_fraction: float = 0.1,
+        notes: Sequence[str] = (),
     ) -> Self:
         """Cut the validation split from `train`: stratified, the same for the same seed.
 
@@ -128,6 +113,7 @@ class Dataset:
             fingerprint=_fingerprint(kept, cut),
             test_fingerprint=_fingerprint(test),
             held_out=test,
+            notes=(*notes, *_repeated(train, test)),
         )
 
     @property
@@ -158,7 +144,7 @@ def load_dataset(
     """Read, check and cut a data set.
 
     Args:
-        name_or_folder: mnist_mini (embedded), mnist, fashion_mnist, kmnist, or a folder of idx files.
+        name_or_folder: a name in `DATASETS`, or a folder of idx files or of images by class.
         data_dir: where a named set is, or is downloaded to; default `sources.default_data_dir()`.
         seed: chooses the validation images.
         validation_fraction: share of each class's training images used for validation.
@@ -166,27 +152,25 @@ def load_dataset(
     Raises:
         DataError: the data cannot be had, or are not what they should be.
     """
-    files = find_files(name_or_folder, data_dir)
-    published = str(name_or_folder) in PUBLISHED
-    train, test = read_files(files, _PUBLISHED_CLASSES if published else None)
-    name = str(name_or_folder) if published else Path(name_or_folder).expanduser().resolve().name
-    return Dataset.cut(name, train, test, seed, validation_fraction)
+    raw = read_raw(name_or_folder, data_dir)
+    name = str(name_or_folder)
+    if name not in DATASETS:
+        name = Path(name_or_folder).expanduser().resolve().name
+    return Dataset.cut(name, raw.train, raw.test, seed, validation_fraction, raw.notes)
 
 
-def stratified_indices(labels: NDArray[np.integer], n: int, seed: int) -> NDArray[np.int64]:
-    """`n` row numbers in ascending order, each class in its proportion, off by less than one image."""
-    counts = np.bincount(labels)
-    order = np.random.default_rng(seed).permutation(len(labels))
-    wanted = _shares(counts, n)
-    return np.sort(np.concatenate([order[labels[order] == c][:k] for c, k in enumerate(wanted)]))
+def _repeated(train: RawSplit, test: RawSplit) -> tuple[str, ...]:
+    """A note of test images that are also training images, to the byte."""
+    known = {_digest(image) for image in train.images}
+    again = sum(_digest(image) in known for image in test.images)
+    if not again:
+        return ()
+    share = f"{again} of {len(test)} test images are also training or validation images"
+    return (f"{share}: on these, the figures measure memory",)
 
 
-def _shares(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Split `n` in proportion to `counts` by largest remainders, in whole numbers: exact for every size."""
-    shares, remainders = np.divmod(counts * n, counts.sum())
-    largest = np.argsort(-remainders, kind="stable")[: n - shares.sum()]
-    shares[largest] += 1
-    return shares
+def _digest(image: Bytes) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def _fingerprint(*splits: RawSplit) -> str:

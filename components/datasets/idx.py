@@ -17,6 +17,16 @@ Bytes = NDArray[np.uint8]
 
 _UINT8 = 0x08
 _OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+_GZIP = b"\x1f\x8b"
+_PAGE = "a server's answer in place of the file; download it again, from another mirror"
+# What a file begins with, in lower case → what it is, for those who meant an idx file.
+_OTHER_CONTENT = {
+    b"<!doctype html": f"an HTML page: {_PAGE}",
+    b"<html": f"an HTML page: {_PAGE}",
+    b"<?xml": f"an XML page: {_PAGE}",
+    b"version https://git-lfs": "a pointer of Git LFS; run `git lfs pull` in its repository",
+    b"pk\x03\x04": "a zip archive; unpack it",
+}
 
 
 class DataError(ValueError):
@@ -24,7 +34,7 @@ class DataError(ValueError):
 
 
 def read_idx(path: Path) -> Bytes:
-    """The array in an idx file, gunzipped first if its name ends in `.gz`.
+    """The array in an idx file, gunzipped first if it is compressed, whatever its name.
 
     Raises:
         DataError: the file cannot be read, is no whole gzip file, no idx file of uint8, or not of its length.
@@ -47,13 +57,25 @@ def to_idx(array: Bytes) -> bytes:
 
 
 def _content(path: Path) -> bytes:
+    """The bytes of an idx file, unpacked if they are gzip's: names and content disagree in many a download."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: file: expected a readable file, found: {error.strerror}") from error
     if not content:
         raise DataError(f"{path}: file: expected an idx file, found 0 bytes")
-    return _gunzip(path, content) if path.suffix == ".gz" else content
+    _refuse_other(path, content)
+    if content.startswith(_GZIP) or (path.suffix == ".gz" and not content.startswith(b"\0\0")):
+        content = _gunzip(path, content)
+        _refuse_other(path, content)
+    return content
+
+
+def _refuse_other(path: Path, content: bytes) -> None:
+    head = content[:64].lstrip().lower()
+    for begin, found in _OTHER_CONTENT.items():
+        if head.startswith(begin):
+            raise DataError(f"{path}: magic: expected an idx file, found {found}")
 
 
 def _gunzip(path: Path, content: bytes) -> bytes:

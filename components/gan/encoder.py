@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.optim.lr_scheduler import OneCycleLR
-
-from components.gan.gan import Generator
-from components.squeezing import squeezed
-from components.training import Precision, Training, autocast, drawn_from
-
-_RATES = 2e-3, 1e-3  # Adam's at the peak of a one-cycle schedule, of encoder and generator
 
 
 class Encoder(nn.Module):
@@ -45,95 +34,3 @@ class Encoder(nn.Module):
         """Images (N, C, H, W) in [0, 1] → latents (N, latent_dim)."""
         latents: Tensor = self.head(self.body(images))
         return latents
-
-
-class EncoderTraining(Training):
-    """Teaches encoder and generator together to rebuild training images from noisy copies of them.
-
-    The generator, trained as one half of a GAN, goes on learning: what it could not make of the training images, no
-    search in its latents would find. The images are clean and unlabelled and no classifier is attacked: the noise is ±ε
-    per pixel or per patch, of random signs and strength, so nothing of a classifier or label can leak into the starts.
-    (A denoising autoencoder, Vincent et al. 2008, whose decoder is the generator.)
-
-    Args:
-        generator: trained; a copy of it is.
-        images: (N, C, H, W) in [0, 1].
-        width: of the encoder.
-        steps: gradient steps.
-        steps_per_epoch: steps between two saves.
-        levels: grey levels that the noisy copies are reduced to, as the projector will reduce its images.
-        precision: of the matrix products.
-        noise: the largest ε.
-        batch_size: images per step.
-        seed: of weights, order and noise.
-        device: where to train.
-    """
-
-    def __init__(
-        self,
-        generator: Generator,
-        images: Tensor,
-        *,
-        width: int,
-        steps: int,
-        steps_per_epoch: int,
-        levels: int | None = None,
-        precision: Precision = "float32",
-        noise: float = 0.4,
-        batch_size: int = 128,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__(-(-steps // steps_per_epoch), seed, device)
-        self.images, self.steps, self.steps_per_epoch = images.to(device), steps, steps_per_epoch
-        self.levels, self.precision, self.noise, self.batch_size = levels, precision, noise, batch_size
-        channels, height, breadth = images.shape[1:]
-        with drawn_from(seed):
-            self.encoder = Encoder(generator.latent_dim, width, (channels, height, breadth))
-        self.encoder.to(self.device).to(memory_format=torch.channels_last)
-        self.generator = copy.deepcopy(generator).to(self.device).requires_grad_(True)
-        # the encoder starts from nothing, the generator from what it has learned
-        groups = [{"params": self.encoder.parameters()}, {"params": self.generator.parameters()}]
-        self.optimizer = torch.optim.Adam(groups)
-        self.schedule = OneCycleLR(self.optimizer, list(_RATES), total_steps=steps + 1)
-
-    def parts(self) -> Mapping[str, Any]:
-        return {
-            "encoder": self.encoder,
-            "generator": self.generator,
-            "optimizer": self.optimizer,
-            "schedule": self.schedule,
-        }
-
-    def run_epoch(self) -> dict[str, float]:
-        self.encoder.train()
-        self.generator.train()
-        first = self.epoch * self.steps_per_epoch
-        last = min(first + self.steps_per_epoch, self.steps)
-        total = sum(self._step(patch=(1, 1, 2, 4)[step % 4]) for step in range(first, last))
-        self.encoder.eval()
-        self.generator.eval()
-        return {"reconstruction_loss": total / (last - first)}
-
-    def _step(self, patch: int) -> float:
-        images = self.images[torch.randint(len(self.images), (self.batch_size,))]
-        noisy = squeezed(self._noisy(images, patch), self.levels)
-        with autocast(self.device, self.precision):
-            latents = self.encoder(noisy)
-            pixels = functional.mse_loss(self.generator(latents), images)
-            # the latents' size keeps them where the generator was trained
-            loss = 30 * pixels + 0.003 * latents.square().mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        return float(pixels.detach())
-
-    def _noisy(self, images: Tensor, patch: int) -> Tensor:
-        """The images with ±ε on each patch of `patch` × `patch` pixels, ε uniform in 0 … `noise` for each image."""
-        count, channels, height, width = images.shape
-        shape = (count, channels, -(-height // patch), -(-width // patch))
-        signs = torch.randn(shape, device=images.device).sign()
-        signs = functional.interpolate(signs, scale_factor=patch, mode="nearest")[..., :height, :width]
-        strength = self.noise * torch.rand(count, 1, 1, 1, device=images.device)
-        return (images + strength * signs).clamp(0, 1)

@@ -9,9 +9,9 @@ import hashlib
 import io
 from pathlib import Path
 
-from components.datasets.dataset import stratified_indices
 from components.datasets.idx import read_idx, to_idx
-from components.datasets.sources import find_files
+from components.datasets.idx_folder import find_files
+from components.datasets.raw import stratified_indices
 
 TRAIN, TEST, SEED = 10_000, 2_000, 0
 

@@ -17,63 +17,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.config import Config
 from components.processor import in_threads
+from components.projector.config import ProjectorConfig
 from components.projector.course import course
 from components.projector.descent import Adam, Descent, Momentum
 from components.projector.distances import DISTANCES
-from components.projector.racing import Race
 from components.projector.starts import Starts
 from components.projector.trace import Projection, ProjectionTrace, Standing, leads_of
 from components.squeezing import squeezed
-from components.training import Precision
 
 __all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector", "ProjectorConfig"]
-
-
-class ProjectorConfig(Config):
-    """The search for the latent of each image."""
-
-    restarts: int = Field(default=4, ge=1, le=1000)  # R, independent starts per image
-    steps: int = Field(default=60, ge=1, le=100_000)  # L, gradient steps per start
-    distance: Literal["l2", "huber", "insensitive"] = "insensitive"  # l2 as published; insensitive: free to tolerance
-    tolerance: float = Field(default=0.3, ge=0, le=1)  # where huber turns linear, or insensitive begins
-    levels: int | None = Field(default=None, ge=2, le=256)  # grey levels that images are reduced to first; null = all
-    init: Literal["random", "bank", "encoder"] = "bank"  # random as published; bank: nearest drawn; encoder: a guess
-    spread: float = Field(default=0.5, ge=0)  # of the further restarts around the encoder's guess, per latent
-    bank_size: int = Field(default=8192, ge=1, le=1_000_000)  # images drawn for init: bank
-    optimizer: Literal["sgd", "adam"] = "adam"  # sgd (with momentum) as published
-    learning_rate: float = Field(default=0.1, gt=0, le=1000)  # published for sgd: 10
-    momentum: float = Field(default=0.7, ge=0, lt=1)  # of sgd; published: 0.7
-    prior_weight: float = Field(default=0.0, ge=0)  # of ‖z‖² / latent_dim, which keeps z where G was trained
-    realism_weight: float = Field(default=0.0, ge=0)  # of softplus(−D(G(z))), which keeps x_g like an image
-    precision: Precision = "float32"  # of the generator's arithmetic; z stays in float32
-    race_from: int | None = Field(default=None, ge=1)  # first step at which restarts are dropped; null = never
-    race_factor: float = Field(default=1.5, ge=1)  # dropped: an error above this many times the best one before it
-    stop_error: float | None = Field(default=None, ge=0)  # a restart with at most this error stays there; null = none
-    compile: bool = False  # the generator by torch.compile; slower on processors, see benchmarks/projection.py
-    chunk: int | None = Field(default=None, ge=1)  # latents evaluated at once; none = what suits the device
-
-    @model_validator(mode="after")
-    def _bank_holds_restarts(self) -> ProjectorConfig:
-        if self.init == "bank" and self.bank_size < self.restarts:
-            found = f"found {self.bank_size}"
-            raise ValueError(f"bank_size: expected at least restarts ({self.restarts}), {found}")
-        return self
 
 
 CPU_CHUNK, GPU_CHUNK = 128, 8192  # latents evaluated at once, where the configuration does not say
 
 
 class LatentGenerator(Protocol):
-    """What the projector needs of a generator; `components.gan.gan.Generator` is one."""
+    """What the projector needs of a generator; `components.gan.networks.Generator` is one."""
 
     latent_dim: int
 
@@ -114,11 +80,8 @@ class Projector:
         self.device = torch.device(device)
         self._folded = generator.folded().to(self.device, _DTYPES[self.config.precision])
         self._weight_dtype = next(self._folded.parameters()).dtype
-        if self.config.compile:
-            self._folded.compile()
         self._distance = DISTANCES[self.config.distance]
         self._descent = _DESCENTS[self.config.optimizer](self.config)
-        self._race = Race(self.config.race_from, self.config.race_factor, self.config.stop_error)
         latent_dim = generator.latent_dim
         self._starts = Starts(self.config, latent_dim, self.render, self._distances, self.encoder, seed, self.chunk)
 
@@ -170,8 +133,8 @@ class Projector:
             ValueError: the trace cannot go on, has more restarts or steps, or lacks a step that is to be kept.
         """
         record, standing = self._recorded(record), trace.standing
-        if standing is None or self.config.race_from is not None:
-            raise ValueError("trace: expected one that holds where its restarts stand, and no race, found another")
+        if standing is None:
+            raise ValueError("trace: expected one that holds where its restarts stand, found one of results alone")
         if trace.restarts > self.config.restarts or standing.step > record[-1]:
             most = f"{self.config.restarts} restarts and {record[-1]} steps"
             raise ValueError(f"trace: expected at most {most}, found {trace.restarts} and {standing.step}")
@@ -214,8 +177,7 @@ class Projector:
             self._starts.bank(images[:0].to(self.device))  # once, before threads ask for it
         parts = []
         starts = range(0, max(1, len(images)), size)  # no images give a trace of none
-        beside = self.device.type == "cpu" and not self.config.compile  # what compiles may not do so in two threads
-        for part in in_threads(traced, starts) if beside else map(traced, starts):
+        for part in in_threads(traced, starts) if self.device.type == "cpu" else map(traced, starts):
             parts.append(part)
             if progress:
                 progress(min(len(parts) * size, len(images)))
@@ -235,7 +197,7 @@ class Projector:
     def _trace_chunk(self, images: Tensor, record: Sequence[int], begin: Standing) -> ProjectionTrace:
         leads, latents, errors = [], [], []
         standing = begin
-        for standing, error in course(self._evaluate, self._descent, self._race, images, begin, record[-1]):
+        for standing, error in course(self._evaluate, self._descent, images, begin, record[-1]):
             if standing.step in record:
                 leads.append(leads_of(error))
                 latents.append(standing.latents)
@@ -247,7 +209,7 @@ class Projector:
             torch.stack(latents, 1)[mask].cpu(),
             torch.stack(errors, 1)[mask].cpu(),
             self.render,
-            standing.to("cpu") if self.config.race_from is None else None,
+            standing.to("cpu"),
         )
 
     def _evaluate(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:

@@ -137,20 +137,6 @@ class ProjectionTrace:
         latents = self.latents[winners]
         return Projection(self.render(latents), latents, self.errors[winners])
 
-    def leaders(self, restarts: int, steps: int, count: int) -> Tensor:
-        """The winner, the best of the restarts before it, and so on: (N, count, C, H, W).
-
-        Where there are fewer than `count`, the first restart stands again for those that lack.
-
-        Raises:
-            ValueError: as `winners`.
-        """
-        winners = self.winners(restarts, steps)
-        first = self._first[:, int((self.steps == steps).nonzero())]
-        places = torch.maximum(winners.unsqueeze(1) - torch.arange(count), first.unsqueeze(1))
-        images: Tensor = self.render(self.latents[places.flatten()]).unflatten(0, places.shape)
-        return images
-
     def at(self, steps: Sequence[int]) -> ProjectionTrace:
         """The trace of some of its steps, and no standing.
 

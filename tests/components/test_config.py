@@ -1,9 +1,10 @@
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import Field, ValidationError
 
-from components.config import Config, expectation, explain
+from components.config import Config, current, expectation, explain
 
 
 class Inner(Config):
@@ -57,3 +58,24 @@ def test_whole_numbers_may_stand_for_real_ones_and_nothing_changes_later() -> No
     assert expectation(Inner, "steps") == "an integer ≥ 1 and ≤ 9"
     with pytest.raises(ValidationError):
         config.steps = 2  # type: ignore[misc]
+
+
+class Grown(Config):
+    """A model that once had `speed`, and once lacked `polish`."""
+
+    retired: ClassVar[Mapping[str, Any]] = {"speed": None, "turbo": False}
+    steps: int = 3
+    polish: int = Field(default=2, json_schema_extra={"neutral": 0})
+
+
+def test_a_result_is_known_by_the_same_settings_whatever_fields_come_and_go() -> None:
+    assert Grown(polish=0).identity() == {"steps": 3, "speed": None, "turbo": False}
+    assert Grown().identity() == {"steps": 3, "polish": 2, "speed": None, "turbo": False}
+
+
+def test_a_removed_field_may_stand_at_the_value_that_did_nothing() -> None:
+    assert current(Grown, {"steps": 1, "speed": None, "turbo": False}) == {"steps": 1}
+    with pytest.raises(ValueError, match=r"speed: expected null, as this field was removed, found 3"):
+        current(Grown, {"speed": 3})
+    with pytest.raises(ValueError, match=r"turbo: expected false, as this field was removed, found 0"):
+        current(Grown, {"turbo": 0})

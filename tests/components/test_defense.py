@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from components.defense import Defense, DefenseError, in_batches, load_weights
 from components.files import read_json, sha256_file, write_json
-from components.gan.gan import Discriminator
-from components.unet.unet import LEADERS, Input, join
+from components.gan.networks import Discriminator
+from components.unet.config import Input
+from components.unet.network import join
 from tests.tiny_networks import defense_of
 
 SHAPES = [((1, 8, 8), 4), ((1, 28, 28), 10), ((3, 12, 10), 7)]
@@ -93,19 +94,6 @@ def test_a_unet_may_read_the_attacked_image(tmp_path: Path, reads: Input) -> Non
     seen = defense.inspect(images)
     torch.testing.assert_close(seen.images, defense.unet(join(reads, seen.generated, images)))
     torch.testing.assert_close(seen.images, defense.purify(images))
-    defense.save(tmp_path / "saved")
-    assert torch.equal(Defense.load(tmp_path / "saved").purify(images), defense.purify(images))
-
-
-def test_a_unet_may_read_what_led_before(tmp_path: Path) -> None:
-    defense, images = defense_of(reads="leaders", restarts=8, init="random"), images_of(5, (1, 8, 8))
-    config, seen = defense.projector.config, defense.inspect(images)
-    trace = defense.projector.trace(images)
-    leaders = trace.leaders(config.restarts, config.steps, LEADERS).flatten(1, 2)
-    torch.testing.assert_close(leaders[:, :1], seen.generated)
-    torch.testing.assert_close(seen.images, defense.unet(leaders))
-    torch.testing.assert_close(seen.images, defense.purify(images))
-    assert not torch.equal(seen.images, defense.denoise(seen.generated, images))  # x_g in their place
     defense.save(tmp_path / "saved")
     assert torch.equal(Defense.load(tmp_path / "saved").purify(images), defense.purify(images))
 
@@ -195,7 +183,7 @@ def test_an_interrupted_save_is_no_defense(folder: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("components.defense.write_atomic", full)
+    monkeypatch.setattr("components.saved_defense.write_atomic", full)
     with pytest.raises(OSError, match="No space"):
         defense_of(seed=8).save(folder)
     with pytest.raises(DefenseError, match=r"found no manifest\.json"):
@@ -372,3 +360,22 @@ def test_weights_by_themselves(tmp_path: Path) -> None:
     save_file(Discriminator(4, (1, 16, 16)).state_dict(), path)
     with pytest.raises(DefenseError, match="expected the weights of Discriminator as described"):
         load_weights(Discriminator(4, (1, 8, 8)), path)
+
+
+def test_settings_removed_since_are_dropped_where_they_did_nothing(tmp_path: Path) -> None:
+    defense, images = defense_of(), images_of(3, (1, 8, 8))
+    defense.save(tmp_path)
+    described = read_json(tmp_path / "defense.json")
+    _rewrite(tmp_path, described, {"race_from": None, "race_factor": 1.5, "stop_error": None})
+    assert torch.equal(Defense.load(tmp_path).purify(images), defense.purify(images))
+    _rewrite(tmp_path, described, {"race_from": 3})
+    with pytest.raises(DefenseError, match="race_from: expected null, as this field was removed, found 3"):
+        Defense.load(tmp_path)
+
+
+def _rewrite(folder: Path, described: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Writes a description with other settings of the projector, and the manifest that fits."""
+    write_json(folder / "defense.json", {**described, "projector": {**described["projector"], **settings}})
+    manifest = read_json(folder / "manifest.json")
+    hashes = {**manifest["sha256"], "defense.json": sha256_file(folder / "defense.json")}
+    write_json(folder / "manifest.json", {**manifest, "sha256": hashes})

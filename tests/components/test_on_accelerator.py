@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.attacks.fgsm import AttackConfig, attack
+from components.attacks import AttackConfig, attack
 from components.defense import Defense
 from components.projector.projector import Projector, ProjectorConfig
 from tests.pretend_accelerator import PRETEND, pretending
@@ -67,7 +67,8 @@ def test_images_may_be_there_already(saved: Path) -> None:
 
 
 def test_an_attack_leaves_images_where_they_were(saved: Path) -> None:
-    classifier, images, labels = Defense.load(saved, PRETEND).classifier, images_of(), torch.arange(7) % 4
+    classifier, images = Defense.load(saved, PRETEND).classifier, images_of()
+    labels = torch.arange(len(images)) % 4
     for config in (AttackConfig(), AttackConfig(labels="predicted")):
         attacked = attack(config, classifier, images, labels)
         assert attacked.device.type == "cpu"

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from components import pretrained
 from components.defense import Defense, load_weights
 from components.files import read_json, write_json
-from components.gan.gan import Discriminator, GanConfig, Generator
+from components.gan.config import GanConfig
+from components.gan.networks import Discriminator, Generator
 from components.pretrained import ship
 from tests.tiny_networks import defense_of
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from components.processor import in_threads, keep_memory
-from components.projector.projector import Projector, ProjectorConfig
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projector
 from tests.tiny_networks import generator_of
 
 

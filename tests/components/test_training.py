@@ -11,18 +11,11 @@ from torch import Tensor, nn
 
 from components.classifiers.defense_gan import Classifier, ClassifierConfig, ClassifierTraining
 from components.datasets.dataset import DataSplit
-from components.gan.gan import GanConfig, GanTraining
-from components.training import (
-    Training,
-    TrainingDiverged,
-    batches,
-    drawn_from,
-    evaluating,
-    freeze,
-    mix,
-    seeded,
-)
-from components.unet.unet import UNetConfig, UNetTraining
+from components.gan.config import GanConfig
+from components.gan.training import GanTraining
+from components.training import Training, TrainingDiverged, batches, drawn_from, evaluating, freeze, mix, seeded
+from components.unet.config import UNetConfig
+from components.unet.training import UNetTraining
 from tests.tiny import tiny_split
 
 SPLIT = DataSplit.of(tiny_split(21))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.attacks.fgsm import AttackConfig, attack
+from components.attacks import AttackConfig, attack
 from components.datasets.dataset import load_dataset
 from components.defense import Defense
 from components.pretrained import shipped_defense

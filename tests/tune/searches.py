@@ -19,6 +19,7 @@ unet.high_level_weight: {low: 0.01, high: 10.0, log: true}
 projector.distance: {choice: [l2, insensitive]}
 projector.tolerance: {low: 0.1, high: 0.4, when: {projector.distance: insensitive}}
 """
+SAMPLERS = ("tpe", "gp", "random", "grid", "nsga2")
 TARGETS = ("unet", "defense")  # one objective, and two
 Judge = Callable[[int, Mapping[str, Any]], dict[str, Any]]
 

@@ -15,8 +15,10 @@ from docs.recompute import disagreements, recomputed
 from tests.tune.tiny_search import choice, outcomes, results, run, words, write_space
 from tests.tune.workbench_fixture import search_here, with_test_labels
 from tune import search
+from tune.execution.interruption import resume_command
 from tune.optimizer.choice import choose
 from tune.storage.folder import Storage
+from tune.storage.record import add_time, recorded
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +100,15 @@ def test_the_test_labels_change_no_choice(tmp_path: Path, tiny_dataset: Dataset)
 def test_a_damaged_record_is_written_again(tmp_path: Path, content: bytes) -> None:
     home = Storage(tmp_path)
     home.write("record.json", content)
-    assert search._recorded(home) == {}
-    search._add_time(home, 2.0)
-    search._add_time(home, 3.5)
-    assert json.loads(home.read("record.json")) == {"wall_s": 5.5}
+    assert recorded(home) == {}
+    add_time(home, 2.0, [])
+    add_time(home, 3.5, [])
+    assert json.loads(home.read("record.json"))["wall_s"] == 5.5
 
 
 def test_the_resume_command_repeats_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["x", "--space", "my space.yaml", "--resume", "--trials", "3"])
-    assert search._resume_command() == "python -m tune.search --space 'my space.yaml' --trials 3 --resume"
+    assert resume_command() == "python -m tune.search --space 'my space.yaml' --trials 3 --resume"
 
 
 def test_the_environment_names_a_storage(

@@ -12,11 +12,12 @@ import torch
 from components.datasets.dataset import Dataset
 from tests.tune.tiny_search import SETTINGS
 from tune.execution.trial import Setting, attempt
+from tune.metrics import Target
 from tune.monitor.progress import Teller
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.executor import Workbench
-from tune.pipeline.job import Bounds, Development
-from tune.pipeline.stages import PATHS
+from tune.pipeline.recipe import Bounds, Development
+from tune.pipeline.stages import path_of
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, parse_space
 from tune.storage.folder import Storage
@@ -24,7 +25,6 @@ from tune.storage.leases import FileLeases
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.store import Store
 
-PATH = PATHS["defense"]
 PARAMS = {"projector.restarts": 2, "projector.steps": 4, "unet.high_level_weight": 1.0}
 
 
@@ -38,6 +38,15 @@ def tiny_space(**changes: Any) -> SearchSpace:
 def tiny_config(**changes: Any) -> ExperimentConfig:
     """One configuration of it."""
     return tiny_space(**changes).config(PARAMS)
+
+
+def path_to(target: Target) -> tuple[str, ...]:
+    """The path of a trial of that target."""
+    config = tiny_config()
+    return path_of(config.model_copy(update={"search": config.search.model_copy(update={"target": target})}))
+
+
+PATH = path_to("defense")
 
 
 def bench_on(storage: Path, dataset: Dataset, seed: int = 0) -> Workbench:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from tune.cluster.resources import GIB, Request, Resources
+from tune.errors import Refused
 from tune.execution.gpu_errors import unusable
-from tune.execution.preflight import Refused
 from tune.space.space import SearchSpace
 
 BFLOAT16 = (8, 0)  # the first compute capability (NVIDIA Ampere) with bfloat16 of its own; before, it is imitated

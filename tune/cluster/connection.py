@@ -19,9 +19,10 @@ from tune.cluster.autoscaler import growth
 from tune.cluster.cards import cards, fitted
 from tune.cluster.lease_actor import start_keeper
 from tune.cluster.resources import Kind, Nodes, Request, Resources, on_cluster, on_this_machine
+from tune.errors import Refused
 from tune.execution.gpu_memory import bytes_per_trial
-from tune.execution.preflight import Plan, Refused
-from tune.pipeline.job import Development, bounds_of
+from tune.execution.preflight import Plan
+from tune.pipeline.recipe import Development, bounds_of
 from tune.storage.folder import Storage
 from tune.storage.lock import ExperimentLock
 from tune.storage.mounts import NETWORKED, existing, mounted
@@ -36,8 +37,8 @@ _SHARED = (
 
 
 @contextmanager
-def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[Resources]:
-    """The experiment's lock, and Ray, for the length of the block; gives what each trial gets.
+def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[tuple[Resources, ExperimentLock]]:
+    """The experiment's lock, and Ray, for the length of the block; gives what each trial gets, and the lock.
 
     A cluster is joined before the experiment is locked, as it may refuse what was asked for, and then nothing is to be
     written; a Ray of our own is started after, as the experiment may be another driver's.
@@ -46,19 +47,20 @@ def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[Re
         Refused: there is no such cluster, it has too little, or its nodes do not share the storage.
         LockedError: another driver runs the experiment.
     """
+    lock = ExperimentLock(plan.home)
     with ExitStack() as stack:
         if request.address is None:
             resources = _of_this_machine(plan, request)
-            stack.enter_context(ExperimentLock(plan.home))
+            stack.enter_context(lock)
             stack.enter_context(connect(None, verbose=verbose))
         else:
             stack.enter_context(connect(request.address, verbose=verbose))
             resources = _of_cluster(plan, request)
             check_shared(plan.storage)
-            stack.enter_context(ExperimentLock(plan.home))
+            stack.enter_context(lock)
         if plan.storage.local is None:
             start_keeper()
-        yield resources
+        yield resources, lock
 
 
 def expected(plan: Plan, request: Request) -> Resources:

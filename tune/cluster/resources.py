@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
-from tune.execution.gpu_errors import unusable
-from tune.execution.preflight import Refused
+from tune.cluster.cores import usable_cores
+from tune.errors import Refused
 
 GIB = 1 << 30
 # What NVIDIA's data sheets give, by the name that Ray has for the GPU: of the smallest version where there are several.
@@ -151,7 +148,11 @@ def on_this_machine(request: Request, trials: int) -> Resources:
     Raises:
         Refused: this machine has less.
     """
-    cores, devices = len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    import torch  # which takes seconds, and the rest of this module none
+
+    from tune.execution.gpu_errors import unusable
+
+    cores, devices = usable_cores(), torch.cuda.device_count()
     gpus = request.gpus
     _fits("--cpus-per-trial", request.cpus, cores, "cores")
     _fits("--gpus-per-trial", gpus or 0.0, devices, "GPUs", "" if devices else f" ({unusable()})")

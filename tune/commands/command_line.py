@@ -18,16 +18,16 @@ import fire
 from components.config import nearest
 from tune.commands.help import command_help, commands_help
 from tune.commands.types import Parameter, parameters
+from tune.errors import REFUSED, Refused
 
 Command = Callable[..., int | None]
 Commands = Mapping[str, "Command | Commands"]
 
-REFUSED = 2
 _NUMBER = re.compile(r"-\.?\d.*")
 _HELP = {"--help", "-h"}
 
 
-class UsageError(ValueError):
+class UsageError(Refused):
     """The command line does not fit the command; the message says what was expected and found."""
 
 

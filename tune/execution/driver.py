@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -19,7 +19,7 @@ from tune.monitor.tensorboard import close_run
 from tune.monitor.terminal import LiveView, TrialView
 from tune.optimizer.early_stopping import Halving
 from tune.optimizer.searcher import LedgerSearcher
-from tune.pipeline.job import Development
+from tune.pipeline.recipe import Development
 from tune.pipeline.saves import Saves
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
@@ -30,17 +30,26 @@ LOOK = 0.5  # seconds between two looks at what the trials say
 
 
 def run_trials(
-    setting: Setting, dataset: Dataset, searcher: LedgerSearcher, concurrent: int, view: LiveView
+    setting: Setting,
+    dataset: Dataset,
+    searcher: LedgerSearcher,
+    concurrent: int,
+    view: LiveView,
+    check: Callable[[], None],
 ) -> None:
-    """Runs every trial of the search that has no outcome yet. Returns early, resumable, only by an exception."""
+    """Runs every trial of the search that has no outcome yet. Returns early, resumable, only by an exception.
+
+    Args:
+        check: raises where this driver must stop, and is called often.
+    """
     ledger = Ledger(setting.home)
     total = int(setting.space.fixed["search.trials"])
     store = Store(Storage(setting.storage).child("store"))
     saves = Saves(setting.space, Development.for_search(dataset), setting.seed, store)
     saves.forget(ledger.outcomes())  # of a driver that was killed before it did
-    watch = Watch(setting, ledger, view, saves)
+    watch = Watch(setting, ledger, view, saves, check)
     left = total - sum(outcome.trial < total for outcome in ledger.outcomes())
-    if left == 0:
+    if left == 0 or searcher.over:
         return
     board = new_board()
     watch.listen(board)
@@ -82,8 +91,12 @@ def run_seeds(
     trial: int,
     seeds: Sequence[int],
     view: LiveView,
+    check: Callable[[], None],
 ) -> dict[int, dict[str, Any]]:
     """Retrains a configuration with each seed and returns what each measured on the test images.
+
+    Args:
+        check: raises where this driver must stop, and is called often.
 
     Raises:
         ray.exceptions.RayError: a retraining failed; the others' results are kept, so resuming repeats only that one.
@@ -99,6 +112,7 @@ def run_seeds(
     began = time.time()
     results: dict[int, dict[str, Any]] = {}
     while len(results) < len(seeds):
+        check()
         done, _ = ray.wait([task for task, seed in tasks.items() if seed not in results], timeout=LOOK)
         results |= {tasks[task]: ray.get(task) for task in done}
         messages: dict[int, Message] = ray.get(board.all.remote())
@@ -109,8 +123,11 @@ def run_seeds(
 class Watch(Callback):
     """Follows the trials: the view is refreshed, and a trial that could not record its own end gets it recorded."""
 
-    def __init__(self, setting: Setting, ledger: Ledger, view: LiveView, saves: Saves) -> None:
+    def __init__(
+        self, setting: Setting, ledger: Ledger, view: LiveView, saves: Saves, check: Callable[[], None]
+    ) -> None:
         self._setting, self._ledger, self._view, self._saves = setting, ledger, view, saves
+        self._check = check
         self._board: Any = None
         self._looked = 0.0
         self._values: dict[int, dict[str, float]] = {}
@@ -153,6 +170,7 @@ class Watch(Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._outage is not None:  # raised here, as Tune takes what other callbacks raise for a trial's failure
             raise self._outage
+        self._check()
         self.refresh()
 
     def refresh(self, last: bool = False) -> None:

@@ -11,9 +11,10 @@ import torch
 from components.processor import keep_memory
 from tune.execution.estimate import Artifacts, Counted, count, free_bytes, readable
 from tune.execution.preflight import Plan
-from tune.execution.rates import Rates, measure, seconds_of, seconds_of_test
+from tune.execution.rates import measure, seconds_of_test
 from tune.monitor.terminal_page import duration
-from tune.pipeline.job import Bounds, Development, bounds_of, bounds_of_one
+from tune.pipeline.recipe import bounds_of
+from tune.pipeline.stage import Rates
 from tune.space.strict_yaml import show
 
 START = 12.0  # seconds until the first trial runs, and as many for the report
@@ -46,13 +47,12 @@ class Row:
 
 def describe(plan: Plan, concurrent: int, cpus: float, gpus: float) -> str:
     """What a search would do and what that would take. Measures this machine for some seconds; writes nothing."""
-    bounds = bounds_of(plan.space)
-    counted = count(plan.space, plan.dataset, plan.storage, plan.home, bounds)
+    counted = count(plan.space, plan.dataset, plan.storage, plan.home, bounds_of(plan.space))
     device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
     keep_memory()  # as trials do
     torch.set_num_threads(max(1, int(cpus)))
-    rates = measure(counted.typical, counted.data, device)
-    rows = [_row(artifacts, bounds, counted.data, rates) for artifacts in counted.search]
+    rates = measure(counted.typical, device)
+    rows = [_row(artifacts, "differs by trial", rates) for artifacts in counted.search]
     final = _final_rows(plan, counted, rates)
     state = "would be resumed" if plan.resumed else "would be started"
     return "\n\n".join(
@@ -75,27 +75,22 @@ def _space(plan: Plan) -> str:
     return "\n".join([f"Search space {space.source}, where it differs from the defaults", *lines])
 
 
-def _row(artifacts: Artifacts, bounds: Bounds | None, data: Development, rates: Rates) -> Row:
-    seconds = artifacts.times * sum(
-        seconds_of(artifacts.stage, config, bounds or bounds_of_one(config), data, rates)
-        for config in artifacts.missing.values()
-    )
-    number = len(artifacts.signatures)
-    shared = "differs by trial" if bounds else "one per seed"
+def _row(artifacts: Artifacts, several: str, rates: Rates) -> Row:
+    number = len(artifacts.recipes)
     return Row(
         artifacts.stage,
         number * artifacts.times,
         len(artifacts.held),
-        next(iter(artifacts.signatures)) if number == 1 else shared,
-        seconds,
-        artifacts.parts(data),
+        next(iter(artifacts.recipes)) if number == 1 else several,
+        artifacts.seconds(rates),
+        artifacts.parts,
     )
 
 
 def _final_rows(plan: Plan, counted: Counted, rates: Rates) -> list[Row]:
     if not counted.final:
         return []
-    rows = [_row(artifacts, None, counted.merged, rates) for artifacts in counted.final]
+    rows = [_row(artifacts, "one per seed", rates) for artifacts in counted.final]
     seeds = plan.config.search.retrain_seeds
     seconds = seeds * seconds_of_test(counted.typical, len(plan.dataset.held_out), rates)
     return [*rows, Row("test images", seeds, 0, "measured once, at the end", seconds, seeds)]
@@ -111,16 +106,7 @@ def _table(title: str, rows: Sequence[Row]) -> str:
 def _cost(rows: Sequence[Row], concurrent: int, rates: Rates) -> str:
     computing = sum(row.seconds for row in rows)
     wall = START + sum(row.wall(concurrent) for row in rows)
-    measured = {
-        "classifier": f"{1e3 * rates.classifier:.3g} ms/image",
-        "GAN": f"{1e3 * rates.gan:.3g} ms/step" if rates.gan else "shipped",
-        "encoder": f"{1e3 * rates.encoder:.3g} ms/step",
-        "projection": f"{1 / rates.projection:,.0f} evaluations/s",
-        "U-Net": f"{1e3 * rates.unet:.3g} ms/image",
-    }
-    if not rates.encoder:
-        del measured["encoder"]
-    speed = ", ".join(f"{name} {value}" for name, value in measured.items())
+    speed = ", ".join(f"{rate.title} {rate}" for rate in rates.values())
     return (
         f"Estimated: {_time(computing)} of computing, about {_time(wall)} with {concurrent} trials at once\n"
         f"  measured here: {speed}\n"

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from components.classifiers.defense_gan import Classifier
 from components.datasets.dataset import Dataset
-from components.gan.gan import Discriminator, Generator
-from components.unet.unet import UNet
 from tune.optimizer.study import LedgerStudy
-from tune.pipeline.builders import cost
-from tune.pipeline.job import Bounds, Development, bounds_of_one
-from tune.pipeline.readback import training_images
-from tune.pipeline.stages import FINAL_PATH, PATHS, STAGES, signatures_of
-from tune.space.config import ExperimentConfig
+from tune.pipeline.executor import part_signatures
+from tune.pipeline.purifier import cost
+from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of_one
+from tune.pipeline.stage import Rates
+from tune.pipeline.stages import STAGES, final_path_of, path_of, signatures_of
 from tune.space.space import SearchSpace
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
@@ -40,56 +35,60 @@ class Artifacts:
 
     Attributes:
         stage: its name.
-        signatures: signature → a configuration that it is for.
-        held: those of them that are in the store, every part of them.
+        recipes: signature → a recipe that it is for.
+        held: those signatures that are in the store, every part of them.
         scale: trials per configuration that was drawn: what varies is taken that many times.
     """
 
     stage: str
-    signatures: Mapping[str, ExperimentConfig]
+    recipes: Mapping[str, Recipe]
     held: frozenset[str]
     scale: float = 1.0
 
     @property
-    def shared(self) -> bool:
-        """Whether one artifact serves all trials."""
-        return len(self.signatures) == 1
-
-    @property
-    def missing(self) -> Mapping[str, ExperimentConfig]:
+    def missing(self) -> list[Recipe]:
         """Those to be built."""
-        return {key: config for key, config in self.signatures.items() if key not in self.held}
+        return [recipe for signature, recipe in self.recipes.items() if signature not in self.held]
 
     @property
     def times(self) -> float:
-        """How many artifacts one of `missing` stands for."""
-        return 1.0 if self.shared else self.scale
+        """Artifacts that one of `missing` stands for: one where a single artifact serves all trials."""
+        return 1.0 if len(self.recipes) == 1 else self.scale
 
-    def parts(self, data: Development) -> float:
-        """How many workers can build at the same time what is missing."""
-        return self.times * sum(STAGES[self.stage].parts(config, data) for config in self.missing.values())
+    @property
+    def parts(self) -> float:
+        """Workers that can build at the same time what is missing."""
+        return self.times * sum(STAGES[self.stage].parts(recipe) for recipe in self.missing)
+
+    @property
+    def bytes(self) -> int:
+        """Room for what is missing."""
+        return int(self.times * sum(STAGES[self.stage].bytes(recipe) for recipe in self.missing))
+
+    def seconds(self, rates: Rates) -> float:
+        """Computing time of what is missing."""
+        return self.times * sum(STAGES[self.stage].seconds(recipe, rates) for recipe in self.missing)
 
 
 @dataclass(frozen=True)
 class Counted:
-    """The stages of a search and of the retraining that follows it."""
+    """The stages of a search and of the retraining that follows it.
+
+    Attributes:
+        search: of the trials.
+        final: of the retraining; empty where the target has none.
+        typical: the recipe of middle projection cost, which stands for the best, yet unknown.
+        trials: of the search.
+    """
 
     search: Sequence[Artifacts]
     final: Sequence[Artifacts]
-    typical: ExperimentConfig  # the configuration of middle projection cost, which stands for the best, yet unknown
-    bounds: Bounds
-    data: Development
-    merged: Development
+    typical: Recipe
     trials: int
 
     def bytes(self) -> int:
         """Room for all that is missing."""
-        total = self.trials * PER_TRIAL
-        for artifacts, data in [(a, self.data) for a in self.search] + [(a, self.merged) for a in self.final]:
-            for config in artifacts.missing.values():
-                bounds = self.bounds if data is self.data else bounds_of_one(config)
-                total += int(artifacts.times * size(artifacts.stage, config, bounds, data))
-        return total
+        return self.trials * PER_TRIAL + sum(artifacts.bytes for artifacts in (*self.search, *self.final))
 
 
 def count(space: SearchSpace, dataset: Dataset, storage: Storage, home: Storage, bounds: Bounds) -> Counted:
@@ -97,20 +96,21 @@ def count(space: SearchSpace, dataset: Dataset, storage: Storage, home: Storage,
     search, trials = space.config(_first(space)).search, int(space.fixed["search.trials"])
     ledger = Ledger(home)
     configs = [space.config(params) for params in draw(space, ledger, min(trials, DRAWN))]
+    trials = trials if len(configs) == min(trials, DRAWN) else len(configs)
     ended = {outcome.trial for outcome in ledger.outcomes()}
     waiting = [config for number, config in enumerate(configs) if number not in ended]
     scale = sum(number not in ended for number in range(trials)) / max(1, len(waiting))
     store = Store(storage.child("store"))
     data, merged = Development.for_search(dataset), Development.for_retraining(dataset)
     typical = sorted(configs, key=cost)[len(configs) // 2]
-    sources = [(config, bounds, search.seed) for config in waiting]
-    during = _artifacts(store, data, sources, PATHS[search.target], scale)
+    recipes = [Recipe(config, bounds, data, search.seed) for config in waiting]
+    during = _artifacts(store, [(recipe, path_of(recipe.config)) for recipe in recipes], scale)
     final: Sequence[Artifacts] = ()
     if search.target in ("unet", "defense"):
         seeds = range(search.seed, search.seed + search.retrain_seeds)
-        sources = [(typical, bounds_of_one(typical), seed) for seed in seeds]
-        final = _artifacts(store, merged, sources, FINAL_PATH, 1.0)
-    return Counted(during, final, typical, bounds, data, merged, trials)
+        recipes = [Recipe(typical, bounds_of_one(typical), merged, seed) for seed in seeds]
+        final = _artifacts(store, [(recipe, final_path_of(typical)) for recipe in recipes], 1.0)
+    return Counted(during, final, Recipe(typical, bounds, data, search.seed), trials)
 
 
 def free_bytes(storage: Storage) -> int | None:
@@ -133,96 +133,30 @@ def draw(space: SearchSpace, ledger: Ledger, trials: int) -> list[dict[str, Any]
     drawn = []
     for number in range(trials):
         params = proposed.get(number) or study.suggest(number, points[number] if number < len(points) else None)
+        if params is None:  # every point of the space is among them
+            break
         study.start(number, params)
         drawn.append(dict(params))
     return drawn
 
 
-def images_of(stage: str, config: ExperimentConfig, data: Development) -> int:
-    """How many images a stage goes through, or learns from."""
-    if stage in ("classifier", "gan"):
-        return len(data.train)
-    if stage in ("attack_train", "projection_train", "unet"):
-        return training_images(config, data)
-    return len(data.validation) if data.validation is not None else 0
-
-
-def size(stage: str, config: ExperimentConfig, bounds: Bounds, data: Development) -> int:
-    """Bytes of one artifact."""
-    return _SIZES.get(stage, _small)(images_of(stage, config, data), config, bounds, data)
-
-
-def _weights(*modules: torch.nn.Module) -> int:
-    return sum(4 * value.numel() for module in modules for value in module.state_dict().values())
-
-
-def _classifier(images: int, config: ExperimentConfig, bounds: Bounds, data: Development) -> int:
-    return _weights(Classifier(config.classifier.architecture, data.image_shape, data.classes))
-
-
-def _gan(images: int, config: ExperimentConfig, bounds: Bounds, data: Development) -> int:
-    gan = config.gan
-    with torch.device("meta"):
-        return _weights(Generator(gan.latent_dim, gan.width, data.image_shape)) + _weights(
-            Discriminator(gan.discriminator_width, data.image_shape)
-        )
-
-
-def _images(images: int, config: ExperimentConfig, bounds: Bounds, data: Development) -> int:
-    return 4 * images * math.prod(data.image_shape)
-
-
-def _trace(images: int, config: ExperimentConfig, bounds: Bounds, data: Development) -> int:
-    restarts = max(bounds.restarts)
-    leads = sum(1 / rank for rank in range(1, restarts + 1))  # of restarts in random order, those that ever lead
-    return int(images * len(bounds.steps) * (restarts + leads * 4 * (config.gan.latent_dim + 1)))
-
-
-def _unet(images: int, config: ExperimentConfig, bounds: Bounds, data: Development) -> int:
-    with torch.device("meta"):
-        network = UNet(data.image_shape[0], config.unet.width, config.unet.depth, config.unet.input)
-    return 4 * _weights(network)  # also the save of its training: weights and Adam's two moments
-
-
-def _small(images: int, config: ExperimentConfig, bounds: Bounds, data: Development) -> int:
-    return 10_000
-
-
-_SIZES: Mapping[str, Callable[[int, ExperimentConfig, Bounds, Development], int]] = {
-    "classifier": _classifier,
-    "gan": _gan,
-    "attack": _images,
-    "attack_train": _images,
-    "projection": _trace,
-    "projection_clean": _trace,
-    "projection_train": _trace,
-    "unet": _unet,
-}
-
-
 def _artifacts(
-    store: Store,
-    data: Development,
-    sources: Sequence[tuple[ExperimentConfig, Bounds, int]],
-    path: Sequence[str],
-    scale: float,
+    store: Store, paths: Sequence[tuple[Recipe, Sequence[str]]], scale: float
 ) -> list[Artifacts]:
-    found: dict[str, dict[str, ExperimentConfig]] = {name: {} for name in path}
-    for config, bounds, seed in sources:
-        for name, signature in signatures_of(config, path, bounds, data, seed).items():
-            found[name].setdefault(signature, config)
-    return [Artifacts(name, found[name], _held(store, data, name, found[name]), scale) for name in path]
+    found: dict[str, dict[str, Recipe]] = {}
+    for recipe, path in paths:
+        for name, signature in signatures_of(recipe, path).items():
+            found.setdefault(name, {}).setdefault(signature, recipe)
+    return [Artifacts(name, recipes, _held(store, name, recipes), scale) for name, recipes in found.items()]
 
 
-def _held(store: Store, data: Development, stage: str, wanted: Mapping[str, ExperimentConfig]) -> frozenset[str]:
+def _held(store: Store, stage: str, wanted: Mapping[str, Recipe]) -> frozenset[str]:
     """Those signatures of which every part is in the store."""
-    held = set()
-    for signature, config in wanted.items():
-        parts = STAGES[stage].parts(config, data)
-        keys = [f"{signature}-{part:03d}" if parts > 1 else signature for part in range(parts)]
-        if all(store.has(stage, key) for key in keys):
-            held.add(signature)
-    return frozenset(held)
+    return frozenset(
+        signature
+        for signature, recipe in wanted.items()
+        if all(store.has(stage, key) for key in part_signatures(STAGES[stage], recipe, signature))
+    )
 
 
 def _first(space: SearchSpace) -> dict[str, Any]:

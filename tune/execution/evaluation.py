@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.attacks.fgsm import AttackConfig, attack
+from components.attacks import attack
 from components.datasets.dataset import DataSplit
 from components.defense import Defense, Purification, in_batches
 from components.metrics import agreement, threshold
-from components.projector.projector import ProjectorConfig
+from tune.pipeline.purifier import cost
+from tune.space.config import ExperimentConfig
 
 EPSILONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 CURVE_IMAGES, CURVE_EVALUATIONS = 400, 16_000  # per ε of the curve: more images where each costs little
@@ -24,13 +25,13 @@ DRAW = 0  # seed of what is drawn for the curve and the figure: chosen before an
 
 
 def evaluate(
-    defense: Defense, config: AttackConfig, test: DataSplit, tell: Callable[[str], None]
+    defense: Defense, config: ExperimentConfig, test: DataSplit, tell: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Measures a defense on the test images.
 
     Args:
         defense: trained, every choice made.
-        config: the attack.
+        config: its configuration, with the attack.
         test: images and true labels.
         tell: told what is being measured.
 
@@ -39,7 +40,7 @@ def evaluate(
     """
     judge = defense.classifier
     tell("attacked test images")
-    attacked = attack(config, judge, test.images, test.labels)
+    attacked = attack(config.attack, judge, test.images, test.labels)
     began = time.perf_counter()
     purified = defense.inspect(attacked)
     seconds = time.perf_counter() - began
@@ -50,7 +51,7 @@ def evaluate(
         "n": len(test),
         "metrics": _metrics(defense, test, attacked, purified, clean),
         "epsilon": _curve(defense, config, test),
-        "epsilon_images": curve_images(defense.projector.config, len(test)),
+        "epsilon_images": curve_images(config, len(test)),
         "confusion": _confusion(test.labels, purified.label, judge.classes),
         "images_per_second": len(test) / seconds,
     }
@@ -77,19 +78,20 @@ def _metrics(
     }
 
 
-def curve_images(config: ProjectorConfig, images: int) -> int:
-    """How many of the test images each ε of the curve is measured on."""
-    return min(images, max(CURVE_IMAGES, CURVE_EVALUATIONS // (config.restarts * config.steps)))
+def curve_images(config: ExperimentConfig, images: int) -> int:
+    """Number of test images that each ε of the curve is measured on."""
+    return min(images, max(CURVE_IMAGES, CURVE_EVALUATIONS // max(1, cost(config))))
 
 
-def _curve(defense: Defense, config: AttackConfig, test: DataSplit) -> dict[str, list[float]]:
+def _curve(defense: Defense, config: ExperimentConfig, test: DataSplit) -> dict[str, list[float]]:
     """PSD, PCO and what they stand beside, on the same images for every ε."""
-    some = test.sample(curve_images(defense.projector.config, len(test)), seed=DRAW)
+    some = test.sample(curve_images(config, len(test)), seed=DRAW)
     judge = defense.classifier
     originals = judge.predict(some.images)
     curve: dict[str, list[float]] = {"values": list(EPSILONS)}
     for epsilon in EPSILONS:
-        attacked = attack(config.model_copy(update={"epsilon": epsilon}), judge, some.images, some.labels)
+        stronger = config.attack.model_copy(update={"epsilon": epsilon})
+        attacked = attack(stronger, judge, some.images, some.labels)
         purified = defense.inspect(attacked)
         point = {
             "noisy": agreement(judge.predict(attacked), some.labels),

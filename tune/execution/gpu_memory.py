@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from components.classifiers.defense_gan import Classifier
 from components.projector.projector import GPU_CHUNK
-from tune.execution.rates import projector, trainings
-from tune.pipeline.job import Bounds, Development
-from tune.space.config import ExperimentConfig
+from tune.execution.rates import workloads
+from tune.pipeline.classifier import new_classifier
+from tune.pipeline.projection import sampled_projector
+from tune.pipeline.recipe import Bounds, Development, Recipe
 from tune.space.ranges import Range
 from tune.space.space import SearchSpace
 
@@ -68,11 +68,11 @@ class PeakMemory(TorchDispatchMode):
 
 def bytes_per_trial(space: SearchSpace, data: Development, bounds: Bounds) -> int:
     """GPU memory of one trial at its largest moment, in whichever stage, of the space's largest configuration."""
-    config = space.config(largest(space))
-    images = len(data.train) + len(data.split("validation"))
+    recipe = Recipe(space.config(largest(space)), bounds, data, 0)
+    images = len(data.train) + len(data.held)
     # of each image the original, the attacked and the rebuilt one, and what the classifier sees in it
-    numbers = 3 * math.prod(data.image_shape) + _seen(config, data)
-    work = max(_of_trainings(config, data), _of_projection(config, data, bounds))
+    numbers = 3 * math.prod(data.image_shape) + _seen(recipe)
+    work = max(_of_trainings(recipe), _of_projection(recipe))
     return PROCESS + int(SLACK * (4 * images * numbers + work))
 
 
@@ -91,26 +91,27 @@ def _most(values: Range) -> Any:
     return max(numbers) if numbers else listed[0]
 
 
-def _seen(config: ExperimentConfig, data: Development) -> int:
+def _seen(recipe: Recipe) -> int:
     """Numbers of the representation of one image."""
-    judge = Classifier(config.classifier.architecture, data.image_shape, data.classes).eval()
-    return judge.features(data.train.images[:1], config.unet.layer).numel()
+    judge = new_classifier(recipe).eval()
+    return judge.features(recipe.data.train.images[:1], recipe.config.unet.layer).numel()
 
 
-def _of_trainings(config: ExperimentConfig, data: Development) -> int:
+def _of_trainings(recipe: Recipe) -> int:
     """A batch of each; what one leaves is gone before the next."""
-    return max(_peak(training.run_epoch) for _, training, _ in trainings(config, data, CPU, batches=1))
+    return max(_peak(work.run) for work in workloads(recipe, CPU, batches=1) if work.name != "projection")
 
 
-def _of_projection(config: ExperimentConfig, data: Development, bounds: Bounds) -> int:
+def _of_projection(recipe: Recipe) -> int:
     """What grows with the number of latents at once is counted for two numbers, and continued to a GPU's."""
-    runner = projector(config, data, CPU, config.projector.bank_size)
-    runner.warm_up()
-    few = _peak(lambda: runner.trace(data.train.images[:_FEW], [1]))
-    more = _peak(lambda: runner.trace(data.train.images[: 2 * _FEW], [1]))
-    latents, chunk = _FEW * runner.config.restarts, config.projector.chunk or GPU_CHUNK
+    config, images = recipe.config, recipe.data.train.images
+    projector = sampled_projector(recipe, CPU, config.projector.bank_size)
+    projector.warm_up()
+    few = _peak(lambda: projector.trace(images[:_FEW], [1]))
+    more = _peak(lambda: projector.trace(images[: 2 * _FEW], [1]))
+    latents, chunk = _FEW * projector.config.restarts, config.projector.chunk or GPU_CHUNK
     # latents and errors of the steps that are kept, once apart and once together
-    recorded = 2 * 4 * chunk * len(bounds.steps) * (config.gan.latent_dim + 1)
+    recorded = 2 * 4 * chunk * len(recipe.bounds.steps) * (config.gan.latent_dim + 1)
     return few + (more - few) * (chunk - latents) // latents + recorded
 
 

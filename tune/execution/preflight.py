@@ -1,134 +1,80 @@
-"""Everything that is checked before anything is started or written."""
+"""The checks of data, networks, storage and disk, before anything is started or written."""
 
 from __future__ import annotations
 
-import json
-import re
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from components.classifiers.defense_gan import Classifier
-from components.datasets.dataset import DataError, Dataset, load_dataset
+from components.datasets import Dataset, load_dataset
 from components.files import read_json
 from components.pretrained import shipped_folder
+from tune.errors import Refused
 from tune.execution.estimate import count, free_bytes, readable
-from tune.pipeline.job import bounds_of
+from tune.execution.experiment import Experiment
+from tune.pipeline.recipe import bounds_of
 from tune.space.config import ExperimentConfig
-from tune.space.space import SearchSpace, SpaceError, load_space, parse_space
+from tune.space.space import SearchSpace
 from tune.storage.folder import Storage
 from tune.storage.mounts import existing
-
-
-class Refused(ValueError):
-    """The search cannot start as asked; the message says where, what was expected and what was found."""
+from tune.storage.record import recorded
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Experiment):
     """A search that may start.
 
     Attributes:
-        space: with the command line's overrides.
-        config: one configuration of it, for what all have in common.
+        config: one configuration of its space, for what all have in common.
         dataset: read and checked.
-        storage: of experiments and store.
-        name: of the experiment.
-        resumed: whether it exists already.
     """
 
-    space: SearchSpace
     config: ExperimentConfig
     dataset: Dataset
-    storage: Storage
-    name: str
-    resumed: bool
-
-    @property
-    def home(self) -> Storage:
-        """The experiment's folder."""
-        return self.storage.child(self.name)
 
 
-def prepare(
-    space: str,
-    overrides: Mapping[str, Any],
-    storage: str,
-    name: str | None,
-    data_dir: str | None,
-    *,
-    resume: bool,
-) -> Plan:
-    """Checks a search and reads its data; writes nothing.
+def prepare(experiment: Experiment, data_dir: str | None) -> Plan:
+    """Reads the data and checks that networks, images and disk fit; writes nothing.
 
     Raises:
         Refused: with one message that says what to change.
     """
+    space, place = experiment.space, experiment.storage
     try:
-        loaded = load_space(space, overrides)
-        place = Storage(storage)
-        name = _name(name or loaded.name)
-        existing = place.child(name).exists("space.yaml")
-        if existing:
-            loaded = _same(loaded, place.child(name), name, resume=resume)
-        config = loaded.config(_any_point(loaded))
-        dataset = _data(config, data_dir)
-        if existing:
-            _check_same_data(place.child(name), dataset)
-    except (SpaceError, DataError) as error:
-        raise Refused(str(error)) from error
-    except OSError as error:
-        raise Refused(f"storage: {error}") from error
+        config = space.config(_any_point(space))
+        dataset = load_dataset(config.data.name, data_dir, config.search.seed, config.data.validation_fraction)
     except ValueError as error:
         raise Refused(str(error)) from error
-    _check_networks(loaded, config, dataset)
+    if experiment.resumed:
+        _check_same_data(experiment, dataset)
+    _check_networks(space, config, dataset)
     _check_writable(place)
-    _check_room(loaded, dataset, place, name)
-    return Plan(loaded, config, dataset, place, name, existing)
+    _check_room(experiment, dataset)
+    return Plan(space, place, experiment.name, experiment.resumed, config, dataset)
 
 
-def _name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == "store":
-        raise Refused(f"--name: expected letters, digits, '.', '_' or '-' (and not 'store'), found {name!r}")
-    return name
-
-
-def _same(space: SearchSpace, home: Storage, name: str, *, resume: bool) -> SearchSpace:
-    """The space of a search that is resumed; only its number of trials may have changed."""
-    if not resume:
-        raise Refused(
-            f"--name: expected a new experiment, found {name} in {home.uri}; "
-            f"add --resume to continue it, or choose another --name"
-        )
-    before = parse_space(home.read("space.yaml").decode(), name, f"{home.uri}/space.yaml")
-    free = {"search.trials", "search.max_cost", "search.retrain_seeds", "search.retries"}
-    differing = [
-        key
-        for key in sorted({*before.fixed, *before.ranges, *space.fixed, *space.ranges} - free)
-        if before.fixed.get(key) != space.fixed.get(key) or before.ranges.get(key) != space.ranges.get(key)
-    ]
-    if differing:
-        raise Refused(
-            f"{differing[0]}: expected what {home.uri}/space.yaml says, found another value or range; "
-            f"a resumed search keeps its space (choose another --name for a new one)"
-        )
-    return space
-
-
-def _check_same_data(home: Storage, dataset: Dataset) -> None:
-    """The trials of one search are compared with each other, so they must have seen the same images."""
-    try:
-        before = json.loads(home.read("record.json"))["data"]
-        known = [before["fingerprint"], before["test_fingerprint"]]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+def _check_same_data(experiment: Experiment, dataset: Dataset) -> None:
+    """The trials of one search are compared with each other, so they must have seen the same images, from anywhere."""
+    before = recorded(experiment.home).get("data")
+    if not isinstance(before, Mapping) or "fingerprint" not in before:
         return  # no record, or a damaged one: it is written again
-    if known != [dataset.fingerprint, dataset.test_fingerprint]:
+    known = [before["fingerprint"], before.get("test_fingerprint")]
+    seen = [dataset.fingerprint, dataset.test_fingerprint]
+    if known != seen:
+        expected = f"expected the images that {experiment.home.uri} was begun with, {_named(before.get('name'), known)}"
+        found = f"found others, {_named(experiment.space.fixed['data.name'], seen)}"
         raise Refused(
-            f"data.name: expected the images that {home.uri} was begun with, found others in {dataset.name}; "
-            f"a resumed search keeps its data (choose another --name for a new one)"
+            f"data.name: {expected}, {found}; a resumed search keeps its data (choose another --name for a new one)"
         )
+
+
+def _named(name: object, fingerprints: Sequence[object]) -> str:
+    """`mnist (train 0123456789ab, test ba9876543210)`."""
+    train, test = (str(fingerprint)[:12] for fingerprint in fingerprints)
+    return f"{name or 'unnamed'} (train {train}, test {test})"
 
 
 def _any_point(space: SearchSpace) -> dict[str, Any]:
@@ -139,10 +85,6 @@ def _any_point(space: SearchSpace) -> dict[str, Any]:
             listed = values.values()
             params[key] = listed[0] if listed else values.high  # type: ignore[union-attr]
     return params
-
-
-def _data(config: ExperimentConfig, data_dir: str | None) -> Dataset:
-    return load_dataset(config.data.name, data_dir, config.search.seed, config.data.validation_fraction)
 
 
 def _check_networks(space: SearchSpace, config: ExperimentConfig, dataset: Dataset) -> None:
@@ -185,11 +127,12 @@ def _check_writable(storage: Storage) -> None:
         raise Refused(f"--storage: expected a folder that can be written, found {folder}: {error.strerror}") from error
 
 
-def _check_room(space: SearchSpace, dataset: Dataset, storage: Storage, name: str) -> None:
+def _check_room(experiment: Experiment, dataset: Dataset) -> None:
     """The disk holds what is estimated to be built: a search that ends with a full disk has wasted hours."""
+    space, storage = experiment.space, experiment.storage
     free = free_bytes(storage)
     try:
-        needed = count(space, dataset, storage, storage.child(name), bounds_of(space)).bytes()
+        needed = count(space, dataset, storage, experiment.home, bounds_of(space)).bytes()
     except ValueError as error:  # networks that the images are too small for
         raise Refused(f"{error} ({space.source})") from error
     if free is not None and needed > free:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,17 +13,18 @@ import numpy as np
 
 from components.datasets.dataset import DataSplit
 from components.defense import Defense
-from components.projector.projector import Projector
 from tune.execution.evaluation import evaluate
 from tune.optimizer.choice import median_seed
-from tune.pipeline.executor import Workbench
+from tune.pipeline.classifier import classifier_of
+from tune.pipeline.executor import Path, Workbench
+from tune.pipeline.gan import gan_of
 from tune.pipeline.job import Progress
-from tune.pipeline.readback import read_classifier, read_gan, read_unet
-from tune.pipeline.stages import FINAL_PATH
+from tune.pipeline.purifier import purifier_of
+from tune.pipeline.stages import final_path_of
+from tune.pipeline.unet import read_unet
 from tune.space.config import ExperimentConfig
 from tune.storage.folder import Storage
 from tune.storage.scratch import scratch
-from tune.storage.store import Artifact
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +45,14 @@ def retrain_seed(
     """
     seeds = home.child("best").child("seeds")
     name = f"{bench.seed}.json"
-    signatures = bench.signatures(config, FINAL_PATH)
+    signatures = bench.signatures(config, final_path_of(config))
     known = _measured(seeds, name)
     if known is not None and known["stages"] == signatures:
         return known
-    path = bench.get(config, FINAL_PATH, report)
-    defense = assemble(bench, config, path.artifacts)
+    path = bench.get(config, final_path_of(config), report)
+    defense = assemble(bench, path)
     scores, pictures = evaluate(
-        defense, config.attack, test, lambda what: report(Progress(f"measuring {what}", 0, 0))
+        defense, config, test, lambda what: report(Progress(f"measuring {what}", 0, 0))
     )
     work = {stage: asdict(done) for stage, done in path.work.items()}
     seconds = {stage: done.seconds for stage, done in path.work.items()}
@@ -75,17 +76,12 @@ def _measured(seeds: Storage, name: str) -> dict[str, Any] | None:
     return known if isinstance(known, dict) and "stages" in known else None
 
 
-def assemble(
-    bench: Workbench, config: ExperimentConfig, artifacts: Mapping[str, Sequence[Artifact]]
-) -> Defense:
+def assemble(bench: Workbench, path: Path) -> Defense:
     """The defense from the artifacts of a final path."""
-    generator, discriminator, encoder = read_gan(artifacts["gan"][0].folder, bench.device)
-    judge = read_classifier(artifacts["classifier"][0].folder, config, bench.data)
-    network = read_unet(artifacts["unet"][0].folder, config, bench.data)
-    projector = Projector(
-        generator, config.projector, discriminator=discriminator, encoder=encoder, seed=bench.seed, device=bench.device
-    )
-    return Defense(projector, network, judge, discriminator)
+    inputs = bench.inputs(path)
+    _, discriminator, _ = gan_of(inputs)
+    network = read_unet(inputs.folder("unet"), inputs.recipe)
+    return Defense(purifier_of(inputs.config).component(inputs), network, classifier_of(inputs), discriminator)
 
 
 def save_median(
@@ -93,7 +89,7 @@ def save_median(
 ) -> int:
     """Saves the defense of the seed with the median PSD to `best/`, and returns that seed."""
     seed = median_seed(psd)
-    defense = assemble(benches[seed], config, benches[seed].get(config, FINAL_PATH).artifacts)
+    defense = assemble(benches[seed], benches[seed].get(config, final_path_of(config)))
     best = home.child("best")
     if best.local is not None:
         defense.save(best.local)

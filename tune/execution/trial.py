@@ -19,13 +19,13 @@ from components.datasets.dataset import DataSplit
 from components.processor import keep_memory
 from tune.execution.gpu_errors import Faults, GpuLost, broken, end_process, free_memory, lacking_gpu, out_of_memory
 from tune.execution.retraining import retrain_seed
+from tune.monitor.heatmap import map_png
 from tune.monitor.progress import Teller
 from tune.monitor.tensorboard import TrialBoard
-from tune.pipeline.builders import cost
 from tune.pipeline.executor import Path, Workbench
-from tune.pipeline.job import Bounds, Development, bounds_of, bounds_of_one
-from tune.pipeline.stages import PATHS
-from tune.report.plots import map_png
+from tune.pipeline.purifier import cost
+from tune.pipeline.recipe import Bounds, Development, bounds_of, bounds_of_one
+from tune.pipeline.stages import path_of
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace
 from tune.storage.folder import Storage
@@ -146,11 +146,10 @@ def attempt(
             raise RuntimeError(reason)
         space = setting.space
         config = space.config(params)
-        target = config.search.target
         teller.cost = cost(config)
         bench = setting.trial_bench(data, config, number)
-        path = bench.get(config, PATHS[target], teller)
-        score = path.artifacts[PATHS[target][-1]][0]
+        path = bench.get(config, path_of(config), teller)
+        (score,) = path.artifacts[path_of(config)[-1]]
         known |= {"metrics": dict(score.metrics), "stages": path.signatures}
         status, error = "finished", None
     except Exception as caught:  # any error of a trial's own is recorded, and the search goes on

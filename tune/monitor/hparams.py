@@ -13,13 +13,14 @@ What the page makes of them (read from its source, tensorboard 2.21) decides mos
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
+from tune.metrics import METRICS, TARGETS, Metric, Target
 from tune.monitor import events
 from tune.space.ranges import Choice, Interval, Range
 from tune.space.space import SearchSpace
@@ -37,37 +38,14 @@ TICKED = 5  # parameters that the page shows when it opens
 FIRST = ("projector.restarts", "projector.steps", "unet.high_level_weight")  # always among them
 FILLERS = ("data.name", "attack.epsilon", "classifier.architecture", "gan.loss")  # every trial has these
 
-Metric = tuple[str, str, str]  # its name in a trial's record, its name on the page, its meaning
-
-_PSD = ("psd", "PSD", "denoised images that the classifier labels correctly, as a fraction")
-_PCO = ("pco", "PCO", "denoised images that the classifier labels as it labels their original, as a fraction")
-_COST = ("cost", "projection cost", "generator gradient evaluations per image: restarts × steps")
-_SPEED = ("images_per_second", "images/s", "projected images per second, measured")
-_LOSS = ("validation_loss", "validation loss", "the U-Net's loss (Eq. 3) on validation images")
-_PSD_GAN = ("psd_gan", "PSD, GAN only", "projected images that the classifier labels correctly, a fraction")
-_CLEAN_GAN = ("clean_gan", "clean accuracy, GAN", "projected clean images labelled correctly, as a fraction")
-_ERROR = ("error", "projection error", "mean distance between an attacked image and its projection")
-_RECONSTRUCTION = ("reconstruction", "reconstruction error", "mean squared error per pixel of clean images")
-_FRECHET = ("frechet", "Fréchet distance", "between the features of generated and of real images")
-
-METRICS: Mapping[str, Sequence[Metric]] = {
-    "defense": (_PSD, _PCO, _COST, _SPEED, _LOSS),
-    "unet": (_PSD, _PCO, _COST, _SPEED, _LOSS),
-    "projection": (_PSD_GAN, _CLEAN_GAN, _ERROR, _COST, _SPEED),
-    "gan": (_CLEAN_GAN, _RECONSTRUCTION, _FRECHET),
-}
-# what retrained seeds are tested for; trials never see the test split
-TESTED: Mapping[str, Sequence[Metric]] = {"defense": (_PSD, _PCO)}
-
-
-def experiment_record(space: SearchSpace, target: str) -> bytes:
+def experiment_record(space: SearchSpace, target: Target) -> bytes:
     """The experiment's configuration: every searched parameter with its range or values, every metric."""
     experiment = api_pb2.Experiment(
         time_created_secs=time.time(),
         hparam_infos=hparam_infos(space),
         metric_infos=[
-            *(_metric_info("result", metric) for metric in METRICS[target]),
-            *(_metric_info("test", metric) for metric in TESTED.get(target, ())),
+            *(_metric_info("result", METRICS[key]) for key in TARGETS[target].shown),
+            *(_metric_info("test", METRICS[key]) for key in TARGETS[target].tested),
         ],
     )
     return _record(metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment))
@@ -144,10 +122,10 @@ def _fill(slot: Any, value: Any) -> None:
 
 
 def _metric_info(split: str, metric: Metric) -> api_pb2.MetricInfo:
-    name, title, meaning = metric
-    display_name = title if split == "result" else f"{split} {title}"
+    name = metric.title if split == "result" else f"{split} {metric.title}"
+    meaning = f"{metric.meaning}, as a fraction" if metric.unit == "share" else metric.meaning
     return api_pb2.MetricInfo(
-        name=api_pb2.MetricName(tag=f"{split}/{name}"), display_name=display_name, description=meaning
+        name=api_pb2.MetricName(tag=f"{split}/{metric.key}"), display_name=name, description=meaning
     )
 
 

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Self
 
 from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 
+from tune.metrics import Target
 from tune.monitor import events, hparams
 from tune.monitor.hparams import Status
 from tune.monitor.runs import run_name, tensorboard_command
@@ -37,7 +38,7 @@ UPLOAD_SECONDS = 30.0  # between two uploads of a growing event file to an objec
 ROWS = ("original", "attacked", "GAN", "denoised")  # of the image grid, as in the published figure
 
 
-def write_experiment(experiment: Storage, space: SearchSpace, target: str) -> None:
+def write_experiment(experiment: Storage, space: SearchSpace, target: Target) -> None:
     """Write the columns of the HPARAMS page to the log root, when a search starts; resuming replaces them."""
     configuration = hparams.experiment_record(space, target)
     experiment.child("tensorboard").write(_file_name(0, "experiment"), configuration)

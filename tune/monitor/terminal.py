@@ -38,6 +38,7 @@ class LiveView:
         verbose: also say what is otherwise only seen on the page; in plain lines, each quarter of a stage.
         hint: a line below the title, such as the command that opens TensorBoard.
         max_cost: the largest cost that "best" may have.
+        budget: seconds that trials may run, and how many of them earlier sessions used; None = no limit.
         console: where to; None = standard output.
     """
 
@@ -50,12 +51,13 @@ class LiveView:
         verbose: bool = False,
         hint: str = "",
         max_cost: float | None = None,
+        budget: tuple[float, float] | None = None,
         console: Console | None = None,
     ) -> None:
         self.console = console or Console()
         self._quiet, self._verbose = quiet, verbose
         self._began = time.time()
-        self._view = Snapshot(title, total, objectives, hint=hint, max_cost=max_cost)
+        self._view = Snapshot(title, total, objectives, hint=hint, max_cost=max_cost, budget=budget)
         self._before: dict[int, TrialView] | None = None
         self._live: Live | None = None
 

@@ -13,6 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tune.metrics import text_of, title_of
+
 State = Literal["waiting", "running", "finished", "failed", "pruned"]
 ENDED: tuple[State, ...] = ("finished", "pruned", "failed")
 STYLES: Mapping[str, str] = {
@@ -22,10 +24,6 @@ STYLES: Mapping[str, str] = {
     "pruned": "yellow",
     "failed": "red",
 }
-
-# Fractions of images, shown in percent; every other metric is shown as the number it is.
-FRACTIONS = frozenset({"psd", "pco", "pso", "psd_gan", "noisy", "threshold", "clean_gan", "clean_purified"})
-TITLES = {"psd": "PSD", "pco": "PCO", "psd_gan": "PSD GAN", "clean_gan": "clean"}
 
 # columns of a terminal from which there is room for all objectives, the time left, a bar, PCO
 WITH_ALL, WITH_LEFT, WITH_BAR, WITH_PCO = 56, 70, 84, 112
@@ -65,6 +63,7 @@ class Snapshot:
     known: int = 0  # trials that had ended before it
     now: float = 0  # seconds since 1970
     max_cost: float | None = None
+    budget: tuple[float, float] | None = None  # seconds that trials may run, and those used before this session
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield page(self, options.max_width, options.size.height)
@@ -73,7 +72,7 @@ class Snapshot:
 def page(view: Snapshot, width: int, height: int) -> RenderableType:
     """The whole page; it keeps to `height` lines by showing fewer trials."""
     ranking = ranked(view.trials, view.objectives, view.max_cost)
-    above = [_title(view), *_hint(view), _counts(view), _bar(view, width), _best(view, ranking)]
+    above = [_title(view), *_hint(view), _counts(view), *_budget(view), _bar(view, width), _best(view, ranking)]
     below = [*_stages(view), *_failures(view.trials)]
     taken = sum(_height(part, width) for part in [*above, *below]) + 6  # blank, head, 3 headings, cursor
     rows = choose_rows(view.trials, ranking, max(height - taken, LEAST_ROWS))
@@ -135,7 +134,18 @@ def _left(view: Snapshot, ended: int) -> str:
     here = ended - view.known
     if here < 2 or ended >= view.total:
         return ""
-    return f", about {duration(view.seconds / here * (view.total - ended))} left"
+    left = view.seconds / here * (view.total - ended)
+    if view.budget:
+        left = min(left, max(view.budget[0] - view.budget[1] - view.seconds, 0))
+    return f", about {duration(left)} left"
+
+
+def _budget(view: Snapshot) -> list[Text]:
+    """How much of the budget is used."""
+    if view.budget is None:
+        return []
+    whole, before = view.budget
+    return [Text(f"budget: {duration(before + view.seconds)} of {duration(whole)} used", style="dim")]
 
 
 def _bar(view: Snapshot, width: int) -> RenderableType:
@@ -170,7 +180,7 @@ def _table(view: Snapshot, rows: Mapping[str, Sequence[TrialView]], width: int) 
     table.add_column("trial", no_wrap=True, overflow="ellipsis", max_width=max(width - fixed, 12))
     table.add_column("state", no_wrap=True)
     table.add_column("done", no_wrap=True)
-    for title in [*(["left"] if width >= WITH_LEFT else []), *(TITLES.get(m, m) for m in metrics)]:
+    for title in [*(["left"] if width >= WITH_LEFT else []), *map(title_of, metrics)]:
         table.add_column(title, justify="right", no_wrap=True)
     for heading, trials in rows.items():
         if trials:
@@ -182,7 +192,7 @@ def _table(view: Snapshot, rows: Mapping[str, Sequence[TrialView]], width: int) 
 
 def _row(view: Snapshot, trial: TrialView, metrics: Iterable[str], width: int) -> list[RenderableType]:
     left: list[RenderableType] = [_trial_left(trial, view.now)] if width >= WITH_LEFT else []
-    values = [metric_text(m, trial.metrics[m]) if m in trial.metrics else "" for m in metrics]
+    values = [text_of(m, trial.metrics[m]) if m in trial.metrics else "" for m in metrics]
     return [Text(trial.name), _state(trial), _progress(trial, width), *left, *values]
 
 
@@ -235,16 +245,7 @@ def _failures(trials: Sequence[TrialView]) -> list[RenderableType]:
 def describe(metrics: Mapping[str, float], names: Iterable[str]) -> str:
     """`PSD 87.5 %, cost 240`; names without a value are left out."""
     known = [name for name in names if name in metrics]
-    return ", ".join(f"{TITLES.get(name, name)} {metric_text(name, metrics[name])}" for name in known)
-
-
-def metric_text(name: str, value: float) -> str:
-    """A metric as people read it."""
-    if not math.isfinite(value):
-        return str(value)
-    if name in FRACTIONS:
-        return f"{100 * value:.1f} %"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return ", ".join(f"{title_of(name)} {text_of(name, metrics[name])}" for name in known)
 
 
 def duration(seconds: float) -> str:

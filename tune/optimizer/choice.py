@@ -6,16 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tune.metrics import OBJECTIVES, Direction, Target
+from tune.metrics import OBJECTIVES, Direction, Target, title_of
 from tune.storage.ledger import Outcome
-
-# What a trial is judged by, in a reader's words.
-METRICS = {
-    "psd": "PSD",
-    "psd_gan": "PSD of the GAN alone",
-    "clean_gan": "accuracy on clean images through the GAN",
-    "cost": "projection cost",
-}
 
 Objectives = Mapping[str, Direction]  # metric name → "max" or "min"; the one that decides stands first
 
@@ -85,7 +77,7 @@ def rule(objectives: Objectives) -> str:
     """The rule of `choose` in words, for choice.json and the report."""
     metric, direction = next(iter(objectives.items()))
     best = "highest" if direction == "max" else "lowest"
-    return f"{best} validation {METRICS.get(metric, metric)}, ties to the cheaper, then to the earlier trial"
+    return f"{best} validation {title_of(metric)}, ties to the cheaper, then to the earlier trial"
 
 
 def _objectives(target: Target | Objectives) -> Objectives:

@@ -1,22 +1,62 @@
-"""Optuna's TPE, so seeded that a suggestion can be repeated, and first points that cover the space evenly."""
+"""Optuna's samplers, so seeded that a suggestion can be repeated, and first points that cover the space evenly."""
 
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import TPESampler
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
+
+from tune.space.config import Sampler
 
 _DRAFTS = 32  # Latin hypercubes, of which the one with the most distant points is taken
 
 
+def sampler_for(kind: Sampler, seed: str, startup: int, first: Mapping[str, float]) -> BaseSampler:
+    """A sampler for one suggestion, which depends on `seed` and what the study knows.
+
+    Args:
+        kind: Optuna's sampler; `grid` has none, as its points are listed.
+        seed: any text.
+        startup: finished trials below which it draws at random; of nsga2, the size of a generation.
+        first: parameter → place in its range, in [0, 1), of those that are not the sampler's to choose.
+    """
+    if kind == "random":
+        return RandomSampler(seed=_number(seed))
+    if first or kind == "tpe":
+        return SeededSampler(seed, startup, first)
+    if kind == "gp":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return GPSampler(seed=_number(seed), n_startup_trials=startup)
+    return Generations(seed=_number(seed), population_size=max(2, startup))
+
+
+class Generations(NSGAIISampler):
+    """NSGA-II (Deb et al., 2002), whose parents stand in the order of their numbers.
+
+    Optuna's stand in the order of the selection when a generation is begun, and by number afterwards, so that a study
+    rebuilt in the midst of a generation would breed otherwise.
+    """
+
+    def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
+        """The trials that a generation is bred from."""
+        return sorted(super().get_parent_population(study, generation), key=lambda trial: trial.number)
+
+    def enter(self, study: Study, trial: FrozenTrial) -> None:
+        """Notes the generation that a trial with given parameters belongs to."""
+        self.get_trial_generation(study, trial)
+
+
 class SeededSampler(TPESampler):
-    """TPE (Bergstra et al., 2011) for one suggestion, which depends on `seed` and what the study knows.
+    """TPE (Bergstra et al., 2011) for one suggestion.
 
     Each parameter has its own random numbers, so that the order in which a space asks for them does not
     matter: a space read back from YAML may have another. Running trials count as bad (constant liar), which

@@ -8,6 +8,7 @@ start.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from ray.tune.search import Searcher
 
 from tune.optimizer.choice import Objectives
+from tune.optimizer.stopping import StopRules
 from tune.optimizer.study import LedgerStudy, export_study
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Ledger, Params
@@ -32,7 +34,8 @@ class WarmStart(NamedTuple):
 
 
 class LedgerSearcher(Searcher):
-    """Proposes the trials of one search, numbered from 0, until each number below `trials` has a proposal.
+    """Proposes the trials of one search, numbered from 0, until each number below `trials` has a proposal, every point
+    of the space has been tried, or a rule ends it.
 
     A proposal is in the ledger before Ray hears of it, and a trial has ended when its outcome is there. Those
     proposed and not ended when a driver dies are proposed again, unchanged, before any new one.
@@ -47,6 +50,7 @@ class LedgerSearcher(Searcher):
         startup: how many trials are spread evenly before results guide the others; warm starts count.
         max_cost: the largest metric `cost` that is feasible; None for any.
         objectives: metric → "max" or "min"; by default those of the space's target.
+        rules: what ends the search earlier; None = nothing.
 
     Raises:
         ValueError: a point that is not in the space.
@@ -65,6 +69,7 @@ class LedgerSearcher(Searcher):
         startup: int = 8,
         max_cost: float | None = None,
         objectives: Objectives | None = None,
+        rules: StopRules | None = None,
     ) -> None:
         super().__init__()
         _check(points, space)
@@ -73,6 +78,8 @@ class LedgerSearcher(Searcher):
         self._points = [dict(point) for point in points]
         self._warm_start = list(warm_start)
         self._settings = (space, seed, startup, max_cost, objectives)
+        self._rules = rules
+        self._began: dict[int, float] = {}  # number → seconds since 1970, of trials that were handed out here
         self._numbers: dict[str, int] = {}  # Ray's trial id → number, of trials that run
         self.warm_started: dict[str, WarmStart] = {}
         self._rebuild()
@@ -81,6 +88,28 @@ class LedgerSearcher(Searcher):
     def study(self) -> LedgerStudy:
         """What Optuna is shown."""
         return self._study
+
+    @property
+    def stopped(self) -> str | None:
+        """Why no further trial is proposed, `rule: …` in words; None while one may be."""
+        if all(number in self._params for number in range(self._trials)):
+            return f"trials: all {self._trials} were proposed"
+        if self._study.exhausted:
+            return f"exhausted: all {self._study.size} points of the space were tried"
+        if self._rules is None:
+            return None
+        running = [self._began[number] for number in self._numbers.values()]
+        return self._rules.reason(self._ledger.outcomes(), running, time.time())
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing to run: no trial was interrupted, and no further one is proposed."""
+        return not self._interrupted and self.stopped is not None
+
+    @property
+    def most(self) -> int:
+        """How many trials there can be."""
+        return min(self._trials, self._study.size or self._trials)
 
     @property
     def reissued(self) -> list[int]:
@@ -97,7 +126,7 @@ class LedgerSearcher(Searcher):
         number = self._interrupted.popleft() if self._interrupted else self._propose()
         if number is None:
             return Searcher.FINISHED
-        self._numbers[trial_id] = number
+        self._numbers[trial_id], self._began[number] = number, time.time()
         return {"trial": number, "params": dict(self._params[number])}
 
     def on_trial_complete(
@@ -129,10 +158,13 @@ class LedgerSearcher(Searcher):
 
     def _propose(self) -> int | None:
         number = next((number for number in range(self._trials) if number not in self._params), None)
-        if number is None:
+        if number is None or self.stopped is not None:
             return None
         wanted = self._points[number] if number < len(self._points) else {}
-        params = self._ledger.propose(number, self._study.suggest(number, wanted))
+        suggested = self._study.suggest(number, wanted)
+        if suggested is None:
+            return None
+        params = self._ledger.propose(number, suggested)
         if number > max(self._params, default=-1):
             self._params[number] = params
             self._study.start(number, params)

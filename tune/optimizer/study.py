@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from components.files import write_atomic
 from tune.metrics import OBJECTIVES
 from tune.optimizer.choice import Objectives, has_objectives
-from tune.optimizer.sampler import SeededSampler, spread
+from tune.optimizer.grid import identity, points_of, shuffled
+from tune.optimizer.sampler import Generations, sampler_for, spread
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Ledger, Outcome, Params
 
-_ATTEMPTS = 10  # at a point that no trial has tried; a small space may have none left
+_ATTEMPTS = 10  # at a point that no trial has tried, before one is taken from those that are left
 _DRAFT = "draft"  # marks a trial that was only asked for
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
@@ -57,7 +58,10 @@ class LedgerStudy:
         self._objectives = dict(objectives or OBJECTIVES[space.fixed["search.target"]])
         self._known = 0  # outcomes of other experiments
         self._running: dict[int, optuna.Trial] = {}
-        self._tried: list[Params] = []
+        self._tried: set[Hashable] = set()
+        self._sampler = space.fixed["search.sampler"]
+        points = points_of(space)
+        self._order = None if points is None else shuffled(points, seed)
         self._spread = spread(startup, len(space.ranges), seed)
         self._study = _new_study(optuna.storages.InMemoryStorage(), self._objectives)
 
@@ -88,7 +92,7 @@ class LedgerStudy:
 
         Parameters that the space cannot have suggested, as it was changed since, are passed over.
         """
-        self._tried.append(params)
+        self._tried.add(identity(params))
         if self._space.contains(params):
             self._running[trial] = self._enter(params, {"trial": trial})
 
@@ -97,30 +101,53 @@ class LedgerStudy:
         if trial in self._running:
             self._tell(self._running.pop(trial), outcome)
 
-    def suggest(self, trial: int, wanted: Mapping[str, Any] | None = None) -> Params:
-        """Parameters for the trial of that number, which does not start it.
+    @property
+    def size(self) -> int | None:
+        """How many points there are to try; None where there is no end to them."""
+        return None if self._order is None else len(self._order)
 
-        They depend on space, seed, number and what the study knows, and on nothing else. Points that were
-        tried are avoided while others are found: their result is known.
+    @property
+    def exhausted(self) -> bool:
+        """Whether every point has been tried."""
+        return self._untried({}) == []
+
+    def suggest(self, trial: int, wanted: Mapping[str, Any] | None = None) -> Params | None:
+        """Parameters for the trial of that number, which does not start it; None where every point was tried.
+
+        They depend on space, seed, number and what the study knows, and on nothing else. No point is proposed twice
+        where there are finitely many: its result is known.
 
         Args:
-            wanted: parameters to take as they are; only the others are suggested.
+            wanted: parameters to take as they are, as long as they are new; only the others are suggested.
         """
+        wanted = wanted or {}
+        left = self._untried(wanted) or self._untried({})
+        if left == []:
+            return None
+        if left and self._sampler == "grid":
+            return left[0]
         params: Params = {}
         for attempt in range(_ATTEMPTS):
-            params = self._ask(trial, attempt, wanted or {})
-            if params not in self._tried:
-                break
-        return params
+            params = self._ask(trial, attempt, wanted)
+            if identity(params) not in self._tried:
+                return params
+        return left[0] if left else params
+
+    def _untried(self, wanted: Mapping[str, Any]) -> list[Params] | None:
+        """The points with the wanted values that no trial had, in a random order; None: no end to them."""
+        if self._order is None:
+            return None
+        fitting = (point for point in self._order if wanted.items() <= point.items())
+        return [point for point in fitting if identity(point) not in self._tried]
 
     def _ask(self, trial: int, attempt: int, wanted: Mapping[str, Any]) -> Params:
         """One suggestion, by a draft of a trial.
 
-        TPE leaves notes in a trial that it is asked for, and reads them while it runs. A resumed study has no
-        such notes, so the draft is given up: TPE does not look at failed trials.
+        Samplers leave notes in a trial that they are asked for, and read them while it runs. A resumed study has no
+        such notes, so the draft is given up: none of them looks at failed trials.
         """
         first = self._first_points(trial) if attempt == 0 else {}
-        self._study.sampler = SeededSampler(f"{self._seed}/{trial}/{attempt}", self._startup, first)
+        self._study.sampler = sampler_for(self._sampler, f"{self._seed}/{trial}/{attempt}", self._startup, first)
         self._study.enqueue_trial(dict(wanted), user_attrs={_DRAFT: True})
         draft = self._study.ask()
         params = self._space.suggest(draft)
@@ -138,6 +165,9 @@ class LedgerStudy:
         self._study.enqueue_trial(params, user_attrs=attributes)
         trial = self._study.ask()
         self._space.suggest(trial)
+        sampler = sampler_for(self._sampler, "", self._startup, {})
+        if isinstance(sampler, Generations):
+            sampler.enter(self._study, self._study.trials[trial.number])
         return trial
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome | None) -> None:

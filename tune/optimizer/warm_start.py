@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from tune.execution.preflight import Refused
+from tune.errors import Refused
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import torch
 
 from components.files import read_json
-from tune.pipeline.builders import stage_description
-from tune.pipeline.job import Bounds, Development, Job, Progress, Work
-from tune.pipeline.stages import STAGES, Stage, signatures_of
+from tune.pipeline.job import Inputs, Job, Progress, Work
+from tune.pipeline.recipe import Bounds, Development, Recipe
+from tune.pipeline.stage import Stage
+from tune.pipeline.stages import STAGES, signatures_of
 from tune.space.config import ExperimentConfig
 from tune.storage.leases import Leases
 from tune.storage.store import Artifact, Store
@@ -31,11 +32,13 @@ class Path:
     """The artifacts of one configuration.
 
     Attributes:
+        recipe: what they follow from.
         signatures: by stage.
         artifacts: by stage, all parts in order.
         work: what was done to get them.
     """
 
+    recipe: Recipe
     signatures: dict[str, str]
     artifacts: dict[str, list[Artifact]] = field(default_factory=dict)
     work: dict[str, Work] = field(default_factory=dict)
@@ -70,18 +73,17 @@ class Workbench:
     seed: int
     device: torch.device
 
+    def recipe(self, config: ExperimentConfig) -> Recipe:
+        """What the results of a configuration follow from here."""
+        return Recipe(config, self.bounds, self.data, self.seed)
+
     def signatures(self, config: ExperimentConfig, stages: Sequence[str]) -> dict[str, str]:
         """The signature of each stage of a path."""
-        return signatures_of(config, stages, self.bounds, self.data, self.seed)
+        return signatures_of(self.recipe(config), stages)
 
-    def nodes(self, config: ExperimentConfig, signatures: Mapping[str, str]) -> list[Node]:
-        """Every artifact of a path, in an order in which they can be built."""
-        return [
-            Node(STAGES[name], part, f"{signature}-{part:03d}" if parts > 1 else signature)
-            for name, signature in signatures.items()
-            for parts in [STAGES[name].parts(config, self.data)]
-            for part in range(parts)
-        ]
+    def inputs(self, path: Path) -> Inputs:
+        """The artifacts of a path, to be read on this workbench's device."""
+        return Inputs(path.recipe, self.device, path.artifacts)
 
     def get(
         self,
@@ -90,12 +92,13 @@ class Workbench:
         report: Callable[[Progress], None] = lambda progress: None,
     ) -> Path:
         """Every artifact of a path: found, built, or waited for while another builds it."""
-        path = Path(self.signatures(config, stages))
-        pending = self.nodes(config, path.signatures)
+        recipe = self.recipe(config)
+        path = Path(recipe, signatures_of(recipe, stages))
+        pending = _nodes(path)
         found: dict[tuple[str, int], Artifact] = {}
         pause = POLL
         while pending:
-            left = [node for node in pending if not self._settle(node, pending, config, path, found, report)]
+            left = [node for node in pending if not self._settle(node, pending, path, found, report)]
             if len(left) == len(pending):
                 report(Progress(f"waiting for {left[0].stage.name}", 0, 0))
                 time.sleep(pause)
@@ -109,7 +112,6 @@ class Workbench:
         self,
         node: Node,
         pending: Sequence[Node],
-        config: ExperimentConfig,
         path: Path,
         found: dict[tuple[str, int], Artifact],
         report: Callable[[Progress], None],
@@ -117,7 +119,9 @@ class Workbench:
         """Finds or builds one artifact; False where that must wait for others."""
         name = node.stage.name
         work = path.work.setdefault(name, Work())
-        needed = {*node.stage.inputs, *(stage for stage in node.stage.observed if stage in path.signatures)}
+        config = path.recipe.config
+        observed = (stage for stage in node.stage.observed(config) if stage in path.signatures)
+        needed = {*node.stage.inputs(config), *observed}
         if needed & {other.stage.name for other in pending if (other.stage.name, other.part) not in found}:
             # What it is made from is not all there. It is not looked for either: of the 127 artifacts of a full MNIST
             # each waiting trial would ask an object store for every one, at every look.
@@ -128,7 +132,7 @@ class Workbench:
             if node.stage.judged:
                 _replay(name, artifact, report)
         else:
-            artifact = self._build(node, needed, config, path.signatures, found, report)
+            artifact = self._build(node, needed, path, found, report)
             if artifact is None:
                 return False
             work.built += 1
@@ -141,8 +145,7 @@ class Workbench:
         self,
         node: Node,
         needed: set[str],
-        config: ExperimentConfig,
-        signatures: Mapping[str, str],
+        path: Path,
         found: Mapping[tuple[str, int], Artifact],
         report: Callable[[Progress], None],
     ) -> Artifact | None:
@@ -157,30 +160,17 @@ class Workbench:
             for (stage, _), artifact in sorted(found.items()):
                 if stage in needed:
                     inputs.setdefault(stage, []).append(artifact)
-            base = node.stage.base(config, self.data, self.seed, signatures)
-            smaller = self._smaller(node, base, signatures[name])
+            base = node.stage.base(path.recipe, path.signatures)
+            smaller = self._smaller(node, base, path.signatures[name])
             with self.store.draft(name, node.signature) as draft:
                 saves = self.store.unfinished(node.signature)
-                job = Job(
-                    name,
-                    node.part,
-                    config,
-                    self.bounds,
-                    self.data,
-                    self.seed,
-                    self.device,
-                    inputs,
-                    draft,
-                    saves,
-                    report,
-                    smaller,
-                )
-                draft.description.update(stage_description(job))
+                job = Job(path.recipe, self.device, inputs, name, node.part, draft, saves, report, smaller)
+                draft.description.update(job.description)
                 report(Progress(name, 0, 0))
                 node.stage.build(job)
             if base is not None:
                 held = {"restarts": list(self.bounds.restarts), "steps": list(self.bounds.steps)}
-                self.store.relate(name, base, signatures[name], held)
+                self.store.relate(name, base, path.signatures[name], held)
         finally:
             self.leases.release(node.signature)
         return self.store.find(name, node.signature)
@@ -198,6 +188,21 @@ class Workbench:
             if artifact is not None:
                 return artifact
         return None
+
+
+def _nodes(path: Path) -> list[Node]:
+    """Every artifact of a path, in an order in which they can be built."""
+    return [
+        Node(STAGES[name], part, key)
+        for name, signature in path.signatures.items()
+        for part, key in enumerate(part_signatures(STAGES[name], path.recipe, signature))
+    ]
+
+
+def part_signatures(stage: Stage, recipe: Recipe, signature: str) -> list[str]:
+    """The names under which the store keeps the parts of a stage's artifact."""
+    parts = stage.parts(recipe)
+    return [f"{signature}-{part:03d}" for part in range(parts)] if parts > 1 else [signature]
 
 
 def _replay(stage: str, artifact: Artifact, report: Callable[[Progress], None]) -> None:

@@ -1,4 +1,4 @@
-"""What a stage's builder is given, and the training loop that loses at most one epoch."""
+"""One artifact to build: what its stage is given, and the training loop that loses at most one epoch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from components.datasets.dataset import Dataset, DataSplit
+from components.files import write_json
 from components.training import Training
+from tune.pipeline.recipe import Bounds, Development, Recipe
 from tune.space.config import ExperimentConfig
-from tune.space.space import SearchSpace
 from tune.storage.folder import Storage
 from tune.storage.store import Artifact, Draft
 
@@ -27,79 +29,9 @@ SAVE = "training.pt"  # in the folder of what is unfinished; an encoder beside i
 Row = Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Development:
-    """The images that a stage may see. It has no field for the test split.
-
-    Attributes:
-        train: what is learned from.
-        validation: what choices are made by; None in the final training, which has none left to make.
-        classes: number of classes.
-        fingerprint: hash of all of it.
-    """
-
-    train: DataSplit
-    validation: DataSplit | None
-    classes: int
-    fingerprint: str
-
-    @classmethod
-    def for_search(cls, dataset: Dataset) -> Development:
-        """Train and validation apart."""
-        return cls(dataset.train, dataset.validation, dataset.classes, dataset.fingerprint)
-
-    @classmethod
-    def for_retraining(cls, dataset: Dataset) -> Development:
-        """Train and validation together."""
-        return cls(dataset.merged(), None, dataset.classes, f"merged:{dataset.fingerprint}")
-
-    def split(self, name: str) -> DataSplit:
-        """`train` or `validation`."""
-        split = self.train if name == "train" else self.validation
-        assert split is not None, "a stage of the final training asked for validation images"
-        return split
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What one projection must hold to serve every trial of a search.
-
-    Attributes:
-        restarts: the values that R can take, ascending.
-        steps: the values that L can take, ascending.
-    """
-
-    restarts: Sequence[int]
-    steps: Sequence[int]
-
-    def extend(self, held: Bounds) -> bool:
-        """Whether a projection of these can go on from one of `held`: it has no more, and every step that is kept."""
-        last = max(held.steps)
-        fits = max(held.restarts) <= max(self.restarts) and last <= max(self.steps)
-        return fits and set(held.steps).issuperset(step for step in self.steps if step <= last)
-
-
-def bounds_of(space: SearchSpace) -> Bounds:
-    """The values of R and L that the space can propose; every L up to the largest where they are not listed."""
-    restarts = space.values("projector.restarts") or range(1, space.bound("projector.restarts") + 1)
-    steps = space.values("projector.steps") or range(1, space.bound("projector.steps") + 1)
-    return Bounds(list(restarts), list(steps))
-
-
-def bounds_of_one(config: ExperimentConfig) -> Bounds:
-    """The bounds of a projection that serves one R and L."""
-    return Bounds([config.projector.restarts], [config.projector.steps])
-
-
 @dataclass
 class Work:
-    """What one trial did for a stage: parts built and found, and its own seconds of building."""
+    """Parts of a stage that one trial built and found, and its own seconds of building."""
 
     built: int = 0
     reused: int = 0
@@ -128,18 +60,52 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One artifact to build.
+class Inputs:
+    """Artifacts of one configuration, and the device on which they are read.
+
+    Attributes:
+        recipe: what they follow from.
+        device: where to compute.
+        artifacts: by stage, all parts in order.
+    """
+
+    recipe: Recipe
+    device: torch.device
+    artifacts: Mapping[str, Sequence[Artifact]]
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The settings."""
+        return self.recipe.config
+
+    @property
+    def bounds(self) -> Bounds:
+        """The bounds of the projection."""
+        return self.recipe.bounds
+
+    @property
+    def data(self) -> Development:
+        """The images."""
+        return self.recipe.data
+
+    @property
+    def seed(self) -> int:
+        """The seed of all random numbers."""
+        return self.recipe.seed
+
+    def folder(self, stage: str) -> Path:
+        """The files of a stage that is built in one piece."""
+        (artifact,) = self.artifacts[stage]
+        return artifact.folder
+
+
+@dataclass(frozen=True)
+class Job(Inputs):
+    """One artifact to build; its inputs are the artifacts of the stages that it needs.
 
     Attributes:
         stage: its stage.
         part: which of the stage's equal shares.
-        config: the experiment.
-        bounds: of the projection.
-        data: the images.
-        seed: of all random numbers.
-        device: where to compute.
-        artifacts: those of the stages that this one needs, all parts in order.
         draft: where the result goes.
         saves: where an unfinished training is kept.
         report: told of progress; may raise to stop the work.
@@ -148,18 +114,28 @@ class Job:
 
     stage: str
     part: int
-    config: ExperimentConfig
-    bounds: Bounds
-    data: Development
-    seed: int
-    device: torch.device
-    artifacts: Mapping[str, Sequence[Artifact]]
     draft: Draft
     saves: Storage
     report: Callable[[Progress], None]
     smaller: Artifact | None = None
 
-    def train(self, training: Training, measure: Callable[[], Row], name: str = "training") -> list[Row]:
+    @property
+    def description(self) -> dict[str, Any]:
+        """How the artifact was made, for its manifest."""
+        return {"part": self.part, "seed": self.seed, "config": self.config.model_dump(exclude={"search"})}
+
+    def write_weights(self, name: str, module: torch.nn.Module) -> None:
+        """Adds a network's weights to the artifact."""
+        save_file(_in_main_memory(module.state_dict()), self.draft.folder / f"{name}.safetensors")
+
+    def write_history(self, history: Sequence[Row]) -> None:
+        """Adds the measurements of all epochs to the artifact, and those of the last to its metrics."""
+        write_json(self.draft.folder / "history.json", history)
+        self.draft.metrics.update(history[-1])
+
+    def train(
+        self, training: Training, measure: Callable[[], Row] = lambda: {}, name: str = "training"
+    ) -> list[Row]:
         """Runs a training to its end, measuring and saving after each epoch, and returns what was measured.
 
         One that was interrupted goes on from its last save, after reporting its earlier epochs once more: who compares
@@ -207,23 +183,13 @@ def sealed(content: bytes) -> bytes:
 
 
 def unsealed(content: bytes) -> bytes:
-    """What was `sealed`. Raises ValueError where it has changed since."""
+    """The content that was `sealed`. Raises ValueError where it has changed since."""
     digest, content = content[:32], content[32:]
     if hashlib.sha256(content).digest() != digest:
         raise ValueError("found a damaged file")
     return content
 
 
-def no_measurement() -> Row:
-    """For trainings that are measured by their loss alone."""
-    return {}
-
-
-def to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies in main memory, as safetensors wants them."""
+def _in_main_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies, as safetensors wants them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def description(config: ExperimentConfig, sections: Sequence[str]) -> dict[str, Any]:
-    """The named sections of a configuration, as plain values."""
-    return {name: getattr(config, name).model_dump() for name in sections}

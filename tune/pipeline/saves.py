@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from tune.pipeline.job import Development, bounds_of
-from tune.pipeline.stages import PATHS, STAGES, signatures_of
+from tune.pipeline.recipe import Development, Recipe, bounds_of
+from tune.pipeline.stages import STAGES, path_of, signatures_of
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome
 from tune.storage.store import UNFINISHED, Store
@@ -48,6 +48,5 @@ class Saves:
             config = self._space.config(outcome.params)
         except ValueError:  # it failed by its settings, and trained nothing
             return set()
-        path = PATHS[config.search.target]
-        signatures = signatures_of(config, path, self._bounds, self._data, self._seed)
+        signatures = signatures_of(Recipe(config, self._bounds, self._data, self._seed), path_of(config))
         return {signature for stage, signature in signatures.items() if STAGES[stage].judged}

@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from tune.optimizer.choice import METRICS
+from tune.metrics import title_of
 from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text, cell, seconds, value
 from tune.report.cost import stage_work
 from tune.report.data import Experiment
@@ -134,7 +134,7 @@ def _result(candidates: Sequence[Candidate], charts: bool) -> Iterator[Block]:
             "PSD with both 95 % intervals, from the lowest end to the highest.",
             alt,
         )
-    rows = {SHARES[name]: _share(name) for name in names}
+    rows = {candidates[0].experiment.row(name): _share(name) for name in names}
     note = "In brackets: both 95 % intervals, across seeds and on the images, from lowest end to highest."
     yield _table(candidates, "% of test images", rows, note)
 
@@ -175,7 +175,7 @@ def _setting(key: str) -> Row:
 
 def _validation(candidate: Candidate) -> str:
     best, metric = candidate.experiment.best, next(iter(candidate.experiment.objectives))
-    return f"{METRICS.get(metric, metric)} {percent(best.metrics[metric])} %" if best else "–"
+    return f"{title_of(metric)} {percent(best.metrics[metric])} %" if best else "–"
 
 
 def _cost(candidate: Candidate) -> str:

@@ -11,9 +11,6 @@ from tune.report.blocks import Block, Code, Section, Table, Text, seconds, value
 from tune.report.data import Experiment
 from tune.storage.ledger import Outcome
 
-# In the order of the work; a stage that is not among them comes last.
-STAGES = ("classifier", "attack", "gan", "projection", "map", "attack_train", "projection_train", "unet", "score_unet")
-
 
 def failures(experiment: Experiment) -> Section:
     failed, pruned = experiment.with_status("failed"), experiment.with_status("pruned")
@@ -38,7 +35,7 @@ def cost(experiment: Experiment) -> Section:
     work = stage_work(experiment.outcomes)
     retraining = _total(score.seconds for score in experiment.seeds)
     rows, saved = [], 0.0
-    for stage in _ordered({*work, *retraining}):
+    for stage in dict.fromkeys([*work, *retraining]):
         built, reused, spent = (work.get(stage, {}).get(key, 0) for key in ("built", "reused", "seconds"))
         spared = reused * spent / built if built else 0.0
         saved += spared
@@ -59,14 +56,14 @@ def cost(experiment: Experiment) -> Section:
 
 
 def stage_work(outcomes: Iterable[Outcome]) -> dict[str, dict[str, float]]:
-    """Stage → how often it was built and reused, and the computing seconds spent on it, over all trials."""
+    """Stage → times built and reused, and computing seconds spent, over all trials and in the order of the work."""
     total: dict[str, dict[str, float]] = {}
     for outcome in outcomes:
         for stage, work in (outcome.work or {}).items():
             sums = total.setdefault(stage, {"built": 0, "reused": 0, "seconds": 0.0})
             for key in sums:
                 sums[key] += work.get(key, 0)
-    return {stage: total[stage] for stage in _ordered(total)}
+    return total
 
 
 def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -75,10 +72,6 @@ def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for stage, amount in part.items():
             total[stage] = total.get(stage, 0.0) + amount
     return total
-
-
-def _ordered(stages: Iterable[str]) -> list[str]:
-    return sorted(stages, key=lambda stage: (STAGES.index(stage) if stage in STAGES else len(STAGES), stage))
 
 
 def reproduce(experiment: Experiment) -> Section:

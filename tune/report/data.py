@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tune.metrics import OBJECTIVES, Target
+from tune.metrics import METRICS, OBJECTIVES, Target
 from tune.optimizer.choice import NoChoiceError, Objectives, choose, has_objectives, median_seed
+from tune.space.config import PURIFIERS
 from tune.storage.ledger import Outcome
 
 ROWS = ("original", "attacked", "gan", "denoised")  # the rows of the published figure, a to d
@@ -125,6 +126,20 @@ class Experiment:
         named = self.choice.get("median_seed")
         wanted = named if named in scores else (median_seed(scores) if scores else None)
         return next((score for score in self.seeds if score.seed == wanted), None)
+
+    @property
+    def purifier(self) -> str:
+        """The title of the component that rebuilt the attacked images; its name where it is not known here."""
+        name = self.setting("defense.purifier") or "projector"
+        return PURIFIERS[name].title if name in PURIFIERS else str(name)
+
+    def row(self, metric: str) -> str:
+        """The name of a test score in tables."""
+        return METRICS[metric].row.format(purifier=self.purifier)
+
+    def part(self, metric: str) -> str:
+        """The part of the defense behind which a test score counts attacked images."""
+        return METRICS[metric].part.format(purifier=self.purifier)
 
     def setting(self, key: str) -> Any:
         """The value of a dotted key in the chosen configuration; None where it is not known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tune.metrics import title_of
 from tune.report import figures
 from tune.report.blocks import Drawing, Section, Table, Text
 from tune.report.data import Experiment, Pictures, SeedScore
@@ -34,7 +35,7 @@ def _reading(pictures: Pictures) -> str:
 
 
 def over_epsilon(experiment: Experiment) -> Section:
-    figure = figures.over_epsilon(experiment.seeds, experiment.setting("attack.epsilon"))
+    figure = figures.over_epsilon(experiment)
     if figure is None:
         return Section("Strength of the attack", (Text("Left out: the seeds hold no scores over ε."),))
     grid = experiment.seeds[0].epsilon["values"]
@@ -42,14 +43,8 @@ def over_epsilon(experiment: Experiment) -> Section:
     rows = [(f"{e:g}", *(percent(course[i]) for course in means.values())) for i, e in enumerate(grid)]
     caption = f"{_sampled(experiment.seeds[0])} Not tuned again for each ε. "
     caption += "Mean over seeds; bands from the lowest seed to the highest."
-    heads = {
-        "psd": "PSD %",
-        "pco": "PCO %",
-        "psd_gan": "GAN only %",
-        "threshold": "threshold %",
-        "noisy": "no defense %",
-    }
-    table = Table(("ε", *(heads[name] for name in means)), rows, numbers=len(means), note=switched_on(experiment))
+    columns = ("ε", *(f"{title_of(name)} %" for name in means))
+    table = Table(columns, rows, numbers=len(means), note=switched_on(experiment))
     chart = Drawing(render("epsilon", figure), caption, "Lines over ε; the table below has the values.")
     return Section("Strength of the attack", (chart, table))
 

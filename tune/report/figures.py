@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from tune.report.data import ROWS, Pictures, SeedScore
-from tune.report.scores import STAGES, Score, percent
+from tune.metrics import title_of
+from tune.report.data import ROWS, Experiment, Pictures, SeedScore
+from tune.report.scores import PARTS, Score, percent
 from tune.report.style import (
     BLUE,
     GREEN,
@@ -30,22 +31,22 @@ from tune.report.style import (
 
 HUES = {"pso": GRID, "noisy": GREY, "threshold": ORANGE, "psd_gan": BLUE, "psd_unet": PINK, "psd": GREEN}
 
-# The courses over ε: label, colour, line, marker, so that they are never told apart by colour alone.
+# The courses over ε: colour, line, marker, so that they are never told apart by colour alone.
 COURSES = {
-    "psd": ("PSD (GAN and U-Net)", GREEN, "-", "o"),
-    "pco": ("PCO (like the original)", RED, "--", "s"),
-    "psd_gan": ("GAN only", BLUE, "-", "^"),
-    "threshold": ("threshold at 0.5", ORANGE, "-.", "D"),
-    "noisy": ("no defense", GREY, ":", "v"),
+    "psd": (GREEN, "-", "o"),
+    "pco": (RED, "--", "s"),
+    "psd_gan": (BLUE, "-", "^"),
+    "threshold": (ORANGE, "-.", "D"),
+    "noisy": (GREY, ":", "v"),
 }
 
 PITCH = 1.5  # from one row of images to the next, in image widths: room for the labels
 ROW_NAMES = {"original": "a  original", "attacked": "b  attacked", "gan": "c  GAN", "denoised": "d  denoised"}
 
 
-def stages(test: Mapping[str, Score]) -> Figure:
+def parts(experiment: Experiment, test: Mapping[str, Score]) -> Figure:
     """Each stage's part: accuracy on attacked images, below that on originals, with widest intervals."""
-    bars = {"pso": "originals", **{name: f"attacked, {label}" for name, label in STAGES.items()}}
+    bars = {"pso": "originals", **{name: f"attacked, {experiment.part(name)}" for name in PARTS}}
     names = [name for name in bars if name in test]
     figure, axes = blank(height=0.62 + 0.36 * len(names))
     for place, name in enumerate(names):
@@ -83,8 +84,9 @@ def dots(named: Mapping[str, Score], label: str) -> Figure:
     return figure
 
 
-def over_epsilon(seeds: Sequence[SeedScore], attacked_with: float | None) -> Figure | None:
+def over_epsilon(experiment: Experiment) -> Figure | None:
     """Means over the seeds against ε, each in a band from the lowest to the highest seed."""
+    seeds, attacked_with = experiment.seeds, experiment.setting("attack.epsilon")
     found = courses(seeds)
     if not found:
         return None
@@ -95,11 +97,12 @@ def over_epsilon(seeds: Sequence[SeedScore], attacked_with: float | None) -> Fig
         place = (attacked_with, 1.01)  # above the frame, where no course passes
         axes.annotate(f"ε = {attacked_with:g}", place, xycoords=("data", "axes fraction"), ha="center", color=MUTED)
     for name, values in found.items():
-        label, hue, line, marker = COURSES[name]
+        hue, line, marker = COURSES[name]
+        label = experiment.part(name) or title_of(name)
         axes.fill_between(x, values.min(0), values.max(0), color=hue, alpha=0.18, linewidth=0)
         axes.plot(x, values.mean(0), line, color=hue, marker=marker, label=label)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel("ε of the FGSM attack (images in [0, 1])")
+    axes.set_xlabel("ε of the attack (images in [0, 1])")
     axes.set_ylabel("share of test images")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     figure.legend(loc="outside upper left", ncols=2, fontsize=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tune.optimizer.choice import METRICS
+from tune.metrics import title_of
 from tune.report.blocks import Block, Caution, Text, Tile, Tiles
 from tune.report.data import Experiment
 from tune.report.scores import Score, doubts, interval, percent
@@ -47,7 +47,6 @@ def circumstances(experiment: Experiment) -> str:
 
 
 _READ = {
-    "leaders": "x_g and the reconstructions that led before it",
     "both": "x_g and the attacked image",
     "attacked": "the attacked image alone, and no x_g",
 }
@@ -92,14 +91,14 @@ def _verdict(experiment: Experiment, test: Test) -> str:
     metric = next(iter(experiment.objectives))
     return (
         f"Trial {best.trial} is the best of {len(experiment.finished)} finished trials, with a validation "
-        f"{METRICS.get(metric, metric)} of {percent(best.metrics[metric])} %. This report covers the search "
+        f"{title_of(metric)} of {percent(best.metrics[metric])} %. This report covers the search "
         "alone: the folder holds no test scores."
     )
 
 
 def cautions(experiment: Experiment, test: Test) -> list[str]:
     """Everything that a reader should know before believing the figures."""
-    found = doubts(test)
+    found = doubts(experiment, test)
     if len(experiment.seeds) == 1 and test:
         found.append("One seed only: the intervals say how well the images tell its score, not how seeds differ.")
     if test and "psd" not in test:

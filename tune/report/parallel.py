@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tune.optimizer.choice import METRICS
+from tune.metrics import title_of
 from tune.report.data import Experiment
 from tune.report.style import BLUE, GREY, INK, MUTED, PAPER, RED, WIDTH, blank
 
@@ -38,7 +38,7 @@ def parallel(experiment: Experiment) -> Figure | None:
     if len(finished) < FEWEST_TRIALS or not keys:
         return None
     axes_of = [_axis(key, [o.params[key] for o in finished if key in o.params], experiment.ranges[key]) for key in keys]
-    last = _axis(f"validation.{METRICS.get(metric, metric)}", [o.metrics[metric] for o in finished], {}, share=True)
+    last = _axis(f"validation.{title_of(metric)}", [o.metrics[metric] for o in finished], {}, share=True)
     figure, axes = blank(width=max(WIDTH, 1.25 * (len(keys) + 1)), height=3.5)
     ranked = sorted(finished, key=lambda o: o.metrics[metric], reverse=direction == "min")
     good = {o.trial for o in ranked[-max(1, len(ranked) // 4) :]}

@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from tune.optimizer.choice import METRICS, pareto_front
+from tune.metrics import title_of
+from tune.optimizer.choice import pareto_front
 from tune.report.data import Experiment, ProjectionMap
 from tune.report.figures import cells
-from tune.report.style import BLUE, GREEN, GREY, INK, MUTED, ORANGE, RED, WIDTH, blank, drawing, png
+from tune.report.style import BLUE, GREEN, GREY, INK, MUTED, ORANGE, RED, WIDTH, blank
 from tune.storage.ledger import Outcome
 
-MAP_DPI = 110  # of the map in TensorBoard: legible at its natural size, and about 15 kB
 FEWEST_FOR_IMPORTANCE = 8  # below that, an importance is a story about noise
 
 
@@ -42,7 +42,7 @@ def history(experiment: Experiment) -> Figure | None:
         axes.plot(failed, [0.02] * len(failed), "x", color=RED, label="failed", transform=axes.get_xaxis_transform())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
-    axes.set_ylabel(f"validation {METRICS.get(metric, metric)}")
+    axes.set_ylabel(f"validation {title_of(metric)}")
     _shares(axes)
     figure.legend(loc="outside upper left", ncols=4, fontsize=8)
     return figure
@@ -82,7 +82,7 @@ def pareto(experiment: Experiment) -> Figure | None:
     if experiment.max_cost is not None:
         axes.axvline(experiment.max_cost, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="largest cost allowed")
     _cost_axis(axes)
-    axes.set_ylabel(f"validation {METRICS.get(metric, metric)}")
+    axes.set_ylabel(f"validation {title_of(metric)}")
     _shares(axes)
     figure.legend(loc="outside upper left", ncols=4, fontsize=8)
     return figure
@@ -125,21 +125,6 @@ def projection_map(projection: ProjectionMap, chosen: tuple[Any, Any]) -> Figure
         corner = (projection.steps.index(steps) - 0.5, projection.restarts.index(restarts) - 0.5)
         axes.add_patch(Rectangle(corner, 1, 1, facecolor="none", edgecolor=RED, linewidth=2.2, clip_on=False, zorder=3))
     return figure
-
-
-def map_png(found: Mapping[str, Any], restarts: int, steps: int) -> bytes:
-    """The map as one trial shows it in TensorBoard, its own pair framed: small, as each trial has one.
-
-    Args:
-        found: "restarts", "steps" and "psd_gan", a row per number of restarts, as the stage `map` measures them.
-        restarts: the trial's R.
-        steps: the trial's L.
-    """
-    projection = ProjectionMap(tuple(found["restarts"]), tuple(found["steps"]), np.array(found["psd_gan"], dtype=float))
-    with drawing():
-        figure = projection_map(projection, (restarts, steps))
-        figure.suptitle("GAN-only PSD in %, validation images", fontsize=9.5)
-        return png(figure, MAP_DPI)
 
 
 def importance(experiment: Experiment) -> dict[str, float] | None:

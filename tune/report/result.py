@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tune.optimizer.choice import METRICS
+from tune.metrics import TARGETS, title_of
 from tune.report import figures
 from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text, value
 from tune.report.data import Experiment
 from tune.report.head import Test, attack, circumstances
 from tune.report.scores import (
+    PARTS,
     PUBLISHED,
-    SHARES,
-    STAGES,
     Score,
     gain,
     interval,
@@ -22,13 +21,6 @@ from tune.report.scores import (
     seeds_interval,
 )
 from tune.report.style import render
-
-TARGETS = {
-    "gan": "the GAN alone",
-    "projection": "the latent projector, up to the GAN's images",
-    "unet": "the U-Net alone",
-    "defense": "the whole defense: GAN, latent projector and U-Net",
-}
 
 LABELS = {
     "true": " It starts from the true label, which a network that has learned this attack may read from the image.",
@@ -39,10 +31,10 @@ LABELS = {
 
 def asked(experiment: Experiment) -> Section:
     trials = experiment.setting("search.trials")
-    sentence = f"The search's target was {TARGETS.get(experiment.target, experiment.target)}"
+    sentence = f"The search's target was {TARGETS[experiment.target].title}"
     sentence += f", in {trials} trials." if trials else "."
     goals = " and ".join(
-        f"{'higher' if d == 'max' else 'lower'} {METRICS.get(m, m)}" for m, d in experiment.objectives.items()
+        f"{'higher' if d == 'max' else 'lower'} {title_of(m)}" for m, d in experiment.objectives.items()
     )
     blocks: list[Block] = [Text(f"{sentence} It sought {goals} on validation images, which no training sees.")]
     blocks += [Text(str(note)) for note in experiment.record.get("notes") or ()]
@@ -128,7 +120,7 @@ def threat(experiment: Experiment) -> Section:
 
 def table(experiment: Experiment, test: Test) -> Section:
     names = [name for name in ("pso", "psd", "pco", "clean_purified", "clean_gan", "attacked_label") if name in test]
-    rows = [_row(SHARES[name], test[name], PUBLISHED.get(name)) for name in names]
+    rows = [_row(experiment.row(name), test[name], PUBLISHED.get(name)) for name in names]
     columns = ("% of test images", "mean", "std", "95 % seeds", "95 % images", "published", "each seed")
     seeds = ", ".join(str(score.seed) for score in experiment.seeds)
     median = experiment.median.seed if experiment.median else "–"
@@ -161,18 +153,20 @@ def _setting_beside(experiment: Experiment) -> str:
 
 def stages(test: Test, experiment: Experiment) -> Section:
     rows = []
-    for name, label in STAGES.items():
+    for name in PARTS:
         if name in test:
             score, more = test[name], gain(test, name)
             ahead = "–" if name == "psd" or more is None else points(more)
-            rows.append((label, percent(score.mean), seeds_interval(score), interval(score.wilson95), ahead))
+            ends = (seeds_interval(score), interval(score.wilson95))
+            rows.append((experiment.part(name), percent(score.mean), *ends, ahead))
     columns = ("attacked images behind", "% right", "95 % seeds", "95 % images", "both ahead by")
-    note = "Both ahead by: GAN and U-Net above it in percentage points, compared seed by seed; mean and 95 % interval. "
+    note = f"Both ahead by: {experiment.part('psd')} above it in percentage points, compared seed by seed; "
+    note += "mean and 95 % interval. "
     note += circumstances(experiment)
     if experiment.setting("projector.levels"):
         note += " Every row with the GAN contains the reduction of grey levels; the threshold is two levels alone."
     chart = Drawing(
-        render("stages", figures.stages(test)),
+        render("stages", figures.parts(experiment, test)),
         "Accuracy on the originals, and on attacked images behind each part of the defense. "
         "Whiskers: both 95 % intervals, from the lowest end to the highest.",
         "Bars: " + "; ".join(f"{row[0]} {row[1]} %" for row in rows),

@@ -11,33 +11,15 @@ from typing import Any
 import numpy as np
 
 from components.intervals import Interval, t_interval, wilson
+from tune.metrics import METRICS
 from tune.report.data import Experiment, SeedScore
 
 # MNIST, 60,000 training and 10,000 test images, FGSM with ε = 0.3: the figures that ours stand beside.
 PUBLISHED = {"pso": 0.9273, "psd": 0.9070, "pco": 0.9663}
 
-# Shares of test images, in the order of the result table.
-SHARES = {
-    "pso": "PSO, originals right",
-    "noisy": "attacked images right, no defense",
-    "psd": "PSD, denoised images right",
-    "pco": "PCO, denoised labelled as original",
-    "threshold": "thresholded attacked images right",
-    "psd_gan": "GAN images right, no U-Net",
-    "psd_unet": "attacked images through the U-Net alone right",
-    "clean_purified": "originals behind the defense, right",
-    "clean_gan": "originals behind the GAN alone, right",
-    "attacked_label": "denoised labelled as attacked image",
-}
-
-# Each stage's part, least to most: what stands between the attacked image and the classifier.
-STAGES = {
-    "noisy": "no defense",
-    "threshold": "threshold at 0.5",
-    "psd_gan": "GAN only",
-    "psd_unet": "U-Net only",
-    "psd": "GAN and U-Net",
-}
+# Shares of test images, in the order of the result table; of them those behind each part of the defense.
+SHARES = tuple(key for key, metric in METRICS.items() if metric.row)
+PARTS = tuple(key for key in SHARES if METRICS[key].part)
 
 
 @dataclass(frozen=True)
@@ -115,13 +97,13 @@ def clearly_above(one: Score, other: Score) -> bool:
     return one.widest[0] > other.widest[1]
 
 
-def doubts(test: Mapping[str, Score]) -> list[str]:
+def doubts(experiment: Experiment, test: Mapping[str, Score]) -> list[str]:
     """A sentence for each simpler defense that PSD does not clearly beat."""
     rivals = [name for name in ("threshold", "psd_gan") if name in test and "psd" in test]
-    return [_doubt(test, name) for name in rivals if not clearly_above(test["psd"], test[name])]
+    return [_doubt(test, name, experiment.part(name)) for name in rivals if not clearly_above(test["psd"], test[name])]
 
 
-def _doubt(test: Mapping[str, Score], rival: str) -> str:
+def _doubt(test: Mapping[str, Score], rival: str, part: str) -> str:
     ours, theirs = test["psd"], test[rival]
     verdict = "is not clearly above" if ours.mean > theirs.mean else "is below"
     better = "as well" if ours.mean > theirs.mean else "better"
@@ -129,7 +111,7 @@ def _doubt(test: Mapping[str, Score], rival: str) -> str:
     if (more := gain(test, rival)) and more.ci95:
         reason += f" Compared seed by seed, the difference is {points(more)} points."
     return (
-        f"PSD ({percent(ours.mean)} %, {interval(ours.widest)}) {verdict} {STAGES[rival]} "
+        f"PSD ({percent(ours.mean)} %, {interval(ours.widest)}) {verdict} {part} "
         f"({percent(theirs.mean)} %, {interval(theirs.widest)}).{reason} The simpler defense may serve {better}."
     )
 

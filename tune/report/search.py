@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tune.optimizer.choice import METRICS, pareto_front, rule
+from tune.metrics import title_of
+from tune.optimizer.choice import pareto_front, rule
 from tune.report import parallel, plots
 from tune.report.blocks import Block, Drawing, Section, Table, Text, seconds, value
 from tune.report.data import Experiment
@@ -42,7 +43,7 @@ def choice(experiment: Experiment) -> Section:
 def _first(experiment: Experiment) -> str:
     """What decides, in words."""
     metric = next(iter(experiment.objectives))
-    return METRICS.get(metric, metric)
+    return title_of(metric)
 
 
 def _trials(experiment: Experiment, outcomes: Sequence[Outcome], note: str) -> Table:
@@ -58,7 +59,7 @@ def _trials(experiment: Experiment, outcomes: Sequence[Outcome], note: str) -> T
         )
         for o in outcomes
     ]
-    heads = [m if m == "cost" else f"{METRICS.get(m, m)} %" for m in metrics]
+    heads = [m if m == "cost" else f"{title_of(m)} %" for m in metrics]
     chosen = experiment.best.trial if experiment.best else None
     marked = next((place for place, o in enumerate(outcomes) if o.trial == chosen), None)
     columns = ("trial", *heads, *(f"`{key}`" for key in keys), "time")

@@ -10,7 +10,7 @@ from tune.optimizer.choice import pareto_front, rule
 from tune.report.cost import stage_work
 from tune.report.data import Experiment
 from tune.report.head import cautions
-from tune.report.scores import PUBLISHED, STAGES, Score, gain, per_class
+from tune.report.scores import PARTS, PUBLISHED, Score, gain, per_class
 
 INTERVALS = {
     "ci95": "Student t across seeds, clipped to [0, 1]; of a single seed the Wilson interval",
@@ -39,7 +39,7 @@ def summary(experiment: Experiment, test: Mapping[str, Score], shares: Mapping[s
         "seeds": [score.seed for score in experiment.seeds],
         "median_seed": median.seed if median else None,
         "test_images": median.images if median else None,
-        "gain": {name: more.as_json() for name in STAGES if name != "psd" and (more := gain(test, name))},
+        "gain": {name: more.as_json() for name in PARTS if name != "psd" and (more := gain(test, name))},
         "epsilon": {str(score.seed): dict(score.epsilon) for score in experiment.seeds if score.epsilon},
         "per_class": per_class(median.confusion) if median and median.confusion is not None else [],
         "choice": _choice(experiment),

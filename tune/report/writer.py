@@ -14,6 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from tune.metrics import TARGETS
 from tune.report import blocks, cost, detail, head, result, search
 from tune.report.blocks import Drawing, Section
 from tune.report.data import Experiment
@@ -62,7 +63,7 @@ def _pages(experiment: Experiment, test: Test, shares: Mapping[str, float] | Non
     """What both templates are filled with."""
     return {
         "title": experiment.name,
-        "subtitle": f"Search of {result.TARGETS.get(experiment.target, experiment.target)}",
+        "subtitle": f"Search of {TARGETS[experiment.target].title}",
         "head": head.head(experiment, test),
         "sections": list(_sections(experiment, test, shares)),
         "rebuild": cost.rebuild(experiment),

@@ -10,16 +10,16 @@ import sys
 import textwrap
 import tokenize
 import types
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from components.config import expectation
-from tune.space.config import ExperimentConfig
+from components.config import Config, expectation
+from tune.space.config import section_models
 from tune.space.strict_yaml import show
 
 
@@ -33,6 +33,11 @@ class Leaf:
     default: Any
     expected: str  # in words: `an integer ≥ 1`
     comment: str  # the comment behind the field in its model
+    variants: frozenset[str] | None = None  # of its section, those that have the field; None where all have it
+
+    def belongs(self, fixed: Mapping[str, Any]) -> bool:
+        """True where the variant that `fixed` names for its section has the field."""
+        return self.variants is None or fixed.get(f"{self.key.split('.')[0]}.name") in self.variants
 
     @property
     def kinds(self) -> tuple[Any, ...]:
@@ -77,36 +82,61 @@ def found(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:76]} …"
 
 
-@cache
 def leaves() -> Mapping[str, Leaf]:
     """Every leaf field by dotted key, in the order of the models."""
-    return types.MappingProxyType(
-        {leaf.key: leaf for name, model in sections().items() for leaf in _leaves_of(name, model)}
-    )
+    return _leaves(tuple(section_models().items()))
 
 
 @cache
-def sections() -> Mapping[str, type[BaseModel]]:
-    """The config model of each section."""
-    models = {name: type(field.default) for name, field in ExperimentConfig.model_fields.items()}
-    return types.MappingProxyType(models)
+def _leaves(models: tuple[tuple[str, tuple[type[Config], ...]], ...]) -> Mapping[str, Leaf]:
+    found: dict[str, Leaf] = {}
+    for section, variants in models:
+        names = [name_of(model) for model in variants]
+        for model in variants:
+            for leaf in _leaves_of(section, model, names):
+                found.setdefault(leaf.key, replace(leaf, variants=_having(leaf, variants)))
+    return types.MappingProxyType(found)
 
 
-def _leaves_of(section: str, model: type[BaseModel]) -> Iterator[Leaf]:
+def _having(leaf: Leaf, models: Sequence[type[Config]]) -> frozenset[str] | None:
+    """Names of the variants of a section that have a field; None where all have it."""
+    field = leaf.key.split(".")[1]
+    having = frozenset(name_of(model) for model in models if field in model.model_fields)
+    return having if len(having) < len(models) else None
+
+
+def variant_of(section: str, name: str) -> type[Config]:
+    """The config model of a section whose field `name` has this value; its only one where there is no choice."""
+    models = section_models()[section]
+    return next((model for model in models if name_of(model) == name), models[0])
+
+
+def name_of(model: type[Config]) -> str:
+    """The name by which a section chooses a config model."""
+    return str(model.model_fields["name"].default) if "name" in model.model_fields else ""
+
+
+def _leaves_of(section: str, model: type[Config], names: Sequence[str]) -> Iterator[Leaf]:
     comments = field_comments(model)
     for name, field in model.model_fields.items():
+        chooses = name == "name" and len(names) > 1
         yield Leaf(
             key=f"{section}.{name}",
-            annotation=field.annotation,
+            annotation=Literal[tuple(names)] if chooses else field.annotation,
             bounds=tuple(field.metadata),
             default=field.get_default(call_default_factory=True, validated_data={}),
-            expected=expectation(model, name),
+            expected="one of " + ", ".join(map(repr, names)) if chooses else expectation(model, name),
             comment=comments.get(name, ""),
         )
 
 
 def field_comments(model: type[BaseModel]) -> dict[str, str]:
-    """The comment behind each field of `model`, which is its documentation."""
+    """The comment behind each field of `model`, its own and those that it inherits: its documentation."""
+    bases = [base for base in reversed(model.__mro__) if issubclass(base, Config) and base is not Config]
+    return {name: comment for base in bases for name, comment in _own_comments(base).items()}
+
+
+def _own_comments(model: type[BaseModel]) -> dict[str, str]:
     source = textwrap.dedent(inspect.getsource(model))
     comments = {
         token.start[0]: token.string.lstrip("# ")
@@ -125,8 +155,9 @@ BEGIN, END = "<!-- fields: written by python -m tune.space.fields -->\n", "<!-- 
 def table() -> str:
     """All fields as Markdown, one table per section."""
     parts = []
-    for section, model in sections().items():
-        title = f"### {section}\n\n{inspect.getdoc(model)}\n\n"
+    for section, models in section_models().items():
+        texts = "\n\n".join(inspect.getdoc(model) or "" for model in models)
+        title = f"### {section}\n\n{texts}\n\n"
         head = "| key | value | default | meaning |\n|---|---|---|---|\n"
         rows = (_row(leaf) for leaf in leaves().values() if leaf.key.startswith(f"{section}."))
         parts.append(title + head + "".join(rows))
@@ -134,7 +165,8 @@ def table() -> str:
 
 
 def _row(leaf: Leaf) -> str:
-    cells = (f"`{leaf.key}`", leaf.expected, f"`{show(leaf.default)}`", leaf.comment)
+    only = f" ({', '.join(sorted(leaf.variants))} only)" if leaf.variants else ""
+    cells = (f"`{leaf.key}`", leaf.expected, f"`{show(leaf.default)}`", leaf.comment + only)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 

@@ -1,5 +1,6 @@
 """From a space's file to its fixed and searched fields, refusing whatever could not be meant."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -7,9 +8,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from components.config import nearest
-from tune.space.config import OBJECTIVES
-from tune.space.fields import Leaf, found, leaves, sections
-from tune.space.ranges import Choice, Condition, Range, parse_range
+from tune.space.config import OBJECTIVES, section_models
+from tune.space.fields import Leaf, found, leaves
+from tune.space.ranges import MOST_VALUES, Choice, Condition, Range, parse_range
 from tune.space.strict_yaml import Entry, SpaceError, place, read_mapping, show
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
@@ -95,12 +96,16 @@ class _Reader:
         fixed = {key: leaf.default for key, leaf in leaves().items()}
         ranges: dict[str, Range] = {}
         for key, entry in self.entries.items():
+            if self.retired(key, entry.value):
+                continue
             leaf = self.leaf(key)
             if isinstance(entry.value, Mapping):
                 ranges[key] = self.range(leaf, entry.value)
                 del fixed[key]
             else:
                 fixed[key] = self.value(leaf, entry.value)
+        self.check_variants(fixed)
+        fixed = {key: value for key, value in fixed.items() if leaves()[key].belongs(fixed)}
         ranges = {key: self.with_conditions(key, ranges) for key in ranges}
         self.check_search(fixed, ranges)
         fixed["search.points"] = tuple(self.point(point, ranges) for point in fixed["search.points"])
@@ -111,15 +116,32 @@ class _Reader:
         where = place(self.source, entry.line) if entry.line else "command line"
         raise SpaceError(f"{key}: {message} ({where})")
 
+    def retired(self, key: str, value: Any) -> bool:
+        """Whether the key is that of a removed field, which files written before may still name."""
+        section, _, name = key.partition(".")
+        try:
+            return any(model.retires(name, value) for model in section_models().get(section, ()))
+        except ValueError as error:
+            self.refuse(key, str(error))
+
     def leaf(self, key: str) -> Leaf:
         if key in leaves():
             return leaves()[key]
-        if key in sections():
+        if key in section_models():
             example = next(name for name in leaves() if name.startswith(f"{key}."))
             self.refuse(key, f"expected dotted keys such as {example}, found a whole section")
         same = [name for name in leaves() if name.endswith(f".{key}")]
         hint = f"; did you mean {' or '.join(same)}?" if same else nearest(key, leaves())
         self.refuse(key, f"expected a field of the experiment, found an unknown key{hint}")
+
+    def check_variants(self, fixed: Mapping[str, Any]) -> None:
+        """Every field that the file names is one of the variant that it chooses, such as of the attack."""
+        for key in self.entries:
+            if not leaves()[key].belongs(fixed):
+                section = key.split(".")[0]
+                having = " or ".join(sorted(leaves()[key].variants or ()))
+                chosen = fixed[f"{section}.name"]
+                self.refuse(key, f"expected {section}.name {having}, which has this field, found {chosen}")
 
     def value(self, leaf: Leaf, value: Any) -> Any:
         try:
@@ -206,5 +228,20 @@ class _Reader:
         for key in ranges:
             if key.split(".")[0] in NO_EFFECT[target]:
                 self.refuse(key, f"expected a parameter that target {target} depends on, found one behind it")
+        self.check_sampler(fixed["search.sampler"], ranges)
         if fixed["search.max_cost"] is not None and "cost" not in OBJECTIVES[target]:
             self.refuse("search.max_cost", f"expected none for target {target}, whose trials have no cost")
+
+    def check_sampler(self, sampler: str, ranges: Mapping[str, Range]) -> None:
+        """The sampler must be one for this kind of space."""
+        continuous = [key for key, values in ranges.items() if values.values() is None]
+        conditional = [key for key, values in ranges.items() if values.when]
+        if sampler == "grid" and continuous:
+            what = f"found {continuous[0]} without one; give it a step or a choice, or take sampler tpe"
+            self.refuse("search.sampler", f"expected a step or a choice in every range for grid, {what}")
+        count = math.prod(len(values.values() or ()) for values in ranges.values())
+        if sampler == "grid" and count > MOST_VALUES:
+            self.refuse("search.sampler", f"expected at most {MOST_VALUES:,} points for grid, found {count:,}; use tpe")
+        if sampler == "gp" and conditional:
+            what = f"found {conditional[0]} with one; take sampler tpe"
+            self.refuse("search.sampler", f"expected no range with a condition (when) for gp, {what}")

@@ -7,27 +7,26 @@
 The file is one flat YAML mapping of dotted keys; search_spaces/README.md describes it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from components.config import explain, nearest
-from tune.space.config import ExperimentConfig
-from tune.space.fields import Leaf, found, leaves, sections
+from tune.space.config import ExperimentConfig, section_models
+from tune.space.fields import Leaf, found, leaves, variant_of
 from tune.space.ranges import Choice, Interval, Range
 from tune.space.reading import find_file, read_space
 from tune.space.strict_yaml import SpaceError, read_mapping, show
+
+if TYPE_CHECKING:  # it takes a second to import, which a refused space need not
+    import optuna
+    from optuna.distributions import BaseDistribution
 
 __all__ = ["SearchSpace", "SpaceError", "load_space", "parse_space"]
 
@@ -66,6 +65,8 @@ class SearchSpace:
 
     def distribution(self, key: str) -> BaseDistribution:
         """Optuna's form of the range of `key`."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
         values = self.ranges[key]
         if isinstance(values, Choice):
             return CategoricalDistribution(values.options)
@@ -95,12 +96,13 @@ class SearchSpace:
             if key not in self.ranges:
                 hint = nearest(key, self.ranges)
                 raise SpaceError(f"{key}: expected a searched parameter, found another{hint} ({self.source})")
-        values: dict[str, dict[str, Any]] = {name: {} for name in sections()}
+        values: dict[str, dict[str, Any]] = {name: {} for name in section_models()}
         for key, value in {**self.fixed, **params}.items():
             section, name = key.split(".", 1)
             values[section][name] = self._checked(leaves()[key], value)
-        built = {name: self._section(name, model, values[name]) for name, model in sections().items()}
-        return ExperimentConfig(**built)
+        built = {name: self._section(name, given) for name, given in values.items()}
+        others = {name: built.pop(name) for name in list(built) if name not in ExperimentConfig.model_fields}
+        return ExperimentConfig(**built, others=others)
 
     def _checked(self, leaf: Leaf, value: Any) -> Any:
         try:
@@ -108,7 +110,8 @@ class SearchSpace:
         except ValueError as error:
             raise SpaceError(f"{leaf.key}: {error} ({self.source})") from error
 
-    def _section(self, name: str, model: type[BaseModel], values: Mapping[str, Any]) -> Any:
+    def _section(self, name: str, values: Mapping[str, Any]) -> Any:
+        model = variant_of(name, str(values.get("name")))
         try:
             return model(**values)
         except ValidationError as error:
@@ -152,10 +155,10 @@ class SearchSpace:
     def to_yaml(self) -> str:
         """The resolved space, every field with its comment; loads back equal, whatever defaults become."""
         lines = []
-        for section in sections():
+        for section in section_models():
             lines.append("")
             for key, leaf in leaves().items():
-                if key.startswith(f"{section}."):
+                if key.startswith(f"{section}.") and leaf.belongs(self.fixed):
                     value = self.ranges[key].written() if key in self.ranges else self.fixed[key]
                     lines.append(f"{key}: {show(value)}  # {leaf.comment}".rstrip(" #"))
         return "\n".join(lines[1:]) + "\n"

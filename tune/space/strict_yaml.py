@@ -12,8 +12,10 @@ from typing import Any, NoReturn
 
 import yaml
 
+from tune.errors import Refused
 
-class SpaceError(ValueError):
+
+class SpaceError(Refused):
     """A search space that cannot be used; the message says key, what was expected, what found, and where."""
 
 

@@ -15,12 +15,13 @@ from types import TracebackType
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tune.errors import Refused
 from tune.storage.folder import Storage
 
 _FILE = "driver.lock"
 
 
-class LockedError(RuntimeError):
+class LockedError(Refused):
     """Another driver holds the experiment: on `host`, as process `pid`."""
 
     def __init__(self, message: str, host: str, pid: int) -> None:

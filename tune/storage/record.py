@@ -1,18 +1,94 @@
-"""What a search ran with: enough to run it again, and to see why another run differs."""
+"""The record of a search: what it ran with, to run it again and to see why another run differs."""
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from components.datasets.dataset import Dataset
+from tune.storage.folder import Storage
+
+if TYPE_CHECKING:
+    from components.datasets.dataset import Dataset
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "tensorboard", "numpy", "pydantic", "safetensors")
+FILE = "record.json"
+_OF_SESSION = ("command", "git", "python", "packages")  # what each session notes of itself
+
+
+def recorded(home: Storage) -> dict[str, Any]:
+    """The record of an experiment; nothing where it has none, or a damaged one."""
+    try:
+        record = json.loads(home.read(FILE))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def write_record(home: Storage, record: Mapping[str, Any]) -> None:
+    """Writes the record. Raises OSError where the storage fails."""
+    home.write(FILE, (json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def add_time(home: Storage, seconds: float, trials: Collection[int]) -> None:
+    """Ends a session: notes its time and the trials that ended in it.
+
+    Where the storage does not let it, nothing is said: what ended the session says why not.
+    """
+    with suppress(OSError):
+        record = recorded(home)
+        wall = round(record.get("wall_s", 0.0) + seconds, 1)
+        write_record(home, {**record, **_settled(record, trials), "wall_s": wall})
+
+
+def with_session(record: Mapping[str, Any], now: Mapping[str, Any], trials: Collection[int]) -> dict[str, Any]:
+    """The record with one more session; the trials that ended before it belong to the sessions before it.
+
+    Args:
+        record: of the experiment, as far as it has one.
+        now: what `reproducibility` says of this session.
+        trials: those with an outcome.
+    """
+    whole = {**now, **record}
+    before = _settled(whole, trials)["sessions"] if record else []
+    session = {"began": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **{key: now[key] for key in _OF_SESSION}}
+    return {**whole, "sessions": [*before, {**session, "trials": []}]}
+
+
+def _settled(record: Mapping[str, Any], trials: Collection[int]) -> dict[str, Any]:
+    """The sessions with every trial that has an outcome in exactly one: those of none before are the last one's."""
+    first = {key: record.get(key) for key in _OF_SESSION}
+    sessions = [dict(session) for session in record.get("sessions") or [{"began": None, **first, "trials": []}]]
+    for session in sessions:
+        session["trials"] = [trial for trial in session["trials"] if trial in trials]
+    known = {trial for session in sessions for trial in session["trials"]}
+    sessions[-1]["trials"] = sorted({*sessions[-1]["trials"], *(set(trials) - known)})
+    return {"sessions": sessions}
+
+
+def differences(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What this session runs with and an earlier one did not: `torch 2.11.0 before, 2.14.1 now`."""
+    current, found = _versions(now), dict[str, None]()
+    for session in (record, *record.get("sessions", [])):
+        for name, old in _versions(session).items():
+            if old and current.get(name) and old != current[name]:
+                found[f"{name} {old} before, {current[name]} now"] = None
+    return list(found)
+
+
+def _versions(session: Mapping[str, Any]) -> dict[str, str | None]:
+    """Name → version of all that a result may depend on."""
+    commit = (session.get("git") or {}).get("commit")
+    own = {"this code": commit and str(commit)[:12], "Python": session.get("python")}
+    return {**own, **(session.get("packages") or {})}
 
 
 def reproducibility(arguments: list[str], seed: int, dataset: Dataset) -> dict[str, Any]:

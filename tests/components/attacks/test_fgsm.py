@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.attacks.fgsm import AttackConfig, attack, fgsm
+from components.attacks import AttackConfig, attack, fgsm
 from components.classifiers.defense_gan import Classifier
 from components.training import drawn_from
 

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.datasets.dataset import DataConfig, DataError, Dataset, DataSplit, load_dataset, stratified_indices
+from components.datasets import DataError, Dataset, DataSplit, RawSplit, load_dataset
+from components.datasets.config import DataConfig
 from components.datasets.idx import read_idx
-from components.datasets.raw import RawSplit
+from components.datasets.raw import stratified_indices
 from tests.tiny import IMAGES, LABELS, T10K_IMAGES, T10K_LABELS, tiny_split, write_folder, write_idx
 
 ROOT = Path(__file__).parents[3]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.datasets.dataset import DataError, load_dataset
+from components.datasets import DataError, load_dataset
 from components.datasets.idx import read_idx, to_idx
 from tests.tiny import IMAGES, LABELS, T10K_IMAGES, T10K_LABELS, tiny_split, write_folder, write_idx
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torchvision import datasets
 
-from components.datasets.dataset import DataError, load_dataset
+from components.datasets import DataError, load_dataset
 from components.datasets.idx import read_idx
 from tests.tiny import FILES, LABELS, tiny_split, write_folder, write_idx
 

@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from components.datasets.dataset import DataSplit
-from components.gan.encoder import Encoder, EncoderTraining
-from components.gan.gan import Generator
+from components.gan.encoder import Encoder
+from components.gan.encoder_training import EncoderTraining
+from components.gan.networks import Generator
 from components.metrics import threshold
-from components.projector.projector import Projector, ProjectorConfig
+from components.precision import Precision
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projector
 from components.squeezing import squeezed
-from components.training import Precision, drawn_from, freeze
+from components.training import drawn_from, freeze
 from tests.tiny import tiny_split
 from tests.tiny_networks import generator_of
 

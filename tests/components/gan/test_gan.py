@@ -8,7 +8,10 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from components.datasets.dataset import DataSplit
-from components.gan.gan import Discriminator, GanConfig, GanTraining, NonSaturatingR1, WassersteinGP
+from components.gan.config import GanConfig
+from components.gan.losses import NonSaturatingR1, WassersteinGP
+from components.gan.networks import Discriminator
+from components.gan.training import GanTraining
 from tests.tiny import tiny_split
 from tests.tiny_networks import generator_of
 

@@ -1,6 +1,5 @@
 """The projector: one trace holds every smaller projection, and each image is projected as if it were alone."""
 
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +11,9 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
-from components.gan.gan import Discriminator
-from components.projector.projector import Projection, ProjectionTrace, Projector, ProjectorConfig
+from components.gan.networks import Discriminator
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projection, ProjectionTrace, Projector
 from components.training import drawn_from, freeze, mix
 from tests.tiny_networks import encoder_of, generator_of
 
@@ -187,26 +187,6 @@ def test_only_restarts_that_lead_are_kept() -> None:
     assert len(trace.latents) < 7 * 50 / 4  # log(50) + 0.6 = 4.5 of 50 are expected
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_it_finds_the_same() -> None:
-    assert_equal(projector_of(compile=True).project(IMAGES), projector_of().project(IMAGES))
-
-
-@pytest.mark.parametrize("restarts", [1, 3, 6])
-def test_leaders_are_the_winners_of_ever_fewer_restarts(restarts: int) -> None:
-    trace = projector_of(restarts=6).trace(IMAGES)
-    leaders = trace.leaders(restarts, 4, 3)
-    winners = torch.stack([trace.select(r, 4).images for r in range(restarts, 0, -1)], 1)
-    for of_image, led in zip(winners, leaders, strict=True):
-        wanted = [of_image[0]]
-        for image in of_image[1:]:
-            if not torch.equal(image, wanted[-1]):
-                wanted.append(image)
-        wanted = [*wanted, wanted[-1], wanted[-1]][:3]  # the first restart again, where there are no more
-        torch.testing.assert_close(led, torch.stack(wanted))
-
-
 def test_no_images_are_no_trouble() -> None:
     for init in ("random", "bank"):
         projection = projector_of(init=init).project(IMAGES[:0])
@@ -322,78 +302,9 @@ def test_settings_out_of_bounds_are_refused(wrong: dict[str, object]) -> None:
         ProjectorConfig.model_validate(wrong)
 
 
-races = st.fixed_dictionaries(
-    {
-        "race_from": st.sampled_from([None, 1, 2, 4]),
-        "race_factor": st.sampled_from([1.0, 1.02, 1.3]),
-        "stop_error": st.sampled_from([None, 0.0, 0.03, 0.1]),
-    }
-)
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     given_config=configs,
-    race=races,
-    restarts=st.integers(1, 6),
-    steps=st.integers(1, 6),
-    r=st.integers(1, 6),
-    step=st.integers(1, 6),
-    chunk=st.sampled_from([None, 1, 12]),
-    seed=st.integers(0, 9),
-)
-def test_the_trace_of_a_race_holds_every_smaller_projection(
-    given_config: dict[str, Any],
-    race: dict[str, Any],
-    restarts: int,
-    steps: int,
-    r: int,
-    step: int,
-    chunk: int | None,
-    seed: int,
-) -> None:
-    r, step = min(r, restarts), min(step, steps)
-    given_config = {**given_config, **race}
-    trace = projector_of(seed, **given_config, restarts=restarts, steps=steps).trace(IMAGES)
-    fresh = projector_of(seed, **{**given_config, "chunk": chunk}, restarts=r, steps=step)
-    assert_equal(trace.select(r, step), fresh.project(IMAGES))
-
-
-def evaluations_of(projector: Projector) -> int:
-    """Latents that a projection of `IMAGES` evaluates."""
-    counted: list[int] = []
-    projector._folded.register_forward_hook(lambda module, given, images: counted.append(len(images)))
-    projector.project(IMAGES)
-    return sum(counted)
-
-
-def test_what_is_dropped_is_not_computed() -> None:
-    given_config: dict[str, Any] = {"restarts": 6, "steps": 6, "init": "random", "distance": "l2"}
-    whole = projector_of(**given_config)
-    assert evaluations_of(whole) == 7 * (7 * 6) + 7  # the start and 6 steps of 7 images × 6, and the winners' images
-    # with a factor of 1 only restarts that lead go on; the first of each image is one of them
-    raced = evaluations_of(projector_of(**given_config, race_from=1, race_factor=1.0))
-    assert 2 * 42 + 5 * 7 + 7 <= raced < evaluations_of(whole) * 0.7
-    assert evaluations_of(projector_of(**given_config, stop_error=10.0)) == 42 + 7  # each has arrived at its start
-
-
-def test_a_restart_that_is_near_enough_stays() -> None:
-    given_config: dict[str, Any] = {"restarts": 3, "init": "random", "distance": "l2", "steps": 30}
-    free = projector_of(**given_config).trace(IMAGES)
-    enough = float(free.select(3, 10).errors.median())
-    held = projector_of(**given_config, stop_error=enough).trace(IMAGES)
-    for step in range(1, 30):
-        before, after = held.select(3, step), held.select(3, step + 1)
-        there = before.errors <= enough
-        if step == 29:
-            assert bool(there.any())
-        assert bool((after.errors <= enough)[there].all())
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    given_config=configs,
-    stop_error=st.sampled_from([None, 0.05]),
     small=st.tuples(st.integers(1, 4), st.integers(1, 5)),
     more=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     stride=st.sampled_from([1, 2]),
@@ -402,14 +313,13 @@ def test_a_restart_that_is_near_enough_stays() -> None:
 )
 def test_an_extended_trace_is_a_fresh_one(
     given_config: dict[str, Any],
-    stop_error: float | None,
     small: tuple[int, int],
     more: tuple[int, int],
     stride: int,
     n: int,
     seed: int,
 ) -> None:
-    given_config, images = {**given_config, "stop_error": stop_error}, IMAGES[:n]
+    images = IMAGES[:n]
     (restarts, steps), record = small, range(0, sum(pair[1] for pair in (small, more)) + 1, stride)
     large = projector_of(seed, **given_config, restarts=restarts + more[0], steps=steps + more[1])
     earlier = projector_of(seed, **given_config, restarts=restarts, steps=steps).trace(images, range(steps + 1))
@@ -443,7 +353,6 @@ def test_an_extension_computes_the_difference_alone() -> None:
         ({"restarts": 2}, None, r"expected at most 2 restarts and 4 steps, found 3 and 4"),
         ({"steps": 3}, None, r"expected at most 3 restarts and 3 steps, found 3 and 4"),
         ({}, [1, 3, 9], r"steps: expected some of \[2, 4\] \(what the trace holds\), found \[1, 3\]"),
-        ({"race_from": 2}, None, r"expected one that holds where its restarts stand, and no race"),
     ],
 )
 def test_what_cannot_be_extended_is_refused(
@@ -454,7 +363,7 @@ def test_what_cannot_be_extended_is_refused(
         projector_of(**changes).extend(trace, IMAGES, record)
 
 
-def test_a_race_leaves_nothing_to_extend() -> None:
-    trace = projector_of(race_from=1).trace(IMAGES, [4])
+def test_results_alone_cannot_be_gone_on_from() -> None:
+    trace = projector_of().trace(IMAGES, [4]).at([4])
     with pytest.raises(ValueError, match="expected one that holds where its restarts stand"):
         projector_of(steps=9).extend(trace, IMAGES)

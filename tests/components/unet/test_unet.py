@@ -11,7 +11,9 @@ from torch.nn import functional
 from components.classifiers.defense_gan import Classifier
 from components.datasets.dataset import DataSplit
 from components.training import drawn_from, freeze
-from components.unet.unet import Input, UNet, UNetConfig, UNetTraining, join
+from components.unet.config import Input, UNetConfig
+from components.unet.network import UNet, join
+from components.unet.training import UNetTraining
 from tests.tiny import tiny_split
 
 SPLIT = DataSplit.of(tiny_split(24))
@@ -19,7 +21,7 @@ with drawn_from(0):
     JUDGE = freeze(Classifier("A", (1, 8, 8), 4))
 
 
-INPUTS = st.sampled_from(["generated", "leaders", "both", "attacked"])
+INPUTS = st.sampled_from(["generated", "both", "attacked"])
 
 
 def blurred(images: Tensor) -> Tensor:
@@ -62,12 +64,9 @@ def test_join_names_what_is_read() -> None:
     assert both.shape == (2, 6, 4, 4)
     assert both[:, :3].mean() == 0
     assert both[:, 3:].mean() == 1
-    led = torch.rand(2, 9, 4, 4)
-    assert torch.equal(join("leaders", led, images), led)
-    assert torch.equal(join("leaders", led[:, :3], images), led[:, :3].repeat(1, 3, 1, 1))
 
 
-@pytest.mark.parametrize("reads", ["generated", "leaders", "both", "attacked"])
+@pytest.mark.parametrize("reads", ["generated", "both", "attacked"])
 def test_every_input_is_learned_from(reads: str) -> None:
     training = training_of(input=reads, epochs=8)
     losses = [metrics["loss"] for metrics in training]
@@ -77,7 +76,7 @@ def test_every_input_is_learned_from(reads: str) -> None:
 @pytest.mark.parametrize("layer", ["logits", "conv1"])
 def test_features_kept_or_made_again_give_one_loss(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = training_of(layer=layer).run()
-    monkeypatch.setattr("components.unet.unet._KEPT", 0)
+    monkeypatch.setattr("components.unet.training._KEPT", 0)
     assert training_of(layer=layer).run() == pytest.approx(kept, rel=1e-5)
 
 

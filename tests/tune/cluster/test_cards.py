@@ -10,8 +10,8 @@ import torch
 from tests.tune.workbench_fixture import tiny_space
 from tune.cluster.cards import Card, cards, fitted
 from tune.cluster.resources import GIB, Request, Resources, on_this_machine
+from tune.errors import Refused
 from tune.execution.gpu_errors import unusable
-from tune.execution.preflight import Refused
 
 T4 = Card("Tesla T4", 16 * GIB, (7, 5))
 H100 = Card("NVIDIA H100", 80 * GIB, (9, 0))

@@ -12,7 +12,7 @@ import ray
 
 from tune.cluster import connection
 from tune.cluster.resources import Kind, Nodes
-from tune.execution.preflight import Refused
+from tune.errors import Refused
 from tune.storage.folder import Storage
 
 HERE = {"NodeID": "here", "NodeManagerHostname": "head", "Resources": {}}

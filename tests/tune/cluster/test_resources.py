@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tune.cluster.resources import GIB, Kind, Nodes, Request, on_cluster, on_this_machine
-from tune.execution.preflight import Refused
+from tune.errors import Refused
 
 CORES = len(os.sched_getaffinity(0))
 L4 = {"CPU": 4, "GPU": 1, "accelerator_type:L4": 1}

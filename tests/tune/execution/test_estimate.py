@@ -11,8 +11,10 @@ from components.datasets.dataset import Dataset
 from tests.tune.workbench_fixture import search_here, tiny_config, tiny_space
 from tune.execution.dry_run import Row
 from tune.execution.estimate import Counted, count, draw, readable
-from tune.execution.rates import Rates, measure, seconds_of
-from tune.pipeline.job import Bounds, Development, bounds_of
+from tune.execution.rates import measure
+from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of
+from tune.pipeline.stage import Rate, Rates
+from tune.pipeline.stages import STAGES
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
 
@@ -25,7 +27,7 @@ def counted(storage: Path, dataset: Dataset, trials: int = 3) -> Counted:
 
 def needed(found: Counted) -> dict[str, tuple[int, int]]:
     """Stage → artifacts needed and held."""
-    return {artifacts.stage: (len(artifacts.signatures), len(artifacts.held)) for artifacts in found.search}
+    return {artifacts.stage: (len(artifacts.recipes), len(artifacts.held)) for artifacts in found.search}
 
 
 def test_an_empty_store_holds_nothing(tmp_path: Path, tiny_dataset: Dataset) -> None:
@@ -64,22 +66,29 @@ def test_more_trials_than_are_drawn_are_taken_to_be_like_them(tmp_path: Path, ti
     assert 20 < many / some < 100
 
 
+def recipe_of(dataset: Dataset, bounds: Bounds | None = None, **changes: object) -> Recipe:
+    return Recipe(tiny_config(**changes), bounds or Bounds([1, 2], [2, 4]), Development.for_search(dataset), 0)
+
+
+def measured(dataset: Dataset, **changes: object) -> Rates:
+    return measure(recipe_of(dataset, **changes), torch.device("cpu"), seconds=0.01)
+
+
 def test_rates_are_measured(tiny_dataset: Dataset) -> None:
-    data = Development.for_search(tiny_dataset)
-    rates = measure(tiny_config(), data, torch.device("cpu"), seconds=0.01)
-    assert min(rates.classifier, rates.gan, rates.projection, rates.unet) > 0
-    assert measure(tiny_config(projector__init="encoder"), data, torch.device("cpu"), seconds=0.01).projection > 0
-    assert rates.encoder == 0  # there is none to train
-    assert measure(tiny_config(gan__encoder_steps=9), data, torch.device("cpu"), seconds=0.01).encoder > 0
+    rates = measured(tiny_dataset)
+    assert set(rates) == {"classifier", "gan", "projection", "unet"}  # there is no encoder to train
+    assert all(rate.seconds > 0 for rate in rates.values())
+    assert measured(tiny_dataset, projector__init="encoder")["projection"].seconds > 0
+    assert measured(tiny_dataset, gan__encoder_steps=9)["encoder"].seconds > 0
 
 
 def test_time_follows_the_counts(tiny_dataset: Dataset) -> None:
-    data = Development.for_search(tiny_dataset)
-    rates = Rates(classifier=1.0, gan=2.0, encoder=5.0, projection=3.0, unet=4.0)
-    bounds = Bounds([1, 4], [5, 10])
-    assert seconds_of("classifier", tiny_config(), bounds, data, rates) == 3 * 32
-    assert seconds_of("projection_train", tiny_config(), bounds, data, rates) == 32 * 4 * 10 * 3
-    assert seconds_of("map", tiny_config(), bounds, data, rates) == 0
+    speeds = {"classifier": 1.0, "gan": 2.0, "encoder": 5.0, "projection": 3.0, "unet": 4.0}
+    rates = {name: Rate(name, "image", seconds) for name, seconds in speeds.items()}
+    recipe = recipe_of(tiny_dataset, Bounds([1, 4], [5, 10]))
+    assert STAGES["classifier"].seconds(recipe, rates) == 3 * 32
+    assert STAGES["projection_train"].seconds(recipe, rates) == 32 * 4 * 10 * 3
+    assert STAGES["map"].seconds(recipe, rates) == 0
 
 
 @pytest.mark.parametrize(("parts", "concurrent", "wall"), [(1, 4, 100), (4, 4, 25), (5, 4, 40), (0, 4, 0)])
@@ -101,9 +110,7 @@ def test_sizes_are_readable(size: float, text: str) -> None:
         {"projector__init": "encoder", "gan__encoder_steps": 5},
         {"projector__realism_weight": 0.1},
         {"unet__input": "both"},
-        {"unet__input": "leaders"},
     ],
 )
 def test_every_kind_of_projector_has_a_rate(tiny_dataset: Dataset, changes: dict[str, object]) -> None:
-    data = Development.for_search(tiny_dataset)
-    assert measure(tiny_config(**changes), data, torch.device("cpu"), seconds=0.01).projection > 0
+    assert measured(tiny_dataset, **changes)["projection"].seconds > 0

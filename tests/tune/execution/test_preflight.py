@@ -13,7 +13,9 @@ import pytest
 from tests.tiny import IMAGES, LABELS, T10K_IMAGES, T10K_LABELS, tiny_split, write_folder
 from tests.tune.tiny_search import words, write_space
 from tune.commands import command_line
-from tune.execution.preflight import Refused, prepare
+from tune.errors import Refused
+from tune.execution.experiment import find_experiment
+from tune.execution.preflight import Plan, prepare
 from tune.search import search
 
 Refuse = Callable[..., str]
@@ -39,6 +41,11 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         return said
 
     return refuse
+
+
+def planned(space: str, overrides: dict[str, Any], folder: Path, name: str | None, *, resume: bool) -> Plan:
+    """The plan of a search in `folder`/results."""
+    return prepare(find_experiment(space, overrides, str(folder / "results"), name, resume=resume), None)
 
 
 def everything(folder: Path) -> dict[str, bytes | None]:
@@ -152,7 +159,7 @@ def test_a_corrupt_gzip(refused: Refuse, tmp_path: Path, length: int) -> None:
 def begun(tmp_path: Path) -> Path:
     """An experiment's space, whose search was begun; it is in `results/one`."""
     space = write_space(tmp_path)
-    plan = prepare(str(space), {}, str(tmp_path / "results"), "one", None, resume=False)
+    plan = planned(str(space), {}, tmp_path, "one", resume=False)
     plan.home.write("space.yaml", plan.space.to_yaml().encode())
     fingerprints = {"fingerprint": plan.dataset.fingerprint, "test_fingerprint": plan.dataset.test_fingerprint}
     plan.home.write("record.json", json.dumps({"data": fingerprints}).encode())
@@ -184,14 +191,14 @@ def test_a_torn_space_is_named(refused: Refuse, tmp_path: Path, begun: Path, par
 
 
 def test_a_resumed_search_may_have_more_trials(tmp_path: Path, begun: Path) -> None:
-    plan = prepare(str(begun), {"search.trials": 30}, str(tmp_path / "results"), "one", None, resume=True)
+    plan = planned(str(begun), {"search.trials": 30}, tmp_path, "one", resume=True)
     assert plan.resumed
     assert plan.config.search.trials == 30
 
 
 def test_a_damaged_record_does_not_stop_a_resume(tmp_path: Path, begun: Path) -> None:
     (tmp_path / "results/one/record.json").write_bytes(b'{"data": ')
-    assert prepare(str(begun), {}, str(tmp_path / "results"), "one", None, resume=True).resumed
+    assert planned(str(begun), {}, tmp_path, "one", resume=True).resumed
 
 
 def test_a_storage_that_is_a_file(refused: Refuse, tmp_path: Path) -> None:
@@ -209,7 +216,7 @@ def test_a_storage_that_cannot_be_written(refused: Refuse, tmp_path: Path) -> No
 def test_nothing_is_written_before_a_search(tmp_path: Path) -> None:
     space = write_space(tmp_path)
     before = everything(tmp_path)
-    prepare(str(space), {}, str(tmp_path / "results"), None, None, resume=False)
+    planned(str(space), {}, tmp_path, None, resume=False)
     assert everything(tmp_path) == before
 
 
@@ -223,7 +230,7 @@ def test_images_too_small_for_the_classifier(tmp_path: Path) -> None:
     write_folder(tmp_path / "tiny", tiny_split(60, shape=(1, 6, 6)), tiny_split(20, shape=(1, 6, 6)))
     space = write_space(tmp_path, classifier__architecture="B")
     with pytest.raises(Refused, match=r"classifier.architecture: B"):
-        prepare(str(space), {}, str(tmp_path / "results"), None, None, resume=False)
+        planned(str(space), {}, tmp_path, None, resume=False)
 
 
 def test_a_disk_too_small_is_refused(

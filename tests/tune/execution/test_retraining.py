@@ -19,7 +19,8 @@ from tune.execution.evaluation import EPSILONS
 from tune.execution.retraining import retrain_seed, save_median
 from tune.execution.trial import arrays_of, final_bench
 from tune.pipeline.executor import Workbench
-from tune.pipeline.job import Development, Progress
+from tune.pipeline.job import Progress
+from tune.pipeline.recipe import Development
 from tune.storage.folder import Storage
 
 

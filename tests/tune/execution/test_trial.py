@@ -14,7 +14,7 @@ from components.datasets.dataset import Dataset
 from tests.tune.workbench_fixture import PARAMS, setting_on, tiny_space, try_here
 from tune.execution.trial import arrays_of, development, split_of
 from tune.pipeline.executor import Workbench
-from tune.pipeline.job import bounds_of
+from tune.pipeline.recipe import bounds_of
 from tune.storage.outage import outage
 
 
@@ -83,7 +83,7 @@ def test_arrays_hold_a_split_as_it_is(tmp_path: Path, tiny_dataset: Dataset) -> 
     arrays = arrays_of(train=tiny_dataset.train, validation=tiny_dataset.validation)
     assert (split_of(arrays, "train").images == tiny_dataset.train.images).all()
     data = development(setting_on(tmp_path, tiny_dataset), arrays)
-    assert (data.split("validation").labels == tiny_dataset.validation.labels).all()
+    assert (data.held.labels == tiny_dataset.validation.labels).all()
 
 
 def test_a_trial_that_shares_nothing_measures_the_same(tmp_path: Path, tiny_dataset: Dataset) -> None:

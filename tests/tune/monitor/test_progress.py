@@ -12,11 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from components.datasets.dataset import Dataset
 from tests.tune.workbench_fixture import PARAMS, SilentBoard, setting_on
 from tune.execution.trial import attempt
+from tune.metrics import TARGETS
 from tune.monitor import progress
-from tune.monitor.hparams import METRICS
 from tune.monitor.progress import Teller
 from tune.monitor.tensorboard import TrialBoard, close_run
-from tune.pipeline.job import Development
+from tune.pipeline.recipe import Development
 
 
 def test_a_trial_that_is_stopped_early_has_its_metrics_and_its_work(
@@ -38,7 +38,7 @@ def test_a_trial_that_is_stopped_early_has_its_metrics_and_its_work(
     last = told[-1]["metrics"]
     close_run(setting.home, setting.space, 3, PARAMS, "pruned", last, told[-1]["epoch"])
     events = EventAccumulator(str(run.folder.local)).Reload()
-    assert set(last) == {name for name, *_ in METRICS["defense"]}
+    assert set(last) == set(TARGETS["defense"].shown)
     assert last["cost"] == 8
     assert last["images_per_second"] > 0
     work = told[-1]["work"]

@@ -104,7 +104,7 @@ def test_page_declares_metrics_with_display_names(mixed: Storage) -> None:
     assert names == {
         "result/psd": "PSD",
         "result/pco": "PCO",
-        "result/cost": "projection cost",
+        "result/cost": "cost",
         "result/images_per_second": "images/s",
         "result/validation_loss": "validation loss",
         "test/psd": "test PSD",

@@ -36,7 +36,7 @@ ARGUMENTS = [
 TITLES = {
     "PSD": "psd",
     "PCO": "pco",
-    "projection cost": "cost",
+    "cost": "cost",
     "images/s": "images_per_second",
     "validation loss": "validation_loss",
 }
@@ -199,7 +199,7 @@ def values(outcome: Outcome) -> dict[str, float | None]:
         return {**dict.fromkeys(TITLES), "images/s": speed_of(outcome)}
     cost = outcome.params["projector.restarts"] * outcome.params["projector.steps"]
     if outcome.status == "pruned":
-        return {"PSD": outcome.intermediate[max(outcome.intermediate, key=int)], "projection cost": cost}
+        return {"PSD": outcome.intermediate[max(outcome.intermediate, key=int)], "cost": cost}
     known = {**outcome.metrics, "images_per_second": speed_of(outcome)}
     assert known["cost"] == cost
     return {title: known[key] for title, key in TITLES.items()}

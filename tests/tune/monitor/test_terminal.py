@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tune.metrics import text_of
 from tune.monitor.terminal import LiveView, TrialView
-from tune.monitor.terminal_page import Snapshot, choose_rows, duration, metric_text, ranked
+from tune.monitor.terminal_page import Snapshot, choose_rows, duration, ranked
 
 OBJECTIVES = {"psd": "max", "cost": "min"}
 STAGES = {"gan": (1, 4), "projection": (2, 3)}
@@ -271,5 +272,5 @@ def test_duration(seconds: float, text: str) -> None:
         ("psd", float("nan"), "nan"),
     ],
 )
-def test_metric_text(name: str, value: float, text: str) -> None:
-    assert metric_text(name, value) == text
+def test_text_of(name: str, value: float, text: str) -> None:
+    assert text_of(name, value) == text

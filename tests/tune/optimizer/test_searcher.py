@@ -16,11 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray import cloudpickle
 
-from tests.tune.searches import RANGES, TARGETS, judge, made, run, space_of, space_params, visible
+from tests.tune.searches import RANGES, SAMPLERS, TARGETS, judge, made, run, space_of, space_params, visible
 from tune.optimizer.searcher import LedgerSearcher, WarmStart
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 
+# Without conditions and continuous ranges, so that every sampler can do it.
+LISTED = """
+projector.restarts: {choice: [1, 2, 4]}
+projector.steps: {low: 10, high: 60, step: 10}
+unet.high_level_weight: {choice: [0.01, 0.1, 1.0, 10.0]}
+"""
 ROOT = Path(__file__).parents[3]
 
 
@@ -69,6 +75,19 @@ class TestResuming:
         assert again.proposals() == ledger.proposals()
         assert again.outcomes() == ledger.outcomes()
         assert visible(resumed) == visible(searcher) == visible(made(broken, shuffled, **options)[0])
+
+    @pytest.mark.parametrize("target", TARGETS)
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_with_each_sampler(self, tmp_path: Path, sampler: str, target: str) -> None:
+        space = space_of(target, f"search.sampler: {sampler}\n{LISTED}")
+        options = {"trials": 16, "startup": 4}
+        searcher, ledger = made(tmp_path / "whole", space, **options)
+        run(searcher, ledger)
+        for kill in (2, 7, 13, None):
+            resumed, again = made(tmp_path / "broken", space, **options)
+            run(resumed, again, stop=kill)
+        assert again.proposals() == ledger.proposals()
+        assert len(ledger.proposals()) == 16
 
     def test_an_interrupted_trial_comes_first_and_unchanged(self, tmp_path: Path) -> None:
         searcher, ledger = made(tmp_path)

@@ -19,10 +19,15 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tests.tune.searches import TARGETS, judge, made, run, space_of, space_params, states, visible
+from tests.tune.searches import SAMPLERS, TARGETS, judge, made, run, space_of, space_params, states, visible
 from tune.optimizer.searcher import export_study
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
+
+
+def same(trial: int, params: Mapping[str, Any]) -> dict[str, Any]:
+    """A result that says nothing."""
+    return {"status": "finished", "metrics": {"psd": 0.5, "cost": 1}}
 
 
 class TestOutcomes:
@@ -164,17 +169,33 @@ class TestSuggestions:
         early, late = np.mean(best, axis=0)
         assert late > 0.96 > early
 
-    def test_a_point_is_not_tried_twice_while_others_are_left(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_each_point_of_a_small_space_is_tried_once(self, tmp_path: Path, sampler: str) -> None:
         ranges = "projector.restarts: {choice: [1, 2, 4]}\nprojector.steps: {low: 1, high: 4}"
-
-        def same(trial: int, params: Mapping[str, Any]) -> dict[str, Any]:
-            return {"status": "finished", "metrics": {"psd": 0.5, "cost": 1}}
-
-        searcher, ledger = made(tmp_path, space_of("defense", ranges), trials=15)
+        space = space_of("defense", f"search.sampler: {sampler}\n{ranges}")
+        searcher, ledger = made(tmp_path, space, trials=15, startup=4)
+        assert (searcher.most, searcher.stopped) == (12, None)
         run(searcher, ledger, same)
         points = [tuple(params.values()) for params in ledger.proposals().values()]
-        assert len(points) == 15
-        assert len(set(points)) >= 11
+        assert sorted(points) == [(restarts, steps) for restarts in (1, 2, 4) for steps in (1, 2, 3, 4)]
+        for known in (searcher, made(tmp_path, space, trials=15)[0]):
+            assert known.stopped == "exhausted: all 12 points of the space were tried"
+            assert known.over
+
+    def test_a_small_space_with_conditions_has_the_points_that_they_allow(self, tmp_path: Path) -> None:
+        tolerance = "projector.tolerance: {choice: [0.1, 0.2], when: {projector.distance: insensitive}}"
+        ranges = f"search.sampler: grid\nprojector.distance: {{choice: [l2, insensitive]}}\n{tolerance}"
+        searcher, ledger = made(tmp_path, space_of("defense", ranges))
+        run(searcher, ledger, same)
+        points = [tuple(params.values()) for params in ledger.proposals().values()]
+        assert sorted(points) == [("insensitive", 0.1), ("insensitive", 0.2), ("l2",)]
+
+    def test_a_first_point_that_was_tried_gives_way_to_another(self, tmp_path: Path) -> None:
+        ranges = "projector.restarts: {choice: [1, 2]}\nprojector.steps: {choice: [5, 9]}"
+        twice = [{"projector.restarts": 2, "projector.steps": 9}] * 2
+        searcher, ledger = made(tmp_path, space_of("defense", ranges), points=twice)
+        run(searcher, ledger, same)
+        assert len({tuple(params.values()) for params in ledger.proposals().values()}) == len(ledger.proposals()) == 4
 
     def test_running_trials_are_seen(self, tmp_path: Path) -> None:
         searcher, ledger = made(tmp_path, trials=30)

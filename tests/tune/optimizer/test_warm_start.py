@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.tune.tiny_search import PATIENCE, outcomes, run, words, write_space
-from tune.execution.preflight import Refused
+from tune.errors import Refused
 from tune.optimizer.warm_start import earlier_ledgers
 from tune.storage.folder import Storage
 

@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import load_file
 
 from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import PATH, bench_on, tiny_config
+from tests.tune.workbench_fixture import PATH, bench_on, path_to, tiny_config
 from tune.pipeline.executor import Path as Built
 from tune.pipeline.executor import Workbench
-from tune.pipeline.job import Bounds, Progress
-from tune.pipeline.stages import PATHS
+from tune.pipeline.job import Progress
+from tune.pipeline.recipe import Bounds
 
 ROOT = Path(__file__).parents[3]
 SLOW = """
 import sys, time
 from pathlib import Path
 from components.datasets.dataset import load_dataset
-from tests.tune.workbench_fixture import PATH, bench_on, tiny_config
+from tests.tune.workbench_fixture import PATH, bench_on, path_to, tiny_config
 def dawdle(progress):
     if progress.stage == "gan":
         print("at the gan", flush=True)
@@ -66,7 +66,7 @@ def test_what_differs_alone_is_built(tmp_path: Path, tiny_dataset: Dataset, buil
     assert {name for name, work in other.work.items() if work.built} == {"unet", "score_unet"}
 
 
-@pytest.mark.parametrize(("reads", "images"), [("leaders", 3), ("both", 2), ("attacked", 1)])
+@pytest.mark.parametrize(("reads", "images"), [("both", 2), ("attacked", 1)])
 def test_a_unet_reads_what_it_was_told_to(
     tmp_path: Path, tiny_dataset: Dataset, built: Built, reads: str, images: int
 ) -> None:
@@ -111,7 +111,7 @@ def test_a_store_of_an_unrelated_seed_is_left_alone(tmp_path: Path, tiny_dataset
 def test_a_projection_in_parts_is_the_whole_one(
     tmp_path: Path, tiny_dataset: Dataset, built: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tune.pipeline.stages.PART", 5)
+    monkeypatch.setattr("tune.pipeline.stage.Stage.part_images", 5)
     parts = bench_on(tmp_path / "other", tiny_dataset).get(tiny_config(), PATH)
     assert len(parts.artifacts["projection"]) == 2
     assert len(parts.artifacts["projection_train"]) == 7
@@ -151,13 +151,13 @@ def traces_equal(one: Built, other: Built, stage: str) -> None:
             torch.testing.assert_close(load_file(mine.folder / name), load_file(theirs.folder / name))
 
 
-PROJECTION = PATHS["projection"]
+PROJECTION = path_to("projection")
 
 
 def test_a_grown_search_computes_the_difference(
     tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tune.pipeline.stages.PART", 5)
+    monkeypatch.setattr("tune.pipeline.stage.Stage.part_images", 5)
     config = tiny_config()
     bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(config, PROJECTION)
     grown = bench_with(tmp_path, tiny_dataset, [1, 2, 3], [2, 4, 6]).get(config, PROJECTION)
@@ -187,7 +187,7 @@ def test_a_search_that_did_not_grow_starts_over(
     assert metrics["evaluations"] == metrics["images"] * max(restarts) * max(steps)
 
 
-@pytest.mark.parametrize("change", [{"projector__learning_rate": 0.3}, {"projector__race_from": 3}])
+@pytest.mark.parametrize("change", [{"projector__learning_rate": 0.3}, {"projector__levels": 3}])
 def test_another_projection_is_not_gone_on_from(
     tmp_path: Path, tiny_dataset: Dataset, change: dict[str, object]
 ) -> None:

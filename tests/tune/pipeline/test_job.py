@@ -15,7 +15,8 @@ from torch import nn
 from components.datasets.dataset import Dataset
 from components.training import Training
 from tests.tune.workbench_fixture import tiny_config
-from tune.pipeline.job import SAVE, Bounds, Development, Job, Progress, no_measurement, sealed, unsealed
+from tune.pipeline.job import SAVE, Job, Progress, sealed, unsealed
+from tune.pipeline.recipe import Bounds, Development, Recipe
 from tune.storage.folder import Storage
 from tune.storage.store import Draft
 
@@ -49,8 +50,8 @@ def make(tmp_path: Path, tiny_dataset: Dataset) -> Iterator[Any]:
 
     def job(report: Any = lambda progress: None) -> Job:
         draft, saves = Draft(tmp_path / "draft"), Storage(tmp_path / "saves")
-        data, bounds = Development.for_search(tiny_dataset), Bounds([1], [1])
-        return Job("unet", 0, tiny_config(), bounds, data, 0, torch.device("cpu"), {}, draft, saves, report)
+        recipe = Recipe(tiny_config(), Bounds([1], [1]), Development.for_search(tiny_dataset), 0)
+        return Job(recipe, torch.device("cpu"), {}, "unet", 0, draft, saves, report)
 
     return job
 
@@ -67,36 +68,36 @@ def stop_after(epochs: int) -> Any:
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_an_interrupted_training_ends_as_an_undisturbed_one(make: Any, epochs: int) -> None:
-    undisturbed = make().train(Walk(), no_measurement)
+    undisturbed = make().train(Walk())
     make().saves.remove_tree()
     with pytest.raises(Stopped):
-        make(stop_after(epochs)).train(Walk(), no_measurement)
+        make(stop_after(epochs)).train(Walk())
     seen: list[Progress] = []
     training = Walk()
-    assert make(seen.append).train(training, no_measurement) == undisturbed
+    assert make(seen.append).train(training) == undisturbed
     assert [progress.done for progress in seen] == [1, 2, 3, 4]  # who compares by epoch sees all of them
     assert training.epoch == 4
 
 
 @pytest.mark.parametrize("length", [0, 1, 31, 32, 40, 500, -1])
 def test_a_torn_save_is_named_and_not_used(make: Any, caplog: pytest.LogCaptureFixture, length: int) -> None:
-    undisturbed = make().train(Walk(), no_measurement)
+    undisturbed = make().train(Walk())
     job = make()
     job.saves.write(SAVE, job.saves.read(SAVE)[:length])
     with caplog.at_level(logging.WARNING):
-        assert make().train(Walk(), no_measurement) == undisturbed
+        assert make().train(Walk()) == undisturbed
     assert SAVE in caplog.text
     assert "starting over" in caplog.text
 
 
 @pytest.mark.parametrize("position", [0, 33, 200, -1])
 def test_a_flipped_bit_in_a_save_is_noticed(make: Any, caplog: pytest.LogCaptureFixture, position: int) -> None:
-    undisturbed = make().train(Walk(), no_measurement)
+    undisturbed = make().train(Walk())
     job = make()
     content = bytearray(job.saves.read(SAVE))
     content[position] ^= 4
     job.saves.write(SAVE, bytes(content))
-    assert make().train(Walk(), no_measurement) == undisturbed
+    assert make().train(Walk()) == undisturbed
     assert "starting over" in caplog.text
 
 
@@ -116,11 +117,11 @@ class Stroll(Walk):
 def test_a_save_of_another_architecture_leaves_no_weights_behind(
     make: Any, caplog: pytest.LogCaptureFixture, of_another: Walk
 ) -> None:
-    undisturbed = make().train(Stroll(), no_measurement)
+    undisturbed = make().train(Stroll())
     make().saves.remove_tree()
-    make().train(of_another, no_measurement)
+    make().train(of_another)
     training = Stroll()
-    assert make().train(training, no_measurement) == undisturbed
+    assert make().train(training) == undisturbed
     assert [row["epoch"] for row in undisturbed] == [1, 2, 3, 4]
     assert "starting over" in caplog.text
 
@@ -129,14 +130,14 @@ def test_a_save_of_another_architecture_leaves_no_weights_behind(
 def test_a_save_without_one_of_its_fields_is_not_used(
     make: Any, caplog: pytest.LogCaptureFixture, missing: str
 ) -> None:
-    undisturbed = make().train(Walk(), no_measurement)
+    undisturbed = make().train(Walk())
     saves = make().saves
     state = torch.load(io.BytesIO(unsealed(saves.read(SAVE))), weights_only=True)
     del state[missing]
     buffer = io.BytesIO()
     torch.save(state, buffer)
     saves.write(SAVE, sealed(buffer.getvalue()))
-    assert make().train(Walk(), no_measurement) == undisturbed
+    assert make().train(Walk()) == undisturbed
     assert "starting over" in caplog.text
 
 
@@ -147,15 +148,15 @@ def test_a_pickled_object_is_not_loaded(make: Any, tmp_path: Path) -> None:
 
     torch.save({"training": Bomb(), "history": [], "seconds": 0}, tmp_path / "bomb")
     make().saves.write(SAVE, sealed((tmp_path / "bomb").read_bytes()))
-    assert len(make().train(Walk(), no_measurement)) == 4
+    assert len(make().train(Walk())) == 4
     assert not (tmp_path / "exploded").exists()
 
 
 def test_seconds_before_an_interruption_count(make: Any) -> None:
     with pytest.raises(Stopped):
-        make(stop_after(2)).train(Walk(), no_measurement)
+        make(stop_after(2)).train(Walk())
     job = make()
-    job.train(Walk(), no_measurement)
+    job.train(Walk())
     assert job.draft.seconds_before > 0
 
 
@@ -170,4 +171,4 @@ def test_no_stage_sees_the_test_split(tiny_dataset: Dataset) -> None:
         assert {"train", "validation", "classes", "fingerprint"} == set(vars(data))
     assert len(Development.for_retraining(tiny_dataset).train) == len(tiny_dataset.merged())
     with pytest.raises(AssertionError, match="validation"):
-        Development.for_retraining(tiny_dataset).split("validation")
+        _ = Development.for_retraining(tiny_dataset).held

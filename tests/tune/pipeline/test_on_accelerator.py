@@ -13,14 +13,15 @@ import torch
 from components.datasets.dataset import Dataset
 from components.defense import Defense
 from tests.pretend_accelerator import PRETEND, not_pretending, pretending
-from tests.tune.workbench_fixture import PATH, bench_on, setting_on, tiny_config
+from tests.tune.workbench_fixture import PATH, bench_on, path_to, setting_on, tiny_config
 from tune.execution.rates import measure
 from tune.execution.retraining import retrain_seed, save_median
 from tune.execution.trial import arrays_of, final_bench
+from tune.metrics import TARGETS
 from tune.pipeline.executor import Path as Built
 from tune.pipeline.executor import Workbench
-from tune.pipeline.job import Bounds, Development, Progress
-from tune.pipeline.stages import PATHS
+from tune.pipeline.job import Progress
+from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of_one
 from tune.space.config import ExperimentConfig
 from tune.storage.folder import Storage
 
@@ -56,7 +57,7 @@ def test_every_stage_of_every_target(
     tmp_path: Path, tiny_dataset: Dataset, device: torch.device, changes: dict[str, Any]
 ) -> None:
     bench = replace(bench_on(tmp_path, tiny_dataset), device=device)
-    for stages in PATHS.values():
+    for stages in map(path_to, TARGETS):
         assert set(bench.get(tiny_config(**changes), stages).artifacts) == set(stages)
 
 
@@ -133,5 +134,8 @@ def test_retraining_and_the_look_at_the_test_images(
 
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 def test_the_measurements_of_the_dry_run(tiny_dataset: Dataset, device: torch.device, changes: dict[str, Any]) -> None:
-    rates = measure(tiny_config(**changes), Development.for_search(tiny_dataset), device, seconds=0.0)
-    assert min(rates.classifier, rates.gan, rates.projection, rates.unet) > 0
+    config = tiny_config(**changes)
+    recipe = Recipe(config, bounds_of_one(config), Development.for_search(tiny_dataset), seed=0)
+    rates = measure(recipe, device, seconds=0.0)
+    assert {"classifier", "gan", "projection", "unet"} <= set(rates)
+    assert all(rate.seconds > 0 for rate in rates.values())

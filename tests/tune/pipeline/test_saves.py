@@ -9,7 +9,8 @@ import pytest
 
 from components.datasets.dataset import Dataset
 from tests.tune.workbench_fixture import PARAMS, PATH, bench_on, tiny_config, tiny_space
-from tune.pipeline.job import Development, Progress
+from tune.pipeline.job import Progress
+from tune.pipeline.recipe import Development
 from tune.pipeline.saves import Saves
 from tune.storage.folder import Storage
 from tune.storage.ledger import Outcome

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import bench_on, tiny_config, with_test_labels
-from tune.pipeline.stages import FINAL_PATH, PATHS, STAGES
+from components.datasets.dataset import Dataset, DataSplit
+from tests.tune.workbench_fixture import bench_on, path_to, tiny_config, with_test_labels
+from tune.metrics import TARGETS
+from tune.pipeline.recipe import Development, Recipe, bounds_of
+from tune.pipeline.stages import STAGES, final_path_of, signatures_of
+from tune.space.space import parse_space
 
-ALL = tuple(STAGES)
+PATHS = {target: path_to(target) for target in TARGETS}
+FINAL_PATH = final_path_of(tiny_config())
+ALL = tuple(dict.fromkeys(name for path in (PATHS["projection"], PATHS["gan"], PATHS["defense"]) for name in path))
 FOLLOW = {  # a change → the stages that it changes
     "classifier__epochs": set(ALL) - {"gan", "projection_clean"},
     "gan__steps": set(ALL) - {"classifier", "attack", "attack_train"},
@@ -51,9 +57,48 @@ def test_no_signature_follows_from_the_test_images(tmp_path: Path, tiny_dataset:
 @pytest.mark.parametrize("path", [*PATHS.values(), FINAL_PATH])
 def test_a_path_names_a_stage_after_its_inputs(path: tuple[str, ...]) -> None:
     for index, name in enumerate(path):
-        assert set(STAGES[name].inputs) <= set(path[:index])
+        assert set(STAGES[name].inputs(tiny_config())) <= set(path[:index])
 
 
 def test_the_final_path_needs_no_validation_images() -> None:
     needing = {"attack", "projection", "projection_clean", "map", "score_gan", "score_projection", "score_unet"}
     assert not needing & set(FINAL_PATH)
+
+
+QUICKSTART = """
+data.name: mnist_mini
+classifier.epochs: 4
+gan.pretrained: mnist
+projector.levels: 2
+projector.init: encoder
+projector.learning_rate: 0.005
+projector.restarts: {choice: [1, 2]}
+projector.steps: {choice: [1, 5, 20]}
+unet.images: 4000
+unet.epochs: 4
+unet.high_level_weight: 0.03
+unet.label_weight: 0.3
+"""
+
+
+def test_signatures_are_those_of_the_first_release() -> None:
+    """The settings of `quickstart` as they were: who changes a field's name or default finds old artifacts again."""
+    space = parse_space(QUICKSTART, "quickstart", "quickstart.yaml")
+    config = space.config({"projector.restarts": 1, "projector.steps": 1})
+    images = DataSplit(torch.zeros(6, 1, 8, 8), torch.arange(6))
+    data = Development(images, images, 10, "images")
+    recipe = Recipe(config, bounds_of(space), data, 0)
+    signatures = signatures_of(recipe, [*PATHS["unet"], "projection_clean"])
+    assert signatures == {
+        "classifier": "be8bd9f11a1a41d0cc5e",
+        "gan": "cd31c311890f959baa3a",
+        "attack": "0e2dae94f516700301ea",
+        "projection": "faee35717047cf5d2fb2",
+        "map": "d99c3779253ed2ccb603",
+        "attack_train": "bb6cfa827a019e37044d",
+        "projection_train": "e8100bc50dd893db2aaf",
+        "unet": "40cf312a91a298b3c395",
+        "score_unet": "22dcc8dc626f7541bc53",
+        "projection_clean": "b4828679ead42cdfc511",
+    }
+    assert STAGES["projection"].base(recipe, {"gan": "g", "attack": "a"}) == "69f1c46dfea69e5fac13"

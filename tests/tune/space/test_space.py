@@ -33,11 +33,16 @@ def test_fixed_fields_ranges_and_defaults(space: SearchSpace) -> None:
     assert space.fixed["search.trials"] == 12
     assert space.fixed["attack.epsilon"] == 0.3
     assert space.changed == {"search.trials": 12}
-    assert set(space.fixed) | set(space.ranges) == set(leaves())
+    assert set(space.fixed) | set(space.ranges) == {key for key, leaf in leaves().items() if leaf.belongs(space.fixed)}
     assert not set(space.fixed) & set(space.ranges)
     assert space.ranges["projector.restarts"] == Choice((4, 1, 2))
     assert space.ranges["projector.steps"] == Interval(10, 60, 10)
     assert space.ranges["unet.high_level_weight"] == Interval(0.01, 10.0, log=True)
+
+
+def test_removed_fields_may_stand_at_the_value_that_did_nothing() -> None:
+    retired = "projector.race_from: null\nprojector.race_factor: 1.5\nprojector.compile: false\n"
+    assert parse(RANGE + retired) == parse(RANGE)
 
 
 def test_it_is_frozen(space: SearchSpace) -> None:

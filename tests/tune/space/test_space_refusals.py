@@ -10,6 +10,8 @@ TOLERANCE = (
     "projector.distance: {choice: [l2, insensitive]}\nprojector.tolerance: {low: 0.1, high: 0.2, when: %s}"
 )
 
+BUDGET = "expected a duration above 0 such as 90s, 30m or 2h, or null"
+
 # what is written: (the line that the message names, the message)
 REFUSED = {
     # the file as a whole
@@ -46,11 +48,17 @@ REFUSED = {
             "projector.steps?"
         ),
     ),
+    "projector.race_from: 3": (
+        1, "projector.race_from: expected null, as this field was removed, found 3"
+    ),
+    "projector.compile: true": (
+        1, "projector.compile: expected false, as this field was removed, found True"
+    ),
     "steps: 3": (
         1,
         (
-            "steps: expected a field of the experiment, found an unknown key; did you mean gan.steps or "
-            "projector.steps?"
+            "steps: expected a field of the experiment, found an unknown key; did you mean attack.steps or "
+            "gan.steps or projector.steps?"
         ),
     ),
     "projector:\n  steps: 3\n": (
@@ -59,6 +67,30 @@ REFUSED = {
     ),
     "3: 4": (1, "3: expected a dotted key"),
     "on: 4": (1, "on: expected a field of the experiment, found an unknown key"),
+    # how the search is done
+    RANGE + "search.budget: 0": (2, f"search.budget: {BUDGET}, found 0"),
+    RANGE + "search.budget: 0h": (2, f"search.budget: {BUDGET}, found '0h'"),
+    RANGE + "search.budget: soon": (2, f"search.budget: {BUDGET}, found 'soon'"),
+    RANGE + "search.patience: 0": (2, "search.patience: expected an integer ≥ 1 or null, found 0"),
+    RANGE + "search.patience: long": (2, "search.patience: expected an integer ≥ 1 or null, found 'long'"),
+    RANGE + "search.sampler: best": (
+        2,
+        "search.sampler: expected one of 'tpe', 'gp', 'random', 'grid', 'nsga2', found 'best'",
+    ),
+    RANGE + "search.sampler: grid\nunet.high_level_weight: {low: 0.1, high: 1.0}": (
+        2,
+        "search.sampler: expected a step or a choice in every range for grid, found unet.high_level_weight without "
+        "one; give it a step or a choice, or take sampler tpe",
+    ),
+    "search.sampler: grid\nprojector.steps: {low: 1, high: 5000}\nprojector.restarts: {low: 1, high: 5}": (
+        1,
+        "search.sampler: expected at most 10,000 points for grid, found 25,000; use tpe",
+    ),
+    "search.sampler: gp\n" + TOLERANCE % "{projector.distance: insensitive}": (
+        1,
+        "search.sampler: expected no range with a condition (when) for gp, found projector.tolerance with one; take "
+        "sampler tpe",
+    ),
     # fixed values
     "unet.width: 0": (1, "unet.width: expected an integer ≥ 1 and ≤ 1024, found 0"),
     "unet.width: 4.0": (1, "unet.width: expected an integer ≥ 1 and ≤ 1024, found 4.0"),

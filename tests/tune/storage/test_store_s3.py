@@ -16,7 +16,7 @@ from components.datasets.dataset import Dataset
 from tests.tune.workbench_fixture import PATH, tiny_config
 from tune.cluster.lease_actor import ActorLeases, LeaseKeeper, start_keeper
 from tune.pipeline.executor import Workbench
-from tune.pipeline.job import Bounds, Development
+from tune.pipeline.recipe import Bounds, Development
 from tune.storage.folder import Storage
 from tune.storage.store import MANIFEST, Store
 
@@ -41,9 +41,9 @@ def address(bucket: str, cluster: None, request: pytest.FixtureRequest) -> str:
 
 def built(address: str, cache: Path, dataset: Dataset, bounds: Bounds) -> tuple[Counter[str], dict[str, Any], str]:
     """Builds the path as a worker on a machine with `cache` does: what it built, what it measured, and by whom."""
-    import tune.pipeline.stages
+    from tune.pipeline.stage import Stage
 
-    tune.pipeline.stages.PART = PART
+    Stage.part_images = PART
     torch.set_num_threads(1)
     store = Store(Storage(address).child("store"), cache)
     data = Development.for_search(dataset)

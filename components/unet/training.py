@@ -1,41 +1,20 @@
-"""The U-Net that cleans what projection leaves, and the high-level loss that trains it."""
+"""The U-Net's training, by the high-level loss."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
-from components.config import Config
-from components.training import Precision, Training, autocast, batches, drawn_from
+from components.training import Training, autocast, batches, drawn_from
+from components.unet.config import UNetConfig
+from components.unet.network import UNet
 
-Input = Literal["generated", "leaders", "both", "attacked"]
-LEADERS = 3  # reconstructions that a U-Net reads with `leaders`
 _KEPT = 1024  # numbers per image that F(x) may have to be kept for all training images
-_IMAGES = {"generated": 1, "leaders": LEADERS, "both": 2, "attacked": 1}  # that a U-Net reads for each that it returns
-
-
-class UNetConfig(Config):
-    """The U-Net, its loss (Eq. 3) and its training."""
-
-    width: int = Field(default=16, ge=1, le=1024)  # channels at full size; doubled at each halving
-    depth: int = Field(default=2, ge=1, le=8)  # halvings of the contracting path
-    input: Input = "generated"  # x_g, as published; leaders: and the bests before it; both: and x; attacked: x alone
-    images: int | None = Field(default=None, ge=2)  # training images that are projected for it; null = all
-    epochs: int = Field(default=8, ge=1)  # passes over the projected training images
-    batch_size: int = Field(default=64, ge=2)  # images per step
-    learning_rate: float = Field(default=2e-3, gt=0, le=1)  # Adam's at the peak of a one-cycle schedule
-    pixel_weight: float = Field(default=1.0, ge=0)  # of ‖U(x_g) − x‖₁
-    high_level_weight: float = Field(default=1.0, ge=0)  # of ‖F(U(x_g)) − F(x)‖, what C sees
-    label_weight: float = Field(default=0.1, ge=0)  # of CE(C(U(x_g)), y), y the true label
-    layer: str = "logits"  # F: logits, penultimate, or a layer's name such as conv2
-    norm: Literal["l1", "l2"] = "l1"  # of the high-level term
-    precision: Precision = "float32"  # of the training's matrix products
 
 
 class RepresentationClassifier(Protocol):
@@ -52,69 +31,6 @@ class RepresentationClassifier(Protocol):
     def features_and_logits(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
         """Images → the named layer's output, and the logits, in one pass."""
         ...
-
-
-class UNet(nn.Module):
-    """Images (N, C, H, W) in [0, 1] → denoised images of the same shape and range.
-
-    A contracting and an expansive path with skip connections (Ronneberger, Fischer, Brox 2015, figure 1). The
-    output is a correction that is added to the input. Any H and W: images are padded to a multiple of 2^depth and
-    cropped again.
-
-    Args:
-        channels: C of the images it returns.
-        width: channels at full size.
-        depth: halvings.
-        input: what it reads, see `join`.
-    """
-
-    def __init__(self, channels: int, width: int, depth: int, input: Input = "generated") -> None:
-        super().__init__()
-        self.channels, self.width, self.depth, self.input = channels, width, depth, input
-        widths = [width * 2**level for level in range(depth + 1)]
-        self.down = nn.ModuleList(map(_block, [channels * _IMAGES[input], *widths[:-1]], widths))
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(2 * after, after, 2, 2) for after in widths[:-1])
-        self.up = nn.ModuleList(_block(2 * after, after) for after in widths[:-1])
-        self.out = nn.Conv2d(width, channels, 1)
-        for parameter in self.out.parameters():
-            nn.init.zeros_(parameter)  # the first correction is none
-
-    def forward(self, images: Tensor) -> Tensor:
-        """What `join` makes, in [0, 1] → denoised (N, C, H, W) in [0, 1]; the first C channels are corrected."""
-        height, width = images.shape[-2:]
-        multiple = 2**self.depth
-        maps = functional.pad(images, (0, -width % multiple, 0, -height % multiple))
-        skips = []
-        for level, block in enumerate(self.down):
-            maps = block(functional.max_pool2d(maps, 2) if level else maps)
-            skips.append(maps)
-        for level in reversed(range(self.depth)):
-            maps = self.up[level](torch.cat([skips[level], self.grow[level](maps)], 1))
-        correction: Tensor = self.out(maps)[..., :height, :width]
-        return (images[:, : self.channels] + correction).clamp(0, 1)
-
-
-def reconstructions(input: Input) -> int:
-    """How many reconstructions of an image a U-Net reads, x_g first."""
-    return LEADERS if input == "leaders" else 1
-
-
-def join(input: Input, generated: Tensor, images: Tensor) -> Tensor:
-    """What a U-Net reads of x_g and the image that was projected.
-
-    Args:
-        input: what to join.
-        generated: x_g, (N, C, H, W); for leaders, also (N, LEADERS·C, H, W), x_g first.
-        images: (N, C, H, W).
-
-    Returns:
-        generated: x_g. leaders: x_g and what led before it, (N, LEADERS·C, H, W), or x_g in their place where they are
-        not given. both: x_g, then the image, (N, 2C, H, W). attacked: the image alone.
-    """
-    if input == "leaders" and generated.shape[1] == images.shape[1]:
-        return generated.repeat(1, LEADERS, 1, 1)
-    chosen = {"both": (generated, images), "attacked": (images,)}.get(input, (generated,))
-    return torch.cat(chosen, 1)
 
 
 class UNetTraining(Training):
@@ -215,12 +131,3 @@ class UNetTraining(Training):
             read, x, y = (tensor.to(self.device) for tensor in part)
             total += float(self.loss(read, x, y)) * len(y)
         return total / len(labels)
-
-
-def _block(before: int, after: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for channels in (before, after):
-        convolution = nn.Conv2d(channels, after, 3, padding=1, bias=False)
-        layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
-

@@ -1,0 +1,72 @@
+"""The contract of an attack: frozen settings that can perturb images, known by a name.
+
+    @ATTACKS.register("fgsm")
+    class FGSM(Attack):
+        name: Literal["fgsm"] = "fgsm"
+
+        def perturb(self, classifier, images, labels, seed=0): ...
+
+The settings must be readable without torch, so an attack imports it inside its functions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from components.config import Config
+from components.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Attack(Config):
+    """Settings of an attack in the L∞ ball around each image."""
+
+    name: str  # the attack
+    epsilon: float = Field(default=0.3, ge=0, le=1)  # radius of the L∞ ball, on images in [0, 1]
+    labels: Literal["true", "predicted"] = "true"  # whose loss is raised; either way the label leaks into the attack
+
+    def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> Tensor:
+        """Attacks one batch, on the classifier's device.
+
+        Args:
+            classifier: images → logits (N, classes); it is attacked in evaluation mode and left as it was.
+            images: (N, C, H, W) in [0, 1].
+            labels: int64 (N,), the labels that the attack leads away from.
+            seed: of what it draws.
+
+        Returns:
+            The attacked images, (N, C, H, W) in [0, 1], each pixel within `epsilon` of the original. An image's result
+            depends neither on its neighbours nor on its place in the batch.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: expected a method `perturb`, found none")
+
+
+ATTACKS: Registry[type[Attack]] = Registry("attack.name")
+
+
+def attack(config: Attack, classifier: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> Tensor:
+    """Attacks `images` (N, C, H, W) in [0, 1] as `config` says.
+
+    It computes on the classifier's device and returns the attacked images on their own.
+
+    With `labels: predicted` the attacker raises the loss of what the classifier itself says, as one who does not
+    know the truth must. It leaks the label that it starts from (Kurakin et al. 2017, section 4), which then is the true
+    one no more often than the classifier is right.
+    """
+    import torch
+
+    from components.training import evaluating
+
+    device = next(classifier.parameters()).device
+    attacked = []
+    for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        batch, target = batch.to(device), truth.to(device)
+        if config.labels == "predicted":
+            with evaluating(classifier), torch.no_grad():
+                target = classifier(batch).argmax(1)
+        attacked.append(config.perturb(classifier, batch, target).to(images.device))
+    return torch.cat(attacked)

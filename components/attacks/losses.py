@@ -1,0 +1,69 @@
+"""Losses that attacks raise, one value an image: logits (N, classes), labels (N,) → (N,)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from components.training import evaluating
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """−log p(label)."""
+    return functional.cross_entropy(logits, labels, reduction="none")
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """The best other logit above the label's (Carlini and Wagner 2017, f6); positive where the image is misread."""
+    own = logits.gather(1, labels.unsqueeze(1))
+    others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
+    return others.amax(1) - own.squeeze(1)
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Difference of logits ratio: the margin over the spread of the first and third logit (Croce and Hein 2020, eq. 6).
+
+    It does not change where the logits are scaled. With two classes the spread is that of the two.
+    """
+    ordered = logits.sort(dim=1, descending=True).values
+    third = ordered[:, min(2, logits.shape[1] - 1)]
+    return margin(logits, labels) / (ordered[:, 0] - third).clamp(min=1e-12)
+
+
+def targeted_dlr(targets: Tensor) -> Loss:
+    """The ratio towards `targets` (N,) (Croce and Hein 2020, equation 7); with fewer than four classes, as `dlr`."""
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        ordered = logits.sort(dim=1, descending=True).values
+        last = logits.shape[1] - 1
+        spread = ordered[:, 0] - (ordered[:, min(2, last)] + ordered[:, min(3, last)]) / 2
+        towards = logits.gather(1, targets.unsqueeze(1)) - logits.gather(1, labels.unsqueeze(1))
+        return towards.squeeze(1) / spread.clamp(min=1e-12)
+
+    return loss
+
+
+def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    """The gradient of each image's loss with respect to it, like `images`, and the logits there.
+
+    The model predicts in evaluation mode and is left as it was.
+
+    Raises:
+        ValueError: no gradient of the model reaches the images.
+    """
+    images = images.detach().requires_grad_()
+    with evaluating(model), torch.enable_grad():
+        logits = model(images)
+        if not logits.requires_grad:
+            raise ValueError(
+                f"{type(model).__name__}: expected a differentiable model, found one through which no gradient "
+                "passes; attacks by queries (square, bits with steps 0) and BPDA with a substitute need none"
+            )
+        # the sum keeps each image's gradient free of how many others are in the batch
+        (gradient,) = torch.autograd.grad(loss(logits, labels).sum(), images)
+    return gradient, logits.detach()

@@ -1,0 +1,105 @@
+"""Generator and discriminator, trained together on clean images only."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from components.gan.config import GanConfig
+from components.gan.losses import LOSSES
+from components.gan.networks import Discriminator, Generator
+from components.training import Training, drawn_from, freeze
+
+
+class GanTraining(Training):
+    """Trains a pair on clean images.
+
+    An epoch is `steps_per_epoch` generator steps. `generator` is the averaged one.
+    """
+
+    def __init__(
+        self, config: GanConfig, images: Tensor, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__(-(-config.steps // config.steps_per_epoch), seed, device)
+        self.config, self.images = config, images.to(device)
+        self.loss = LOSSES[config.loss]()
+        shape = images.shape[1:]
+        with drawn_from(seed):
+            self.learner = Generator(config.latent_dim, config.width, shape)
+            self.discriminator = Discriminator(config.discriminator_width, shape)
+        for network in (self.learner, self.discriminator):
+            network.to(device).to(memory_format=torch.channels_last)
+        self.generator = freeze(copy.deepcopy(self.learner))
+        rate = config.learning_rate or self.loss.learning_rate
+        betas = self.loss.betas
+        self.generator_optimizer = torch.optim.Adam(self.learner.parameters(), rate, betas)
+        self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), rate, betas)
+
+    def parts(self) -> Mapping[str, Any]:
+        return {
+            "learner": self.learner,
+            "discriminator": self.discriminator,
+            "generator": self.generator,
+            "generator_optimizer": self.generator_optimizer,
+            "discriminator_optimizer": self.discriminator_optimizer,
+        }
+
+    def run_epoch(self) -> dict[str, float]:
+        first = self.epoch * self.config.steps_per_epoch
+        last = min(first + self.config.steps_per_epoch, self.config.steps)
+        totals = torch.zeros(2)
+        for step in range(first, last):
+            for _ in range(self.loss.critic_steps):
+                totals[0] += self._discriminator_step(step) / self.loss.critic_steps
+            totals[1] += self._generator_step()
+            self._average(step)
+        self._measure_normalisation()
+        discriminator_loss, generator_loss = (totals / (last - first)).tolist()
+        return {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss}
+
+    def _latents(self) -> Tensor:
+        return torch.randn(self.config.batch_size, self.config.latent_dim, device=self.device)
+
+    def _discriminator_step(self, step: int) -> Tensor:
+        index = torch.randint(len(self.images), (self.config.batch_size,), device=self.device)
+        real = self.images[index]
+        with torch.no_grad():
+            fake = self.learner(self._latents())
+        loss = self.loss.discriminator(self.discriminator, real, fake, step)
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.discriminator_optimizer.step()
+        return loss.detach().cpu()
+
+    def _generator_step(self) -> Tensor:
+        self.discriminator.requires_grad_(False)  # its weights need no gradient here
+        loss = self.loss.generator(self.discriminator(self.learner(self._latents())))
+        self.generator_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.generator_optimizer.step()
+        self.discriminator.requires_grad_(True)
+        return loss.detach().cpu()
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        # a short memory while the weights still move fast
+        decay = min(self.config.average, (1 + step) / (10 + step))
+        averages: list[Tensor] = list(self.generator.parameters())
+        weights: list[Tensor] = list(self.learner.parameters())
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+
+    @torch.no_grad()
+    def _measure_normalisation(self) -> None:
+        """Batch statistics of the averaged weights: the learner's belong to other weights."""
+        for layer in self.generator.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.reset_running_stats()
+                layer.momentum = None  # a plain mean over the batches below
+        self.generator.train()
+        for _ in range(32):
+            self.generator(self._latents())
+        self.generator.eval()

@@ -1,0 +1,79 @@
+"""What is imported before a user is told something, and by a worker: counted, as seconds depend on the machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.tune.tiny_search import write_space
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "torchvision", "ray", "pandas", "matplotlib", "scipy", "sklearn", "pyarrow", "optuna", "numpy"}
+HEAVY |= {"tensorboard", "PIL", "jinja2"}
+
+
+def imported(code: str, arguments: Sequence[str] = ()) -> tuple[set[str], str]:
+    """The packages that a process has imported in the end, and what it said."""
+    script = (
+        "import sys, runpy\n"
+        "def tell():\n"
+        "    print('IMPORTED', *{name.partition('.')[0] for name in sys.modules})\n"
+        f"{code}\ntell()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    last = done.stdout.strip().splitlines()[-1].split()
+    assert last[0] == "IMPORTED"
+    return set(last[1:]), done.stdout + done.stderr
+
+
+SEARCH = (
+    "try: runpy.run_module('tune.search', run_name='__main__', alter_sys=True)\n"
+    "except SystemExit as end: print('STATUS', end.code)"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--help"], 0, "usage: python -m tune.search"),
+        (["--trails", "3"], 2, "did you mean --trials?"),
+        (["--trials", "many"], 2, "--trials: expected an integer"),
+        (["--trials", "0"], 2, "search.trials: expected an integer ≥ 1, found 0"),
+        (["--space", "quickstrat"], 2, "did you mean quickstart?"),
+        (["--set", "projector.steps: 0"], 2, "projector.steps: expected an integer ≥ 1"),
+        (["--set", "unet.widht: 4"], 2, "did you mean unet.width?"),
+        (["--name", "a/b"], 2, "--name: expected letters"),
+        (["--cpus-per-trial", "0"], 2, "--cpus-per-trial: expected a number > 0"),
+        (["--concurrent", "0"], 2, "--concurrent: expected a number ≥ 1"),
+    ],
+)
+def test_a_refusal_imports_nothing_heavy(arguments: list[str], status: int, said: str) -> None:
+    packages, output = imported(SEARCH, arguments)
+    assert f"STATUS {status}" in output
+    assert said in output
+    assert not packages & HEAVY
+
+
+def test_the_first_line_comes_before_anything_heavy(tmp_path: Path) -> None:
+    space = write_space(tmp_path)
+    stop = (
+        "import builtins\nfound = builtins.print\n"
+        "def first(*words, **options):\n"
+        "    builtins.print = found\n    found(*words)\n    tell()\n    import os; sys.stdout.flush(); os._exit(0)\n"
+        "builtins.print = first\n"
+    )
+    packages, output = imported(stop + SEARCH, ["--space", str(space), "--storage", str(tmp_path / "results")])
+    assert f"new experiment {tmp_path}/results/space; reading {tmp_path}/tiny" in output
+    assert not packages & (HEAVY - {"pyarrow", "numpy"})  # which the storage needs
+
+
+def test_a_worker_imports_no_plots() -> None:
+    packages, _ = imported("import tune.execution.trial")
+    assert not packages & {"matplotlib", "scipy", "sklearn", "optuna", "jinja2", "fire"}

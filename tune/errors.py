@@ -1,0 +1,10 @@
+"""What is refused before anything starts, and the exit status of every command."""
+
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # 130: 128 + SIGINT, as shells have it
+
+
+class Refused(ValueError):
+    """Something is refused before anything was started or written.
+
+    The message says where, what was expected, what was found, and in which file or flag.
+    """

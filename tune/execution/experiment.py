@@ -1,0 +1,105 @@
+"""The experiment that a command line asks for: its space, its storage and its name.
+
+Nothing heavy is imported before the space has been checked, so that whoever mistypes a word is told at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tune.errors import Refused
+from tune.space.space import SearchSpace, load_space, parse_space
+from tune.space.strict_yaml import show
+
+if TYPE_CHECKING:  # it imports pyarrow, which takes longer than all of the space
+    from tune.storage.folder import Storage
+
+DEFAULT = "quickstart"  # the space where none is named
+# What may change between two sessions of one search. Of the data not the place but the images count: `prepare`.
+_FREE = {"search.trials", "search.max_cost", "search.retrain_seeds", "search.retries", "data.name"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment that may be begun or resumed, as far as its space tells.
+
+    Attributes:
+        space: with the command line's overrides.
+        storage: of experiments and store.
+        name: of the experiment.
+        resumed: whether it exists already.
+    """
+
+    space: SearchSpace
+    storage: Storage
+    name: str
+    resumed: bool
+
+    @property
+    def home(self) -> Storage:
+        """The experiment's folder."""
+        return self.storage.child(self.name)
+
+
+def find_experiment(
+    space: str | None, overrides: Mapping[str, Any], storage: str, name: str | None, *, resume: bool
+) -> Experiment:
+    """Reads and checks the space; writes nothing.
+
+    Args:
+        space: by name or path; where none is given, that of the experiment to resume, or the default one.
+        overrides: dotted key → value, in place of the space's own.
+        storage: folder or address.
+        name: of the experiment; the space's where none is given.
+        resume: whether the experiment may exist already.
+
+    Raises:
+        Refused: a space or name that cannot be used, an experiment that exists already, or one of another space.
+    """
+    loaded = None if resume and space is None else load_space(space or DEFAULT, overrides)
+    name = _checked(name or (loaded.name if loaded else DEFAULT))
+    from tune.storage.folder import Storage
+
+    try:
+        place = Storage(storage)
+        if not place.child(name).exists("space.yaml"):
+            return Experiment(loaded or load_space(DEFAULT, overrides), place, name, resumed=False)
+        return Experiment(_resumed(loaded, overrides, place.child(name), name, resume=resume), place, name, True)
+    except Refused:
+        raise
+    except (OSError, ValueError) as error:
+        raise Refused(f"storage: {str(error).removeprefix('storage: ')}") from error
+
+
+def _checked(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == "store":
+        raise Refused(f"--name: expected letters, digits, '.', '_' or '-' (and not 'store'), found {name!r}")
+    return name
+
+
+def _resumed(
+    loaded: SearchSpace | None, overrides: Mapping[str, Any], home: Storage, name: str, *, resume: bool
+) -> SearchSpace:
+    """The space of a search that is resumed: its own, but for what may change."""
+    if not resume:
+        raise Refused(
+            f"--name: expected a new experiment, found {name} in {home.uri}; "
+            f"add --resume to continue it, or choose another --name"
+        )
+    source, text = f"{home.uri}/space.yaml", home.read("space.yaml").decode()
+    before = parse_space(text, name, source)
+    space = loaded or parse_space(text, name, source, overrides)
+    for key in sorted({*before.fixed, *before.ranges} - _FREE):
+        if (old := _written(before, key)) != (new := _written(space, key)):
+            raise Refused(
+                f"{key}: expected what {source} says, {show(old)}, found {show(new)}; a resumed search keeps its "
+                f"space (leave --space and --set out to go on with its own, or choose another --name for a new one)"
+            )
+    return space
+
+
+def _written(space: SearchSpace, key: str) -> Any:
+    return space.ranges[key].written() if key in space.ranges else space.fixed[key]

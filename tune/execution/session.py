@@ -1,0 +1,254 @@
+"""One session of a search: from an experiment that is asked for to its report."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from components.pretrained import described
+from tune.cluster.connection import alone, expected
+from tune.cluster.resources import Request, Resources
+from tune.errors import DONE, FAILED
+from tune.execution.driver import run_seeds, run_trials
+from tune.execution.dry_run import describe
+from tune.execution.experiment import Experiment
+from tune.execution.interruption import interrupt, resume_command
+from tune.execution.preflight import Plan, prepare
+from tune.execution.retraining import save_median
+from tune.execution.trial import Setting, arrays_of, final_bench
+from tune.metrics import OBJECTIVES, Direction
+from tune.monitor.runs import where_to_watch
+from tune.monitor.tensorboard import write_experiment
+from tune.monitor.terminal import LiveView
+from tune.optimizer.choice import NoChoiceError, choose, rule
+from tune.optimizer.searcher import LedgerSearcher, WarmStart, export_study
+from tune.optimizer.stopping import StopRules, clock, seconds_of
+from tune.optimizer.warm_start import earlier_ledgers
+from tune.pipeline.recipe import Development
+from tune.report.writer import write_report
+from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger, Outcome
+from tune.storage.lock import ExperimentLock, LockedError
+from tune.storage.record import add_time, differences, recorded, reproducibility, with_session, write_record
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beside the space.
+
+    Attributes:
+        data_dir: where a named data set lies, or is downloaded to.
+        warm_start: folder of an earlier experiment to learn from.
+        reuse: whether trials share what they build.
+        quiet: print failures and the result alone.
+        verbose: print every stage of every trial.
+    """
+
+    data_dir: str | None = None
+    warm_start: str | None = None
+    reuse: bool = True
+    quiet: bool = False
+    verbose: bool = False
+
+
+def rehearse(experiment: Experiment, request: Request, options: Options) -> int:
+    """Prints what the search would do; writes nothing. Raises Refused, as `run` does."""
+    interrupt()
+    plan = prepare(experiment, options.data_dir)
+    earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
+    resources = expected(plan, request)
+    print(describe(plan, resources.concurrent, resources.cpus, resources.gpus))
+    return DONE
+
+
+def run(experiment: Experiment, request: Request, options: Options) -> int:
+    """Runs what is left of the search, writes its report, and returns the exit status.
+
+    Raises:
+        Refused: the search cannot start as asked; nothing was written.
+        OSError: the storage failed; what was saved stays valid.
+    """
+    interrupt()
+    plan = prepare(experiment, options.data_dir)
+    earlier = earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
+    with alone(plan, request, verbose=options.verbose) as (resources, lock):
+        interrupt()
+        if resources.address is not None:
+            print(f"Cluster: {resources}")
+        return Session(plan, resources, options, lock).run(earlier)
+
+
+class Session:
+    """The work of one driver on one experiment.
+
+    Args:
+        plan: the search.
+        resources: what each trial gets.
+        options: of the command line.
+        lock: that of the experiment, which another driver may take over.
+    """
+
+    def __init__(self, plan: Plan, resources: Resources, options: Options, lock: ExperimentLock) -> None:
+        self.plan, self.resources, self.options, self.lock = plan, resources, options, lock
+        self.ledger = Ledger(plan.home)
+        self.setting = Setting(
+            plan.space,
+            plan.storage.uri,
+            plan.name,
+            plan.config.search.seed,
+            resources.cpus,
+            resources.gpus,
+            plan.dataset.classes,
+            plan.dataset.fingerprint,
+            options.reuse,
+        )
+
+    def run(self, earlier: Sequence[Ledger]) -> int:
+        """Trials, choice, retraining and report; returns the exit status."""
+        began, home = time.monotonic(), self.plan.home
+        self._begin()
+        print(where_to_watch(home, self.resources.address))
+        try:
+            self._search(earlier)
+        except NoChoiceError as error:
+            write_report(home)
+            return _failed(str(error))
+        except LockedError as error:
+            began = math.nan
+            return _failed(f"another driver has taken over, and this one stops: {error}")
+        except ray.exceptions.RayError as error:
+            last = str(error).strip().splitlines()[-1]
+            return _failed(f"retraining failed: {last}\nTo go on:\n  {resume_command()}")
+        finally:
+            if not math.isnan(began):  # beside another driver nothing more is written
+                add_time(home, time.monotonic() - began, self._ended())
+        print(write_report(home))
+        print(where_to_watch(home, self.resources.address))
+        return DONE
+
+    def _begin(self) -> None:
+        """Writes what the search is, and what this session of it runs with."""
+        plan, home = self.plan, self.plan.home
+        for folder in (home, *map(home.child, ("trials", "proposals", "best", "best/seeds"))):
+            folder.sweep()
+        home.write("space.yaml", plan.space.to_yaml().encode())
+        now = reproducibility(sys.argv[1:], plan.config.search.seed, plan.dataset)
+        now["notes"] = [described(name)] if (name := plan.config.gan.pretrained) else []
+        before = recorded(home)
+        if differing := differences(before, now):
+            print(
+                f"Caution: {'; '.join(differing)}. Trials of both are compared; the report lists which ran with which.",
+                file=sys.stderr,
+            )
+        write_record(home, with_session(before, now, self._ended()))
+        write_experiment(home, plan.space, plan.config.search.target)
+
+    def _ended(self) -> list[int]:
+        return [outcome.trial for outcome in self.ledger.outcomes()]
+
+    def _search(self, earlier: Sequence[Ledger]) -> None:
+        plan, search = self.plan, self.plan.config.search
+        searcher = LedgerSearcher(
+            plan.space,
+            self.ledger,
+            trials=search.trials,
+            seed=search.seed,
+            warm_start=earlier,
+            points=search.points,
+            startup=search.startup_trials,
+            max_cost=search.max_cost,
+            rules=StopRules(plan.space, len(plan.dataset.validation)),
+        )
+        _tell_of_warm_start(plan.home, searcher.warm_started)
+        with self._view(search.target, searcher.most, OBJECTIVES[search.target], self._budget()) as view:
+            run_trials(self.setting, plan.dataset, searcher, self.resources.concurrent, view, self.lock.check)
+            view.note(f"no further trial: {searcher.stopped}")
+        write_record(plan.home, {**recorded(plan.home), "stopped": searcher.stopped})
+        self.ledger.write_csv()
+        if plan.home.local is not None:
+            export_study(plan.space, self.ledger, plan.home.local / "study.db", search.max_cost)
+        best = choose(self.ledger.outcomes(), search.target, search.max_cost)
+        self._keep_choice(best)
+        if search.target in ("unet", "defense"):
+            self._retrain(best)
+
+    def _budget(self) -> tuple[float, float] | None:
+        """Seconds of the budget, and those of them that earlier sessions used; None where there is none."""
+        budget = self.plan.config.search.budget
+        return None if budget is None else (seconds_of(budget), clock(self.ledger.outcomes()))
+
+    def _view(
+        self,
+        work: str,
+        number: int,
+        objectives: Mapping[str, Direction],
+        budget: tuple[float, float] | None = None,
+    ) -> LiveView:
+        return LiveView(
+            f"{self.plan.name} · {work}",
+            number,
+            objectives,
+            self.options.quiet,
+            self.options.verbose,
+            max_cost=self.plan.config.search.max_cost,
+            budget=budget,
+        )
+
+    def _keep_choice(self, best: Outcome) -> None:
+        search, home = self.plan.config.search, self.plan.home
+        objectives = OBJECTIVES[search.target]
+        choice = {
+            "trial": best.trial,
+            "params": best.params,
+            "rule": rule(objectives),
+            "objectives": dict(objectives),
+            "max_cost": search.max_cost,
+        }
+        home.child("best").write("choice.json", _json(choice))
+        maps = self.plan.storage.child("store").child("map").child(best.stages.get("map", "none"))
+        if maps.exists("manifest.json"):  # a trial that shares nothing leaves no map of all R and L
+            manifest = json.loads(maps.read("manifest.json"))
+            home.write("validation_map.json", _json({**manifest["metrics"], "params": best.params}))
+
+    def _retrain(self, best: Outcome) -> None:
+        """The chosen configuration over several seeds; the median one is saved."""
+        search, setting, home = self.plan.config.search, self.setting, self.plan.home
+        seeds = [search.seed + index for index in range(search.retrain_seeds)]
+        work = f"retraining trial {best.trial} on train + validation, then the test images"
+        with self._view(work, len(seeds), {"psd": "max"}) as view:
+            results = run_seeds(setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check)
+        config = self.plan.space.config(best.params)
+        final = Development.for_retraining(self.plan.dataset)
+        arrays = arrays_of(train=final.train)
+        benches = {seed: final_bench(setting, arrays, final.fingerprint, config, seed) for seed in seeds}
+        saved = save_median(benches, config, {seed: row["metrics"]["psd"] for seed, row in results.items()}, home)
+        choice = json.loads(home.child("best").read("choice.json"))
+        home.child("best").write("choice.json", _json({**choice, "median_seed": saved}))
+
+
+def _failed(reason: str) -> int:
+    print(f"error: {reason}", file=sys.stderr)
+    return FAILED
+
+
+def _tell_of_warm_start(home: Storage, learned: Mapping[str, WarmStart]) -> None:
+    """Notes in the record what was learned from where, for the report and for whoever resumes."""
+    record = recorded(home)
+    before = record.get("warm_start")
+    noted = dict(before) if isinstance(before, Mapping) else {}
+    for uri, (used, left_out) in learned.items():
+        print(f"Warm start: {used} finished trials of {uri}; {left_out} more do not fit this space")
+        noted.setdefault(uri, {"used": used, "left_out": left_out})
+    if noted:
+        write_record(home, {**record, "warm_start": noted})
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,133 @@
+"""When a search ends before its last trial: out of budget, no gain beyond noise, or nothing left to gain."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.terminator import RegretBoundEvaluator, StaticErrorEvaluator, Terminator
+from optuna.trial import create_trial
+
+from tune.metrics import OBJECTIVES, Direction
+from tune.optimizer.choice import Objectives, has_objectives
+from tune.space.space import SearchSpace
+from tune.storage.ledger import Outcome
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(duration: str) -> float:
+    """`90s`, `30m`, `2h` or `1.5d` in seconds."""
+    return float(duration[:-1]) * _UNITS[duration[-1]]
+
+
+@dataclass(frozen=True)
+class StopRules:
+    """What ends a search early: `search.budget`, `search.patience` and `search.terminator`, where they are set.
+
+    Everything but the clock of running trials is read from the ledger. The first objective is a share of images.
+
+    Attributes:
+        space: what is searched.
+        images: validation images, by which the noise of that share is known.
+    """
+
+    space: SearchSpace
+    images: int
+
+    @property
+    def objectives(self) -> Objectives:
+        """Metric → "max" or "min"; the first decides."""
+        return OBJECTIVES[self.space.fixed["search.target"]]
+
+    @property
+    def _startup(self) -> int:
+        return int(self.space.fixed["search.startup_trials"])
+
+    def reason(self, outcomes: Sequence[Outcome], running: Iterable[float], now: float) -> str | None:
+        """Why no trial may begin any more, in words; None while one may.
+
+        Args:
+            outcomes: of the search, by trial number.
+            running: when each running trial began, in seconds since 1970.
+            now: likewise.
+        """
+        return self._overdrawn(outcomes, running, now) or self._stalled(outcomes) or self._settled(outcomes)
+
+    def _overdrawn(self, outcomes: Sequence[Outcome], running: Iterable[float], now: float) -> str | None:
+        budget, spent = self.space.fixed["search.budget"], clock(outcomes, running, now)
+        if budget is None or spent < seconds_of(budget):
+            return None
+        return f"budget: trials ran for {spent / 60:.1f} minutes of {budget}"
+
+    def _stalled(self, outcomes: Sequence[Outcome]) -> str | None:
+        scores, patience = self._scores(outcomes), self.space.fixed["search.patience"]
+        if patience is None or len(scores) < self._startup:
+            return None
+        best, since = -math.inf, 0
+        for score in scores:
+            gained = score is not None and (best == -math.inf or score > best + self.noise(best))
+            best, since = (score, 0) if gained and score is not None else (best, since + 1)
+        if since < patience or best == -math.inf:
+            return None
+        return f"patience: {since} trials in a row were no better than {best:.4f} by more than {self.noise(best):.4f}"
+
+    def _settled(self, outcomes: Sequence[Outcome]) -> str | None:
+        finished = [o for o in outcomes if has_objectives(o, self.objectives)]
+        shared = bool(finished) and set.intersection(*(set(o.params) for o in finished))
+        if not self.space.fixed["search.terminator"] or not shared or len(finished) < max(self._startup, 2):
+            return None
+        metric, direction = next(iter(self.objectives.items()))
+        study = _study(finished, self.space, metric, direction)
+        noise = self.noise(max(o.metrics[metric] for o in finished))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna 5 has marked its terminator as one that is to go
+            judge = Terminator(RegretBoundEvaluator(seed=0), StaticErrorEvaluator(noise), min_n_trials=1)
+            if not judge.should_terminate(study):
+                return None
+        return f"terminator: Optuna's bound on what is left to gain is below the noise of {noise:.4f}"
+
+    def _scores(self, outcomes: Iterable[Outcome]) -> list[float | None]:
+        """The first objective of each trial that did not fail, larger is better; None of one stopped early."""
+        metric, direction = next(iter(self.objectives.items()))
+        sign = 1 if direction == "max" else -1
+        return [
+            sign * outcome.metrics[metric] if has_objectives(outcome, self.objectives) else None
+            for outcome in outcomes
+            if outcome.status != "failed"
+        ]
+
+    def noise(self, share: float) -> float:
+        """One standard error of a share of the validation images: it may be as much by chance."""
+        return standard_error(share, self.images)
+
+
+def standard_error(share: float, images: int) -> float:
+    """Of a share of that many images; with one image more of each kind, so that 0 and 1 are not taken for certain."""
+    kept = (abs(share) * images + 1) / (images + 2)
+    return math.sqrt(max(kept * (1 - kept), 0) / max(images, 1))
+
+
+def clock(outcomes: Iterable[Outcome], running: Iterable[float] = (), now: float = 0.0) -> float:
+    """Seconds in which at least one trial ran: pauses between two sessions do not count."""
+    spans = [(o.ended - o.seconds, o.ended) for o in outcomes if o.ended is not None]
+    spans += [(began, now) for began in running]
+    total, reached = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _study(finished: Sequence[Outcome], space: SearchSpace, metric: str, direction: Direction) -> optuna.Study:
+    """The first objective alone, as the terminator takes no other."""
+    study = optuna.create_study(direction="maximize" if direction == "max" else "minimize")
+    for outcome in finished:
+        distributions = {key: space.distribution(key) for key in outcome.params}
+        study.add_trial(
+            create_trial(params=outcome.params, distributions=distributions, value=outcome.metrics[metric])
+        )
+    return study

@@ -1,0 +1,153 @@
+"""The stages of the U-Net: training, and the score of the whole defense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from components.classifiers.defense_gan import Classifier
+from components.defense import in_batches, load_weights
+from components.files import read_json
+from components.metrics import agreement
+from components.training import freeze
+from components.unet.network import UNet, join
+from components.unet.training import UNetTraining
+from tune.pipeline.attack import attacked_of, images_of, split_of
+from tune.pipeline.classifier import classifier_of, new_classifier
+from tune.pipeline.job import Job, Row
+from tune.pipeline.purifier import cost, purifier_of
+from tune.pipeline.recipe import Recipe
+from tune.pipeline.scoring import undefended
+from tune.pipeline.stage import FORWARD, STAGES, Rates, Stage, Workload, training_workload, weights_bytes
+from tune.space.config import ExperimentConfig
+
+EXAMPLES = 10  # validation images that each trial shows in TensorBoard
+
+
+class UNetStage(Stage):
+    """Trains the U-Net on purified images, as the chosen settings of the purifier give them."""
+
+    name = "unet"
+    version = 2
+    judged = True
+
+    def settings(self, recipe: Recipe) -> dict[str, Any]:
+        return {**recipe.config.unet.identity(), **purifier_of(recipe.config).settings(recipe.config)}
+
+    def inputs(self, config: ExperimentConfig) -> tuple[str, ...]:
+        purifier = purifier_of(config)
+        return ("classifier", *purifier.sources, "attack_train", purifier.training)
+
+    def observed(self, config: ExperimentConfig) -> tuple[str, ...]:
+        return ("attack", purifier_of(config).validation)
+
+    def images(self, recipe: Recipe) -> int:
+        return images_of(recipe, "train")
+
+    def bytes(self, recipe: Recipe) -> int:
+        with torch.device("meta"):
+            network = new_unet(recipe)
+        return 4 * weights_bytes(network)  # also the save of its training: weights and Adam's two moments
+
+    def seconds(self, recipe: Recipe, rates: Rates) -> float:
+        measured = images_of(recipe, "validation")
+        return recipe.config.unet.epochs * (self.images(recipe) + 2 * FORWARD * measured) * rates["unet"].seconds
+
+    def workloads(self, recipe: Recipe, device: torch.device, batches: int) -> Iterator[Workload]:
+        config, train = recipe.config.unet, recipe.data.train
+        some = train.subset(min(batches * config.batch_size, len(train)))
+        judge: Classifier = freeze(new_classifier(recipe)).to(device)
+        inputs = join(config.input, some.images, some.images)
+        endless = config.model_copy(update={"epochs": 10**6})
+        training = UNetTraining(endless, inputs, some.images, some.labels, judge, 0, device)
+        yield training_workload("unet", "U-Net", "image", len(some), training)
+
+    def build(self, job: Job) -> None:
+        train, judge = split_of(job.recipe, "train"), classifier_of(job)
+        inputs = _inputs(job, purifier_of(job.config).training, "attack_train")
+        training = UNetTraining(job.config.unet, inputs, train.images, train.labels, judge, job.seed, job.device)
+        measure = _nothing if job.data.validation is None else _measurement(job, training, judge)
+        job.write_history(job.train(training, measure))
+        job.write_weights("unet", training.unet)
+
+
+class ScoreUNet(Stage):
+    """Judges the whole defense on the validation images."""
+
+    name = "score_unet"
+
+    def settings(self, recipe: Recipe) -> dict[str, Any]:
+        return dict(purifier_of(recipe.config).settings(recipe.config))
+
+    def inputs(self, config: ExperimentConfig) -> tuple[str, ...]:
+        purifier = purifier_of(config)
+        return ("classifier", *purifier.sources, "attack", purifier.validation, "unet")
+
+    def build(self, job: Job) -> None:
+        held, judge, purifier = job.data.held, classifier_of(job), purifier_of(job.config)
+        generated, attacked = purifier.read(job, purifier.validation).images, attacked_of(job, "attack")
+        network = read_unet(job.folder("unet"), job.recipe).to(job.device)
+        denoised = in_batches(network, join(network.input, generated, attacked), job.device)
+        labels = judge.predict(denoised)
+        shares, originals, noisy = undefended(judge, held, attacked)
+        rows = (held.images, attacked, generated, denoised)
+        examples = torch.stack([(images[:EXAMPLES] * 255).round().byte() for images in rows])
+        save_file({"examples": examples}, job.draft.folder / "examples.safetensors")
+        job.draft.metrics.update(
+            **shares,
+            psd_gan=agreement(judge.predict(generated), held.labels),
+            psd=agreement(labels, held.labels),
+            pco=agreement(labels, originals),
+            attacked_label=agreement(labels, noisy),
+            validation_loss=float(read_json(job.folder("unet") / "history.json")[-1]["validation_loss"]),
+            cost=cost(job.config),
+        )
+
+
+STAGES.register("unet")(UNetStage())
+STAGES.register("score_unet")(ScoreUNet())
+
+
+def new_unet(recipe: Recipe) -> UNet:
+    """The U-Net of a configuration, untrained."""
+    config = recipe.config.unet
+    return UNet(recipe.data.image_shape[0], config.width, config.depth, config.input)
+
+
+def read_unet(folder: Path, recipe: Recipe) -> UNet:
+    """The U-Net from its artifact, frozen."""
+    network = new_unet(recipe)
+    load_weights(network, folder / "unet.safetensors")
+    return freeze(network)
+
+
+def _inputs(job: Job, purified: str, attacked: str) -> Tensor:
+    """The images that the U-Net reads, from a stage of the purifier and the attack before it."""
+    generated = purifier_of(job.config).read(job, purified).images
+    return join(job.config.unet.input, generated, attacked_of(job, attacked))
+
+
+def _measurement(job: Job, training: UNetTraining, judge: Classifier) -> Callable[[], Row]:
+    """The validation scores of a U-Net in training."""
+    held = job.data.held
+    inputs = _inputs(job, purifier_of(job.config).validation, "attack")
+    originals = judge.predict(held.images)
+
+    def measure() -> Row:
+        labels = judge.predict(in_batches(training.unet, inputs, job.device))
+        return {
+            "psd": agreement(labels, held.labels),
+            "pco": agreement(labels, originals),
+            "validation_loss": training.validation_loss(inputs, held.images, held.labels),
+        }
+
+    return measure
+
+
+def _nothing() -> Row:
+    return {}
