@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -15,6 +15,7 @@ from components.smoothing import Smoothing, SmoothingConfig, medians
 from tests.tiny_networks import defense_of
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(5, 9), st.integers(0, 100))
 def test_each_pixel_is_the_median_of_its_neighbourhood(window: int, channels: int, size: int, seed: int) -> None:
     images = torch.rand(2, channels, size, size + 1, generator=torch.Generator().manual_seed(seed))
@@ -56,7 +57,7 @@ def test_a_defense_of_it_is_saved_and_passes_gradients(tmp_path: Path) -> None:
     assert again.double()(images.detach().double()).dtype == torch.float64
 
 
-@pytest.mark.parametrize("settings", [{"window": 0}, {"window": 16}, {"levels": 1}, {"size": 3}])
-def test_refused(settings: dict[str, int]) -> None:
+@pytest.mark.parametrize("given_settings", [{"window": 0}, {"window": 16}, {"levels": 1}, {"size": 3}])
+def test_refused(given_settings: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
-        SmoothingConfig.model_validate(settings)
+        SmoothingConfig.model_validate(given_settings)

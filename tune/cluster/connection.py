@@ -16,6 +16,7 @@ from ray._private import services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune.cluster.autoscaler import growth
+from tune.cluster.cards import cards, fitted
 from tune.cluster.lease_actor import start_keeper
 from tune.cluster.resources import Kind, Nodes, Request, Resources, on_cluster, on_this_machine
 from tune.errors import Refused
@@ -46,10 +47,10 @@ def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[tu
         Refused: there is no such cluster, it has too little, or its nodes do not share the storage.
         LockedError: another driver runs the experiment.
     """
-    trials, lock = plan.config.search.trials, ExperimentLock(plan.home)
+    lock = ExperimentLock(plan.home)
     with ExitStack() as stack:
         if request.address is None:
-            resources = on_this_machine(request, trials)
+            resources = _of_this_machine(plan, request)
             stack.enter_context(lock)
             stack.enter_context(connect(None, verbose=verbose))
         else:
@@ -65,16 +66,24 @@ def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[tu
 def expected(plan: Plan, request: Request) -> Resources:
     """What each trial would get; a cluster is asked, and left again."""
     if request.address is None:
-        return on_this_machine(request, plan.config.search.trials)
+        return _of_this_machine(plan, request)
     with connect(request.address):
         return _of_cluster(plan, request)
 
 
+def _of_this_machine(plan: Plan, request: Request) -> Resources:
+    resources = on_this_machine(request, plan.config.search.trials)
+    if not resources.gpus:
+        return resources
+    return fitted(resources, request, plan.space, cards(), lambda: _bytes_per_trial(plan))
+
+
 def _of_cluster(plan: Plan, request: Request) -> Resources:
-    data = Development.for_search(plan.dataset)
-    return on_cluster(
-        request, plan.config.search.trials, nodes(), lambda: bytes_per_trial(plan.space, data, bounds_of(plan.space))
-    )
+    return on_cluster(request, plan.config.search.trials, nodes(), lambda: _bytes_per_trial(plan))
+
+
+def _bytes_per_trial(plan: Plan) -> int:
+    return bytes_per_trial(plan.space, Development.for_search(plan.dataset), bounds_of(plan.space))
 
 
 @contextmanager
