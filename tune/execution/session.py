@@ -61,7 +61,7 @@ class Options:
 def rehearse(experiment: Experiment, request: Request, options: Options) -> int:
     """Prints what the search would do; writes nothing. Raises Refused, as `run` does."""
     interrupt()
-    plan = prepare(experiment, options.data_dir)
+    plan = _prepared(experiment, options.data_dir)
     earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
     resources = expected(plan, request)
     print(describe(plan, resources.concurrent, resources.cpus, resources.gpus))
@@ -76,13 +76,21 @@ def run(experiment: Experiment, request: Request, options: Options) -> int:
         OSError: the storage failed; what was saved stays valid.
     """
     interrupt()
-    plan = prepare(experiment, options.data_dir)
+    plan = _prepared(experiment, options.data_dir)
     earlier = earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
     with alone(plan, request, verbose=options.verbose) as (resources, lock):
         interrupt()
         if resources.address is not None:
             print(f"Cluster: {resources}")
         return Session(plan, resources, options, lock).run(earlier)
+
+
+def _prepared(experiment: Experiment, data_dir: str | None) -> Plan:
+    """The search, checked; says what its data set wants known: what was left out, or is there twice."""
+    plan = prepare(experiment, data_dir)
+    for note in plan.dataset.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return plan
 
 
 class Session:
@@ -140,7 +148,8 @@ class Session:
             folder.sweep()
         home.write("space.yaml", plan.space.to_yaml().encode())
         now = reproducibility(sys.argv[1:], plan.config.search.seed, plan.dataset)
-        now["notes"] = [described(name)] if (name := plan.config.gan.pretrained) else []
+        origin = [described(name)] if (name := plan.config.gan.pretrained) else []
+        now["notes"] = [*origin, *plan.dataset.notes]
         before = recorded(home)
         if differing := differences(before, now):
             print(
