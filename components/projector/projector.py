@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.precision import resolved
 from components.processor import in_threads
 from components.projector.config import ProjectorConfig
 from components.projector.course import course
@@ -78,7 +79,7 @@ class Projector:
         self.encoder = None if encoder is None else encoder.eval().to(device)
         self.generator, self.discriminator, self.seed = generator, discriminator, seed
         self.device = torch.device(device)
-        self._folded = generator.folded().to(self.device, _DTYPES[self.config.precision])
+        self._folded = generator.folded().to(self.device, _DTYPES[resolved(self.config.precision, self.device)])
         self._weight_dtype = next(self._folded.parameters()).dtype
         self._distance = DISTANCES[self.config.distance]
         self._descent = _DESCENTS[self.config.optimizer](self.config)

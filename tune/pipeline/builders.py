@@ -20,6 +20,7 @@ from components.gan.encoder_training import EncoderTraining
 from components.gan.networks import Generator
 from components.gan.training import GanTraining
 from components.metrics import agreement, frechet_distance, threshold
+from components.precision import Precision, resolved
 from components.pretrained import pair_files, shipped_identity
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
@@ -306,4 +307,17 @@ def _write_weights(job: Job, name: str, module: torch.nn.Module) -> None:
 
 def stage_description(job: Job) -> dict[str, Any]:
     """What the manifest says about how an artifact was made."""
-    return {"part": job.part, "seed": job.seed, "config": job.config.model_dump(exclude={"search"})}
+    config = job.config
+    asked: dict[str, Precision] = {
+        "classifier": config.classifier.precision,
+        "encoder": config.gan.encoder_precision,
+        "projector": config.projector.precision,
+        "unet": config.unet.precision,
+    }
+    used = {name: resolved(precision, job.device) for name, precision in asked.items()}
+    return {
+        "part": job.part,
+        "seed": job.seed,
+        "config": config.model_dump(exclude={"search"}),
+        "precision": {"device": job.device.type, **used},
+    }
