@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.precision import resolved
 from components.processor import in_threads
 from components.projector.config import ProjectorConfig
-from components.projector.course import course
+from components.projector.course import Course
 from components.projector.descent import Adam, Descent, Momentum
 from components.projector.distances import DISTANCES
 from components.projector.starts import Starts
@@ -79,7 +80,7 @@ class Projector:
         self.encoder = None if encoder is None else encoder.eval().to(device)
         self.generator, self.discriminator, self.seed = generator, discriminator, seed
         self.device = torch.device(device)
-        self._folded = generator.folded().to(self.device, _DTYPES[self.config.precision])
+        self._folded = generator.folded().to(self.device, _DTYPES[resolved(self.config.precision, self.device)])
         self._weight_dtype = next(self._folded.parameters()).dtype
         self._distance = DISTANCES[self.config.distance]
         self._descent = _DESCENTS[self.config.optimizer](self.config)
@@ -182,6 +183,16 @@ class Projector:
         """The trace of some of the restarts, from their starts or from where they stand."""
         size = max(1, self.chunk // self.config.restarts)
 
+        starts = range(0, max(1, len(images)), size)  # no images give a trace of none
+        beside = self.device.type == "cpu"  # chunks run in threads, each with a course of its own
+        courses: dict[int, Course] = {}
+
+        def course(part: Tensor, begin: Standing) -> Course:
+            calls = (record[-1] - begin.step) * len(starts)
+            if beside or len(part) not in courses:
+                courses[len(part)] = Course(self._evaluate, self._descent, part, begin, calls)
+            return courses[len(part)]
+
         def traced(start: int) -> ProjectionTrace:
             part = squeezed(images[start : start + size].to(self.device), self.config.levels)
             if standing is None:
@@ -189,13 +200,12 @@ class Projector:
                 begin = Standing(0, z, {name: torch.zeros_like(z) for name in self._descent.remembers})
             else:
                 begin = standing.rows(start, start + size).to(self.device)
-            return self._trace_chunk(part, record, begin)
+            return self._trace_chunk(course(part, begin), part, record, begin)
 
         if self.config.init == "bank" and standing is None:
             self._starts.bank(images[:0].to(self.device))  # once, before threads ask for it
         parts = []
-        starts = range(0, max(1, len(images)), size)  # no images give a trace of none
-        for part in in_threads(traced, starts) if self.device.type == "cpu" else map(traced, starts):
+        for part in in_threads(traced, starts) if beside else map(traced, starts):
             parts.append(part)
             if progress:
                 progress(min(len(parts) * size, len(images)))
@@ -212,20 +222,16 @@ class Projector:
         images: Tensor = self._folded(latents.to(self._weight_dtype))
         return images.to(latents.dtype)
 
-    def _trace_chunk(self, images: Tensor, record: Sequence[int], begin: Standing) -> ProjectionTrace:
-        leads, latents, errors = [], [], []
-        standing = begin
-        for standing, error in course(self._evaluate, self._descent, images, begin, record[-1]):
-            if standing.step in record:
-                leads.append(leads_of(error))
-                latents.append(standing.latents)
-                errors.append(error)
-        mask = torch.stack(leads, 1)
+    def _trace_chunk(
+        self, course: Course, images: Tensor, record: Sequence[int], begin: Standing
+    ) -> ProjectionTrace:
+        latents, errors, standing = course.run(images, begin, record)
+        leads = leads_of(errors)
         return ProjectionTrace(
             torch.tensor(record),
-            mask.cpu(),
-            torch.stack(latents, 1)[mask].cpu(),
-            torch.stack(errors, 1)[mask].cpu(),
+            leads.cpu(),
+            latents[leads].cpu(),
+            errors[leads].cpu(),
             self.render,
             standing.to("cpu"),
         )

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from components.files import write_json
+from components.precision import resolved
 from components.training import Training
 from components.weights import save_weights
 from tune.pipeline.recipe import Bounds, Development, Recipe
@@ -121,7 +122,15 @@ class Job(Inputs):
     @property
     def description(self) -> dict[str, Any]:
         """How the artifact was made, for its manifest."""
-        return {"part": self.part, "seed": self.seed, "config": self.config.model_dump(exclude={"search"})}
+        settings = self.config.model_dump(exclude={"search"})
+        used = {
+            f"{section}.{name}": resolved(value, self.device)
+            for section, fields in settings.items()
+            for name, value in fields.items()
+            if name.endswith("precision")
+        }
+        precision = {"device": self.device.type, **used}
+        return {"part": self.part, "seed": self.seed, "config": settings, "precision": precision}
 
     def write_weights(self, name: str, module: torch.nn.Module) -> None:
         """Adds a network's weights to the artifact."""
