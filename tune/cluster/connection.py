@@ -16,8 +16,10 @@ from ray._private import services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune.cluster.autoscaler import growth
+from tune.cluster.cores import usable_cores
 from tune.cluster.lease_actor import start_keeper
 from tune.cluster.resources import Kind, Nodes, Request, Resources, on_cluster, on_this_machine
+from tune.cluster.watcher import watched
 from tune.errors import Refused
 from tune.execution.gpu_memory import bytes_per_trial
 from tune.execution.preflight import Plan
@@ -85,15 +87,16 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[None]:
     """
     level = logging.INFO if verbose else logging.ERROR
     common: dict[str, Any] = {"logging_level": level, "log_to_driver": verbose, "configure_logging": True}
-    if address is None:
-        with _on_loopback(), _with_patience():
-            _start(common)
-    else:
-        _join(address, common)
-    try:
+    with ExitStack() as stack:
+        if address is None:
+            stack.enter_context(watched())
+        stack.callback(ray.shutdown)
+        if address is None:
+            with _on_loopback(), _with_patience():
+                _start(common)
+        else:
+            _join(address, common)
         yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
@@ -142,6 +145,7 @@ def _start(options: dict[str, Any]) -> None:
         ray.init(
             address="local",
             include_dashboard=False,
+            num_cpus=usable_cores(),
             _node_ip_address="127.0.0.1",
             object_store_memory=OBJECT_STORE,
             **options,

@@ -197,7 +197,7 @@ class Session:
             objectives,
             self.options.quiet,
             self.options.verbose,
-            max_cost=self.plan.config.search.max_cost,
+            max_cost=self.plan.config.search.max_cost if "cost" in objectives else None,
             budget=budget,
         )
 

@@ -17,6 +17,7 @@ from tune.errors import Refused
 from tune.execution.experiment import find_experiment
 from tune.execution.preflight import Plan, prepare
 from tune.search import search
+from tune.space.fields import leaves
 
 Refuse = Callable[..., str]
 
@@ -252,6 +253,7 @@ def test_a_dry_run_writes_nothing(
     printed = capsys.readouterr().out
     assert "would be started; 3 trials, 1 at once" in printed
     assert "projector.restarts: {choice: [1, 2]}" in printed
-    assert "unet.precision" not in printed  # it has its default
+    assert "unet.precision: float32" in printed  # it has its default
+    assert all(f"  {key}: " in printed for key in leaves())
     for line in ("projection_train", "Retraining", "Estimated:", "evaluations/s", "Disk:"):
         assert line in printed
