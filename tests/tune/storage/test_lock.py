@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -212,18 +212,23 @@ with quick(Remote(sys.argv[1])) as held:
 
 def test_a_driver_that_was_suspended_for_too_long_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-c", SUSPENDED, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as first:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, cwd=ROOT) as first, ExitStack() as stack:
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
         first.send_signal(signal.SIGSTOP)
         monkeypatch.setattr(lock_module, "_place", lambda: "another machine")
-        with quick(Remote(tmp_path)) as second:
+        time.sleep(0.6)  # more than the patience of `quick`
+        try:
+            stack.enter_context(second := quick(Remote(tmp_path)))
             first.send_signal(signal.SIGCONT)
             _, said = first.communicate(timeout=60)
             assert first.returncode == 1
             assert f"stopped: {tmp_path}: expected no other driver, found one on" in said
             assert f"process id {os.getpid()}" in said
             second.check()
+        finally:
+            first.kill()
 
 
 def test_of_two_at_one_moment_the_last_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
