@@ -44,7 +44,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     return refuse
 
 
-def planned(space: str, overrides: dict[str, Any], folder: Path, name: str | None, *, resume: bool) -> Plan:
+def planned(space: str | None, overrides: dict[str, Any], folder: Path, name: str | None, *, resume: bool) -> Plan:
     """The plan of a search in `folder`/results."""
     return prepare(find_experiment(space, overrides, str(folder / "results"), name, resume=resume), None)
 
@@ -181,6 +181,39 @@ def test_a_resumed_search_keeps_its_space(refused: Refuse, tmp_path: Path, begun
 def test_a_resumed_search_keeps_its_data(refused: Refuse, tmp_path: Path, begun: Path) -> None:
     write_folder(tmp_path / "tiny", tiny_split(60, seed=9), tiny_split(20, seed=1))
     assert "data.name: expected the images" in refused(*words(begun, tmp_path / "results", "--resume"))
+
+
+def test_a_resumed_search_says_both_values(refused: Refuse, tmp_path: Path, begun: Path) -> None:
+    arguments = words(begun, tmp_path / "results", "--resume", "--set", "projector.steps: 3, projector.restarts: 2")
+    said = refused(*arguments)
+    assert "projector.restarts: expected what" in said
+    assert "{choice: [1, 2]}, found 2;" in said
+    write_folder(tmp_path / "tiny", tiny_split(60, seed=9), tiny_split(20, seed=1))
+    said = refused(*words(begun, tmp_path / "results", "--resume"))
+    assert said.count("(train ") == 2
+
+
+def test_the_same_images_elsewhere_are_the_same(tmp_path: Path, begun: Path) -> None:
+    (tmp_path / "tiny").rename(tmp_path / "moved")
+    space = begun.read_text().replace(f"{tmp_path}/tiny", f"{tmp_path}/moved")
+    begun.write_text(space)
+    plan = planned(str(begun), {}, tmp_path, "one", resume=True)
+    assert plan.config.data.name == f"{tmp_path}/moved"
+
+
+def test_resuming_takes_the_experiments_own_space(tmp_path: Path, begun: Path) -> None:
+    home = tmp_path / "results/one"
+    own = (home / "space.yaml").read_text().replace("unet.epochs: 2 ", "unet.epochs: 7 ")
+    (home / "space.yaml").write_text(own)  # as if by --set when it began
+    begun.unlink()
+    plan = planned(None, {"search.trials": 30}, tmp_path, "one", resume=True)
+    assert plan.resumed
+    assert (plan.config.unet.epochs, plan.config.search.trials) == (7, 30)
+
+
+def test_resuming_what_is_not_there_begins_it(tmp_path: Path) -> None:
+    found = find_experiment(None, {}, str(tmp_path / "results"), "new", resume=True)
+    assert (found.name, found.resumed, found.space.name) == ("new", False, "quickstart")
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.9])
