@@ -200,7 +200,7 @@ def sharing(place: Storage, tmp_path: Path) -> Storage:
         Outcome(trial=0, params={}, status="finished", stages={"gan": "ff", "unet": "ee"})
     )
     (tmp_path / "other results/store").symlink_to(tmp_path / "results/store")
-    for experiment in (other.child("three"), place.child("one")):
+    for experiment in (other.child("three"), place.child("one"), place.child("two")):
         Store(other.child("store")).note_user(experiment)
     return other
 
