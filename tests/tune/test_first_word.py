@@ -80,7 +80,10 @@ def test_a_worker_imports_no_plots() -> None:
 
 
 def test_on_windows_a_search_says_one_sentence() -> None:
-    packages, output = imported(f"sys.platform = 'win32'; sys.modules['fcntl'] = None\n{SEARCH}")
+    packages, output = imported(
+        "sys.modules['fcntl'] = None\nimport tune.search\nsys.platform = 'win32'\n"
+        "try: tune.search.main()\nexcept SystemExit as end: print('STATUS', end.code)"
+    )
     assert "STATUS 2" in output
     assert "error: expected Linux or macOS, found Windows" in output
     assert not packages & HEAVY
