@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -49,7 +50,8 @@ def compare(*folders: Annotated[str, "FOLDER"], out: Annotated[str | None, "DIR"
     """
     from tune.report.comparison import compare as compared
 
-    print(compared(folders, out))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(compared(folders, out, width))
     return 0
 
 

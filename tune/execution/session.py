@@ -37,6 +37,7 @@ from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.lock import ExperimentLock, LockedError
 from tune.storage.record import add_time, differences, recorded, reproducibility, with_session, write_record
+from tune.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Session:
         for folder in (home, *map(home.child, ("trials", "proposals", "best", "best/seeds"))):
             folder.sweep()
         home.write("space.yaml", plan.space.to_yaml().encode())
+        Store(plan.storage.child("store")).note_user(home)
         now = reproducibility(sys.argv[1:], plan.config.search.seed, plan.dataset)
         origin = [described(name)] if (name := plan.config.gan.pretrained) else []
         now["notes"] = [*origin, *plan.dataset.notes]
@@ -206,7 +208,7 @@ class Session:
             objectives,
             self.options.quiet,
             self.options.verbose,
-            max_cost=self.plan.config.search.max_cost,
+            max_cost=self.plan.config.search.max_cost if "cost" in objectives else None,
             budget=budget,
         )
 

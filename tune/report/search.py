@@ -87,6 +87,10 @@ def _ranked(experiment: Experiment) -> list[Outcome]:
     return sorted(experiment.finished, key=lambda o: (sign * o.metrics[metric], o.metrics.get("cost", 0), o.trial))
 
 
+def _varies(experiment: Experiment, key: str) -> bool:
+    return len({repr(outcome.params[key]) for outcome in experiment.finished if key in outcome.params}) > 1
+
+
 def parameters(experiment: Experiment, shares: Mapping[str, float] | None) -> Section:
     """What the parameters did: importance (`shares` of the variance) and parallel coordinates."""
     blocks: list[Block] = []
@@ -96,6 +100,8 @@ def parameters(experiment: Experiment, shares: Mapping[str, float] | None) -> Se
             f"Share of the variance in validation {metric} that each parameter explains, over all finished "
             f"trials (fANOVA by Optuna). From {len(experiment.finished)} trials: a hint, not a proof."
         )
+        if conditional := [key for key in experiment.ranges if key not in shares and _varies(experiment, key)]:
+            caption += f" Left out, as not every trial has it: {', '.join(conditional)}."
         alt = ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())
         blocks.append(Drawing(render("importance", plots.importances(shares)), caption, alt))
     else:
