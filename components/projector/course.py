@@ -79,4 +79,8 @@ class Course:
         errors, gradient = self._evaluate(z, self._targets.flatten(0, 1), with_gradient=True)
         self._errors.copy_(errors.view_as(self._errors))
         self._count += 1
-        self._descent(self._count, z, gradient, {name: part.flatten(0, 1) for name, part in self._memory.items()})
+        memory = {name: part.flatten(0, 1) for name, part in self._memory.items()}
+        moved, remembered = self._descent(self._count, z, gradient, memory)
+        z.copy_(moved)
+        for name, part in remembered.items():
+            memory[name].copy_(part)

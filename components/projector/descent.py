@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 Memory = dict[str, Tensor]  # what a descent remembers of the steps before: tensors of the latents' shape
 
 
 class Descent(Protocol):
-    """Latents and the gradient there → the next latents, in the same tensors."""
+    """Latents and the gradient there → the next latents; a gradient passes through both."""
 
     @property
     def remembers(self) -> Sequence[str]:
         """The names of its memory, which is zero before the first step."""
         ...
 
-    def __call__(self, step: Tensor, z: Tensor, gradient: Tensor, memory: Memory) -> None:
-        """Moves the latents (m, latent_dim) and the memory by step number `step`, a float64 scalar from 1."""
+    def __call__(self, step: Tensor | int, z: Tensor, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """The latents (m, latent_dim) and the memory after step number `step`, counted from 1."""
         ...
 
 
@@ -32,10 +31,9 @@ class Momentum:
     def __init__(self, rate: float, momentum: float) -> None:
         self.rate, self.momentum = rate, momentum
 
-    @torch.no_grad()
-    def __call__(self, step: Tensor, z: Tensor, gradient: Tensor, memory: Memory) -> None:
-        velocity = memory["velocity"].mul_(self.momentum).add_(gradient)
-        z.sub_(self.rate * velocity)
+    def __call__(self, step: Tensor | int, z: Tensor, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        velocity = self.momentum * memory["velocity"] + gradient
+        return z - self.rate * velocity, {"velocity": velocity}
 
 
 class Adam:
@@ -46,9 +44,8 @@ class Adam:
     def __init__(self, rate: float) -> None:
         self.rate = rate
 
-    @torch.no_grad()
-    def __call__(self, step: Tensor, z: Tensor, gradient: Tensor, memory: Memory) -> None:
-        mean = memory["mean"].lerp_(gradient, 0.1)
-        square = memory["square"].lerp_(gradient.square(), 0.001)
-        unbiased, spread = mean / (1 - 0.9**step), (square / (1 - 0.999**step)).sqrt_()
-        z.sub_(self.rate * unbiased / spread.add_(1e-8))
+    def __call__(self, step: Tensor | int, z: Tensor, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        mean = memory["mean"].lerp(gradient, 0.1)
+        square = memory["square"].lerp(gradient.square(), 0.001)
+        unbiased, spread = mean / (1 - 0.9**step), (square / (1 - 0.999**step)).sqrt()
+        return z - self.rate * unbiased / (spread + 1e-8), {"mean": mean, "square": square}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -121,7 +121,9 @@ def ground_of(defense: Defense) -> float | None:
 
     Read off what the generator makes, whose border is as dark or light as that of its training images.
     """
-    generator = defense.projector.generator
+    generator: Any = defense.projector.networks.get("generator")
+    if generator is None:
+        return None
     likeness = next(generator.parameters())
     latents = torch.randn(64, generator.latent_dim, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
