@@ -116,7 +116,7 @@ def run_seeds(
         done, _ = ray.wait([task for task, seed in tasks.items() if seed not in results], timeout=LOOK)
         results |= {tasks[task]: ray.get(task) for task in done}
         messages: dict[int, Message] = ray.get(board.all.remote())
-        view.update([_seed_view(seed, results.get(seed), messages.get(seed), began) for seed in seeds], {})
+        view.update([seed_view(n, results.get(n), messages.get(n), began, f"seed {n}") for n in seeds], {})
     return results
 
 
@@ -268,10 +268,11 @@ def _running(shown: TrialView, message: Message) -> TrialView:
     )
 
 
-def _seed_view(
-    seed: int, result: Mapping[str, Any] | None, message: Message | None, began: float
+def seed_view(
+    number: int, result: Mapping[str, Any] | None, message: Message | None, began: float, name: str
 ) -> TrialView:
+    """A training that is no trial, as the live view shows it."""
     if result is not None:
-        return TrialView(seed, f"seed {seed}", "finished", metrics=result["metrics"])
-    shown = TrialView(seed, f"seed {seed}", "running" if message else "waiting", started=began)
+        return TrialView(number, name, "finished", metrics=result["metrics"])
+    shown = TrialView(number, name, "running" if message else "waiting", started=began)
     return _running(shown, message) if message else shown

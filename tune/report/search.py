@@ -23,14 +23,16 @@ def choice(experiment: Experiment) -> Section:
         return Section("How best was chosen", (Text("No trial qualifies as best."),))
     words = experiment.choice.get("rule") or rule(experiment.objectives)
     limit = "no limit" if experiment.max_cost is None else f"at most {experiment.max_cost:g}"
+    by = "By it, and the comparison of finalists below," if experiment.finalists else "By it"
     blocks: list[Block] = [
         Text(
-            f"Rule: {words}; cost: {limit}. By it trial {best.trial} is best of {len(experiment.finished)} "
+            f"Rule: {words}; cost: {limit}. {by} trial {best.trial} is best of {len(experiment.finished)} "
             "finished. The choice saw validation images alone, and the best of many trials is a bit lucky: "
             "its validation score promises more than test images will hold."
         )
     ]
     metric = _first(experiment)
+    blocks += _finalists(experiment, metric)
     if figure := plots.pareto(experiment):
         front = pareto_front(experiment.finished, experiment.objectives)
         caption = f"Validation {metric} against projection cost. No trial beats one on the front in both."
@@ -39,6 +41,38 @@ def choice(experiment: Experiment) -> Section:
     elif len(experiment.objectives) > 1:
         blocks.append(Text("Pareto front left out: fewer than two finished trials that differ in cost."))
     return Section("How best was chosen", blocks)
+
+
+def _finalists(experiment: Experiment, metric: str) -> list[Block]:
+    """The comparison of the best few over several seeds, and by how much the search had flattered the chosen one."""
+    if not experiment.finalists:
+        return []
+    rows, chosen, leader = (experiment.finalists[key] for key in ("finalists", "chosen", "best"))
+    own = next(row for row in rows if row["trial"] == chosen)
+    fresh = len(own["scores"]) - 1
+    table = [
+        (
+            f"{row['trial']:03d}",
+            percent(row["searched"]),
+            percent(row["mean"]),
+            f"{percent(min(row['scores'].values()))}–{percent(max(row['scores'].values()))}",
+            f"{percent(row['behind'])} ± {percent(row['error'])}" if row["trial"] != leader else "–",
+            "no" if row["equal"] else "yes",
+        )
+        for row in rows
+    ]
+    columns = ("trial", f"{metric} in the search %", "mean over seeds %", "seeds", "below the best", "told apart")
+    note = (
+        f"The best {len(rows)} of the search, each trained with the same {fresh + 1} seeds and compared on the same "
+        "validation images; ± one standard error of the difference. Of those that cannot be told from the best, the "
+        "cheapest is chosen."
+    )
+    marked = next(place for place, row in enumerate(rows) if row["trial"] == chosen)
+    shrunk = Text(
+        f"The search had found {percent(own['searched'])} % for trial {chosen}; with the {fresh} seeds that it was not "
+        f"ranked by, it has {percent(own['fresh'])} %: {100 * (own['searched'] - own['fresh']):+.2f} points were luck."
+    )
+    return [Table(columns, table, numbers=5, marked=marked, note=note), shrunk]
 
 
 def _first(experiment: Experiment) -> str:

@@ -44,6 +44,7 @@ def summary(experiment: Experiment, test: Mapping[str, Score], found: Effects | 
         "epsilon": {str(score.seed): dict(score.epsilon) for score in experiment.seeds if score.epsilon},
         "per_class": per_class(median.confusion) if median and median.confusion is not None else [],
         "choice": _choice(experiment),
+        "finalists": experiment.finalists or None,
         "importance": dict(found.shares) if found else None,
         "told_apart": sorted(found.clear) if found else None,
         "failures": [{"trial": o.trial, "error": o.error} for o in experiment.with_status("failed")],

@@ -43,6 +43,10 @@ class SearchConfig(Config):
     early_stopping: bool = True  # stop a U-Net early that is worse than others were after as many epochs
     warmup_epochs: int = Field(default=2, ge=1)  # U-Net epochs before early stopping may judge
     retries: int = Field(default=2, ge=0)  # further attempts for a trial whose worker died
+    finalists: int = Field(
+        default=3, ge=1, json_schema_extra={"neutral": 1}
+    )  # the best so many are trained with further seeds before one is chosen; 1 = the search's own score decides
+    finalist_seeds: int = Field(default=3, ge=2, json_schema_extra={"neutral": 3})  # of each, the search's own included
     retrain_seeds: int = Field(default=3, ge=1)  # trainings of the best one, averaged in the report
 
 
