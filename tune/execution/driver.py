@@ -65,7 +65,7 @@ def run_trials(
             tune.with_resources(trainable, {"cpu": setting.cpus, "gpu": setting.gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=_scheduler(setting, ledger),
+                scheduler=_scheduler(setting, ledger, len(dataset.validation)),
                 num_samples=left,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,  # no trial pays for importing torch again
@@ -234,14 +234,14 @@ class Watch(Callback):
         )
 
 
-def _scheduler(setting: Setting, ledger: Ledger) -> Halving | None:
+def _scheduler(setting: Setting, ledger: Ledger, images: int) -> Halving | None:
     """Early stopping where the target has U-Net epochs of one length to compare."""
     fixed = setting.space.fixed
     if not fixed["search.early_stopping"] or fixed["search.target"] not in ("unet", "defense"):
         return None
     if "unet.epochs" not in fixed:
         return None  # trainings of different lengths are not comparable by epoch
-    return Halving("psd", fixed["search.warmup_epochs"], fixed["unet.epochs"], ledger.outcomes())
+    return Halving("psd", fixed["search.warmup_epochs"], fixed["unet.epochs"], ledger.outcomes(), images)
 
 
 def _ended(outcome: Outcome) -> TrialView:

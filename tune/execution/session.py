@@ -24,6 +24,7 @@ from tune.execution.interruption import interrupt, resume_command
 from tune.execution.preflight import Plan, prepare
 from tune.execution.retraining import save_median
 from tune.execution.trial import Setting, arrays_of, final_bench
+from tune.execution.uncached import stage_costs
 from tune.metrics import OBJECTIVES, Direction
 from tune.monitor.runs import where_to_watch
 from tune.monitor.tensorboard import write_experiment
@@ -167,6 +168,7 @@ class Session:
             startup=search.startup_trials,
             max_cost=search.max_cost,
             rules=StopRules(plan.space, len(plan.dataset.validation)),
+            costs=stage_costs(plan),
         )
         _tell_of_warm_start(plan.home, searcher.warm_started)
         with self._view(search.target, searcher.most, OBJECTIVES[search.target], self._budget()) as view:

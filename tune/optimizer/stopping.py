@@ -58,6 +58,11 @@ class StopRules:
         """
         return self._overdrawn(outcomes, running, now) or self._stalled(outcomes) or self._settled(outcomes)
 
+    def used(self, outcomes: Iterable[Outcome]) -> float:
+        """Share of the budget that ended trials have used; 0 where there is none."""
+        budget = self.space.fixed["search.budget"]
+        return 0.0 if budget is None else clock(outcomes) / seconds_of(budget)
+
     def _overdrawn(self, outcomes: Sequence[Outcome], running: Iterable[float], now: float) -> str | None:
         budget, spent = self.space.fixed["search.budget"], clock(outcomes, running, now)
         if budget is None or spent < seconds_of(budget):

@@ -31,6 +31,9 @@ class SearchConfig(Config):
     points: tuple[dict[str, Any], ...] = ()  # parameters of the first trials, which are not left to chance
     seed: int = Field(default=0, ge=0, le=10**9)  # of the suggestions and of every training
     max_cost: int | None = Field(default=None, ge=1)  # largest restarts × steps of "best"; null = any
+    cost_aware: bool = Field(
+        default=False, json_schema_extra={"neutral": False}
+    )  # rank what the sampler draws by expected improvement per second that no stored stage saves
     budget: str | None = Field(
         default=None, pattern=r"^[1-9]\d*(\.\d+)?[smhd]$", json_schema_extra=_BUDGET
     )  # no trial begins once trials have run for as long by the clock, such as 30m or 2h; null = no limit
