@@ -95,9 +95,9 @@ def main() -> None:
     write(space, asked.reduced, parts, complete, asked.out)
 
 
-def space_of(*, reduced: bool) -> SearchSpace:
-    """The searched space."""
-    return parse_space(SPACE, "table", "search_table.py", REDUCED if reduced else {})
+def space_of(*, reduced: bool, more: Mapping[str, Any] | None = None) -> SearchSpace:
+    """The searched space, with other settings."""
+    return parse_space(SPACE, "table", "search_table.py", {**(REDUCED if reduced else {}), **(more or {})})
 
 
 def dataset_of(space: SearchSpace) -> Dataset:

@@ -77,6 +77,9 @@ class UNetStage(Stage):
         job.write_weights("unet", training.unet)
 
 
+RIGHT = "right.safetensors"  # which validation images come out right: trials are compared image by image
+
+
 class ScoreUNet(Stage):
     """Judges the whole defense on the validation images."""
 
@@ -99,6 +102,7 @@ class ScoreUNet(Stage):
         rows = (held.images, attacked, generated, denoised)
         examples = torch.stack([(images[:EXAMPLES] * 255).round().byte() for images in rows])
         save_file({"examples": examples}, job.draft.folder / "examples.safetensors")
+        save_file({"right": labels == held.labels}, job.draft.folder / RIGHT)
         job.draft.metrics.update(
             **shares,
             psd_gan=agreement(judge.predict(generated), held.labels),
