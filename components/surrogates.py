@@ -68,7 +68,9 @@ def reconstruct(
         )
     with torch.no_grad():
         found = projector.project(images.detach())
-    seen = squeezed_with_gradient(images, projector.config.levels, surrogates.squeezing)
+    seen = squeezed_with_gradient(
+        images, projector.config.levels, projector.config.threshold, surrogates.squeezing
+    )
     if descent == "encoder":
         assert projector.encoder is not None
         latents = projector.encoder(seen)
