@@ -2,12 +2,14 @@
 
     python benchmarks/robust.py --out results/robust --levels 4 --threshold 0.305 --epochs 60
 
-It saves after every epoch and goes on where it was stopped. The classifier stays as it is.
+It saves after every epoch and goes on where it was stopped; called again after the last one, it only attacks, so that
+the full list on more images can have a call of its own. The classifier stays as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from pathlib import Path
 
@@ -84,8 +86,6 @@ def training_of(
 
 def defense_of(training: AdversarialTraining, shipped: Defense, options: argparse.Namespace) -> Defense:
     """The defense with the averaged networks. It descends as many steps as are asked for; the training knew of none."""
-    import copy
-
     config = training.config
     changed = {"levels": config.levels, "threshold": config.threshold, "restarts": 1, "steps": options.descent_steps}
     averaged, device = copy.deepcopy(training.averaged), training.device
@@ -152,8 +152,8 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, help="training images; default: all")
     parser.add_argument("--all-images", action="store_true", help="train on the validation images too")
     parser.add_argument("--every", type=int, default=10, help="epochs between two looks at validation images")
-    parser.add_argument("--test-images", type=int, default=10_000, help="for the standard attacks")
-    parser.add_argument("--full-images", type=int, default=1000, help="for the full list of attacks")
+    parser.add_argument("--test-images", type=int, default=2000, help="for the standard attacks; 0 = none")
+    parser.add_argument("--full-images", type=int, default=0, help="for the full list of attacks; 0 = none")
     parser.add_argument("--encoder-width", type=int)
     parser.add_argument("--unet-width", type=int)
     parser.add_argument("--unet-depth", type=int)

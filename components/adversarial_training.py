@@ -188,11 +188,13 @@ class AdversarialTraining(Training):
     def _average(self) -> None:
         step = self.schedule.last_epoch
         decay = min(self.config.average, (1 + step) / (10 + step))  # a short memory while the weights still move fast
-        for average, value in zip(self.averaged.buffers(), self.learner.buffers(), strict=True):
-            average.copy_(value)
-        averages: list[Tensor] = list(self.averaged.parameters())
-        weights: list[Tensor] = list(self.learner.parameters())
+        averages, weights = (_floating(network) for network in (self.averaged, self.learner))
         torch._foreach_lerp_(averages, weights, 1 - decay)
+
+
+def _floating(network: nn.Module) -> list[Tensor]:
+    """Weights and batch statistics, which belong together."""
+    return [tensor for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()]
 
 
 def _named(learning: str) -> tuple[str, ...]:

@@ -105,16 +105,16 @@ def _best_of(
     judge: Judge, cells: Cells, labels: Tensor, levels: Tensor, goal: Tensor, order: Tensor, useful: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The best margin (n,) of the changes tried together, and the levels there."""
-    best, widest = levels, torch.full((len(levels),), -torch.inf, device=levels.device, dtype=cells.images.dtype)
+    attempts = []
     for count in _TOGETHER:
         chosen = torch.zeros_like(levels, dtype=torch.bool).flatten(1)
         chosen.scatter_(1, order[:, :count], useful[:, :count])
-        changed = torch.where(chosen.view_as(levels), goal, levels)
-        reached = margin(judge(cells.realised(changed)), labels)
-        better = reached > widest
-        widest = torch.maximum(reached, widest)
-        best = torch.where(better.view(-1, 1, 1, 1), changed, best)
-    return widest, best
+        attempts.append(torch.where(chosen.view_as(levels), goal, levels))
+    changed = torch.stack(attempts)
+    images = torch.cat([cells.realised(attempt) for attempt in attempts])
+    reached = margin(judge(images), labels.repeat(len(attempts))).unflatten(0, (len(attempts), -1))
+    widest, which = reached.max(0)
+    return widest, changed[which, torch.arange(len(levels), device=which.device)]
 
 
 def blocks(
