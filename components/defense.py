@@ -26,7 +26,7 @@ from components.unet.network import UNet, join
 __all__ = ["Defense", "DefenseError", "Purification", "Surrogates", "in_batches"]
 
 ROUNDING = 1.001e-4  # beyond [0, 1] what resizing or x ± ε leaves, a fortieth of one of 256 grey levels: clamped
-_BATCH = 250  # images through a network at once
+_BATCH, _GPU_BATCH = 250, 4096  # images through a network at once
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,22 @@ class Defense(nn.Module):
 
     def through(self, images: Tensor, surrogates: Surrogates) -> Tensor:
         """Logits (N, classes) of the purified images, with the gradient of `surrogates`; raises as `forward`."""
-        device = self.projector.device
-        logits = [self._through(part.to(device), surrogates) for part in self._checked(images).split(_BATCH)]
+        device, images = self.projector.device, self._checked(images)
+        logits = []
+        for part in images.to(device).split(_BATCH if device.type == "cpu" else _GPU_BATCH):
+            generated = self.reconstructed(part, surrogates)
+            logits.append(self.classifier(self.unet(join(self.unet.input, generated, part))))
         return torch.cat(logits).to(images.device)
 
-    def _through(self, images: Tensor, surrogates: Surrogates) -> Tensor:
+    def reconstructed(self, images: Tensor, surrogates: Surrogates) -> Tensor:
+        """x_g of images (N, C, H, W) in [0, 1] on the networks' device, with the gradient of `surrogates`.
+
+        Raises:
+            NoGradient: they cannot give one.
+        """
         generated = self.projector.through(images, surrogates)
         _check_generated(generated)
-        logits: Tensor = self.classifier(self.unet(join(self.unet.input, generated, images)))
-        return logits
+        return generated
 
     def purify(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1], attacked or not → purified images of the same shape and range.
@@ -236,6 +243,7 @@ def _check_generated(generated: Tensor) -> None:
 
 
 @torch.no_grad()
-def in_batches(module: nn.Module, images: Tensor, device: torch.device, size: int = _BATCH) -> Tensor:
+def in_batches(module: nn.Module, images: Tensor, device: torch.device, size: int | None = None) -> Tensor:
     """`module` over `images` (N, …) in groups that fit the memory, with the result on the images' device."""
+    size = size or (_BATCH if device.type == "cpu" else _GPU_BATCH)
     return torch.cat([module(part.to(device)).to(images.device) for part in images.split(size)])

@@ -67,6 +67,11 @@ class PurifierConfig(Config):
 
     title: ClassVar[str]
 
+    levels: int | None = Field(default=None, ge=2, le=256)  # grey levels that images are reduced to first; null = all
+    threshold: float | None = Field(
+        default=None, gt=0, lt=1, json_schema_extra={"neutral": None}
+    )  # where the first level ends and, mirrored, the last begins; null = to the nearest level
+
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the networks that it computes with, as in `components.networks`."""

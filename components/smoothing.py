@@ -28,7 +28,6 @@ class SmoothingConfig(PurifierConfig):
     title = "median smoothing"
 
     window: int = Field(default=3, ge=1, le=15)  # pixels of the square neighbourhood's side; 1 = no smoothing
-    levels: int | None = Field(default=None, ge=2, le=256)  # grey levels that images are reduced to first; null = all
 
     def component(self, networks: Mapping[str, nn.Module], seed: int, device: torch.device | str) -> Smoothing:
         return Smoothing(self, device)
@@ -55,22 +54,25 @@ class Smoothing:
         import torch
 
         from components.projector.trace import Projection
-        from components.squeezing import squeezed
 
         with torch.no_grad():
-            parts = [
-                medians(squeezed(part.to(self.device), self.config.levels), self.config.window).to(images.device)
-                for part in images.split(500)
-            ]
+            parts = [self._smoothed(part.to(self.device)).to(images.device) for part in images.split(500)]
         smoothed = torch.cat(parts)
         errors = (smoothed - images).square().flatten(1).mean(1)
         return Projection(smoothed, images.new_empty(len(images), 0), errors)
+
+    def _smoothed(self, images: Tensor) -> Tensor:
+        from components.squeezing import squeezed
+
+        return medians(squeezed(images, self.config.levels, self.config.threshold), self.config.window)
 
     def through(self, images: Tensor, surrogates: Surrogates) -> Tensor:
         """The smoothed images with a gradient: of a median, that of the pixel that it is."""
         from components.squeezing import squeezed_with_gradient
 
-        return medians(squeezed_with_gradient(images, self.config.levels, surrogates.squeezing), self.config.window)
+        config = self.config
+        seen = squeezed_with_gradient(images, config.levels, config.threshold, surrogates.squeezing)
+        return medians(seen, config.window)
 
 
 def medians(images: Tensor, window: int) -> Tensor:

@@ -31,7 +31,6 @@ class ProjectorConfig(PurifierConfig):
     steps: int = Field(default=60, ge=1, le=100_000)  # L, gradient steps per start
     distance: Literal["l2", "huber", "insensitive"] = "insensitive"  # l2 as published; insensitive: free to tolerance
     tolerance: float = Field(default=0.3, ge=0, le=1)  # where huber turns linear, or insensitive begins
-    levels: int | None = Field(default=None, ge=2, le=256)  # grey levels that images are reduced to first; null = all
     init: Literal["random", "bank", "encoder"] = "bank"  # random as published; bank: nearest drawn; encoder: a guess
     spread: float = Field(default=0.5, ge=0)  # of the further restarts around the encoder's guess, per latent
     bank_size: int = Field(default=8192, ge=1, le=1_000_000)  # images drawn for init: bank

@@ -194,7 +194,7 @@ class Projector:
             return courses[len(part)]
 
         def traced(start: int) -> ProjectionTrace:
-            part = squeezed(images[start : start + size].to(self.device), self.config.levels)
+            part = squeezed(images[start : start + size].to(self.device), self.config.levels, self.config.threshold)
             if standing is None:
                 z = self._starts(part)[:, restarts]
                 begin = Standing(0, z, {name: torch.zeros_like(z) for name in self._descent.remembers})
