@@ -82,4 +82,5 @@ def section_models() -> dict[str, tuple[type[Config], ...]]:
     models = {name: (type(field.default),) for name, field in fields.items()}
     search = models.pop("search")
     others = {name: (model,) for name, model in PURIFIERS.items() if name not in models}
-    return {**models, "attack": tuple(ATTACKS.values()), **others, "search": search}
+    attacks = dict.fromkeys([*models["attack"], *ATTACKS.values()])  # the default first, in whatever order they came
+    return {**models, "attack": tuple(attacks), **others, "search": search}
