@@ -12,6 +12,7 @@ INDEPENDENT = ("gan", "projector", "unet", "classifiers")
 RAY = {
     "tune/execution/session.py",
     "tune/execution/driver.py",
+    "tune/execution/finals.py",
     "tune/execution/trial.py",
     "tune/cluster/connection.py",
     "tune/cluster/lease_actor.py",
@@ -24,7 +25,9 @@ OPTUNA = {
     "tune/optimizer/searcher.py",
     "tune/optimizer/study.py",
     "tune/optimizer/sampler.py",
-    "tune/report/plots.py",
+    "tune/optimizer/stopping.py",
+    "tune/optimizer/export.py",
+    "tune/report/effects.py",
 }
 SUMMARY_WRITER = {"tune/monitor/tensorboard.py"}
 UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
