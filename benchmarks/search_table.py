@@ -26,8 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from components.gan.gan import Discriminator, GanTraining, Generator
-from components.unet.unet import UNetTraining
 from stacked_unets import train_singly, train_stacked
 from torch import Tensor
 
@@ -35,9 +33,13 @@ from components.attacks.fgsm import fgsm
 from components.classifiers.defense_gan import Classifier, ClassifierTraining
 from components.datasets.dataset import Dataset, DataSplit, load_dataset
 from components.files import write_atomic
-from components.gan.encoder import Encoder, EncoderTraining
+from components.gan.encoder import Encoder
+from components.gan.encoder_training import EncoderTraining
+from components.gan.networks import Discriminator, Generator
+from components.gan.training import GanTraining
 from components.projector.projector import Projector
 from components.training import Training, freeze, seeded
+from components.unet.training import UNetTraining
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, parse_space
 

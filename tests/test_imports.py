@@ -26,6 +26,7 @@ OPTUNA = {
     "tune/optimizer/study.py",
     "tune/optimizer/sampler.py",
     "tune/optimizer/stopping.py",
+    "tune/optimizer/export.py",
     "tune/report/effects.py",
 }
 SUMMARY_WRITER = {"tune/monitor/tensorboard.py"}

@@ -30,8 +30,9 @@ from tune.monitor.runs import where_to_watch
 from tune.monitor.tensorboard import write_experiment
 from tune.monitor.terminal import LiveView
 from tune.optimizer.choice import NoChoiceError, choose, rule
+from tune.optimizer.export import export_study
 from tune.optimizer.finalists import as_json, decide, finalists_of
-from tune.optimizer.searcher import LedgerSearcher, WarmStart, export_study
+from tune.optimizer.searcher import LedgerSearcher, WarmStart
 from tune.optimizer.stopping import StopRules, clock, seconds_of
 from tune.optimizer.warm_start import earlier_ledgers
 from tune.pipeline.recipe import Development

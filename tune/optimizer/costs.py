@@ -59,8 +59,10 @@ class StageCosts:
         if not measured:
             return np.zeros(len(points))
         keys = self._keys(stage, points)
-        known = np.array([[_size(params.get(key)) for key in keys] for params, _ in measured]).reshape(-1, len(keys))
-        asked = np.array([[_size(params.get(key)) for key in keys] for params in points]).reshape(-1, len(keys))
+        known, asked = (
+            np.array([[_size(params.get(key)) for key in keys] for params in some]).reshape(len(some), -1)
+            for some in ([params for params, _ in measured], points)
+        )
         logs = np.log([seconds for _, seconds in measured])
         return _rounded(np.exp(_regression(known, logs, _slopes(keys), asked)))
 

@@ -18,11 +18,11 @@ from ray.tune.search import Searcher
 from tune.optimizer.choice import Objectives
 from tune.optimizer.costs import StageCosts
 from tune.optimizer.stopping import StopRules
-from tune.optimizer.study import LedgerStudy, export_study
+from tune.optimizer.study import LedgerStudy
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Ledger, Params
 
-__all__ = ["LedgerSearcher", "WarmStart", "export_study"]
+__all__ = ["LedgerSearcher", "WarmStart"]
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Optuna's view of a ledger: what its sampler is shown, what it suggests, and a database to look at.
+"""Optuna's view of a ledger: what its sampler is shown, and what it suggests.
 
 The order of its trials is part of what TPE sees. It is always: other experiments' outcomes as given, then
 this search's trials by number, in whatever order they ended. So a study rebuilt from the ledger equals one
@@ -7,19 +7,15 @@ that was never interrupted.
 
 from __future__ import annotations
 
-import sqlite3
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
-from components.files import write_atomic
 from tune.metrics import OBJECTIVES
 from tune.optimizer.choice import Objectives, has_objectives
 from tune.optimizer.costs import StageCosts
@@ -28,7 +24,7 @@ from tune.optimizer.grid import identity, points_of, shuffled
 from tune.optimizer.sampler import Generations, sampler_for, spread
 from tune.space.config import Sampler
 from tune.space.space import SearchSpace
-from tune.storage.ledger import Ledger, Outcome, Params
+from tune.storage.ledger import Outcome, Params
 
 _ATTEMPTS = 10  # at a point that no trial has tried, before one is taken from those that are left
 _DRAWS, _SLOW_DRAWS, _RANDOM = 8, 2, 16  # candidates of the sampler, of one that takes its time, and at random
@@ -71,7 +67,7 @@ class LedgerStudy:
         points = points_of(space)
         self._order = None if points is None else shuffled(points, seed)
         self._spread = spread(startup, len(space.ranges), seed)
-        self._study = _new_study(optuna.storages.InMemoryStorage(), self._objectives)
+        self._study = new_study(optuna.storages.InMemoryStorage(), self._objectives)
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -210,9 +206,9 @@ class LedgerStudy:
         if outcome is not None and len(self._objectives) == 1:
             for epoch, value in outcome.intermediate.items():
                 trial.report(value, int(epoch))
-        for name, value in _constraints(outcome, state, self._max_cost).items():
+        for name, value in constraints_of(outcome, state, self._max_cost).items():
             trial.set_constraint(name, value)
-        self._study.tell(trial, _values(outcome, state, self._objectives), state)
+        self._study.tell(trial, values_of(outcome, state, self._objectives), state)
 
     def _fixes(self, key: str, value: Any) -> bool:
         return key in self._space.fixed and bool(self._space.fixed[key] == value)
@@ -227,71 +223,24 @@ def state_of(outcome: Outcome | None, objectives: Objectives) -> TrialState:
     return TrialState.FAIL
 
 
-def export_study(space: SearchSpace, ledger: Ledger, path: Path, max_cost: float | None = None) -> None:
-    """Writes the ledger as an Optuna study in an SQLite file: `optuna-dashboard sqlite:///study.db` shows it.
-
-    It is derived and never read back. It is made in memory and moved into place: SQLite cannot be trusted to
-    lock a file on NFS, and a dashboard that has the earlier one open keeps it.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    objectives = OBJECTIVES[space.fixed["search.target"]]
-    storage = optuna.storages.RDBStorage("sqlite:///:memory:")
-    study = _new_study(storage, objectives, space.name)
-    outcomes = {outcome.trial: outcome for outcome in ledger.outcomes()}
-    proposals = {**ledger.proposals(), **{number: outcome.params for number, outcome in outcomes.items()}}
-    for number, params in sorted(proposals.items()):
-        study.add_trial(_exported(space, number, params, outcomes.get(number), objectives, max_cost))
-    connection = storage.engine.raw_connection().driver_connection
-    assert isinstance(connection, sqlite3.Connection)
-    write_atomic(path, connection.serialize())
-
-
-def _exported(
-    space: SearchSpace,
-    number: int,
-    params: Params,
-    outcome: Outcome | None,
-    objectives: Objectives,
-    max_cost: float | None,
-) -> FrozenTrial:
-    """A trial for the database: with all its metrics, and one without outcome as running."""
-    state = TrialState.RUNNING if outcome is None else state_of(outcome, objectives)
-    known = params if space.contains(params) else {}
-    epochs = outcome.intermediate if outcome else {}
-    trial = create_trial(
-        state=state,
-        values=_values(outcome, state, objectives),
-        params=known,
-        distributions={key: space.distribution(key) for key in known},
-        constraints=_constraints(outcome, state, max_cost),
-        intermediate_values={int(epoch): value for epoch, value in epochs.items()},
-        user_attrs={"trial": number, **({**outcome.metrics, "error": outcome.error} if outcome else {})},
-    )
-    if outcome is not None and trial.datetime_complete is not None:  # that of the export, unless there is a better one
-        if outcome.ended is not None:
-            trial.datetime_complete = datetime.fromtimestamp(outcome.ended)
-        trial.datetime_start = trial.datetime_complete - timedelta(seconds=outcome.seconds)
-    return trial
-
-
-def _values(outcome: Outcome | None, state: TrialState, objectives: Objectives) -> list[float] | None:
+def values_of(outcome: Outcome | None, state: TrialState, objectives: Objectives) -> list[float] | None:
+    """What Optuna is told of a complete trial."""
     if outcome is None or state != TrialState.COMPLETE:
         return None
     return [outcome.metrics[metric] for metric in objectives]
 
 
-def _constraints(outcome: Outcome | None, state: TrialState, max_cost: float | None) -> dict[str, float]:
+def constraints_of(outcome: Outcome | None, state: TrialState, max_cost: float | None) -> dict[str, float]:
     """How far a trial's cost lies above what is allowed; at most 0 is feasible."""
     if outcome is None or state == TrialState.FAIL or max_cost is None or "cost" not in outcome.metrics:
         return {}
     return {"cost": outcome.metrics["cost"] - max_cost}
 
 
-def _new_study(
+def new_study(
     storage: optuna.storages.BaseStorage, objectives: Objectives, name: str | None = None
 ) -> optuna.Study:
+    """An empty study of these objectives."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it tells of every study that it makes
     directions = [_DIRECTIONS[direction] for direction in objectives.values()]
     study = optuna.create_study(storage=storage, study_name=name, directions=directions)
