@@ -26,7 +26,7 @@ IMAGES = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 SMALL = PRESETS["quick"].model_copy(
     update={
         "origins": ("best so far", "image", "random"), "blocks": 10, "square": 10, "views": 4, "dlr": True,
-        "targets": 2, "seeds": 2, "curve_images": 4, "step_counts": (1, 2),
+        "targets": 2, "seeds": 2, "curve_images": 4, "step_counts": (10, 20),
     }
 )  # fmt: skip
 
