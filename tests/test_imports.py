@@ -56,12 +56,19 @@ def packages(names: set[str]) -> set[str]:
 
 
 def module_level(tree: ast.Module) -> ast.Module:
-    """The tree without what runs later or never: functions, and what only a type checker sees."""
-    body = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    body = [
-        node for node in body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
-    ]
-    return ast.Module(body, [])
+    """The tree without what runs later or never: functions and methods, and what only a type checker sees."""
+    return ast.Module(_run_at_import(tree.body), [])
+
+
+def _run_at_import(body: list[ast.stmt]) -> list[ast.stmt]:
+    kept: list[ast.stmt] = []
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        kept += _run_at_import(node.body) if isinstance(node, ast.ClassDef) else [node]
+    return kept
 
 
 def brought_along(path: Path) -> set[str]:
