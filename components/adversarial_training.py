@@ -110,7 +110,7 @@ class AdversarialTraining(Training):
             weights, config.learning_rate, weight_decay=config.weight_decay, fused=fused
         )
         steps = config.epochs * -(-len(labels) // self.batch_size)
-        self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1, pct_start=0.1)
+        self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1, pct_start=0.15)
 
     def parts(self) -> Mapping[str, Any]:
         return {

@@ -60,6 +60,11 @@ def purify() -> int:
     raise NotImplementedError  # `tune.commands.purify` takes its place when it is called
 
 
+def evaluate() -> int:
+    """Attacks a saved defense in every known way, by an attacker who knows all of it."""
+    raise NotImplementedError  # `tune.commands.evaluate` takes its place when it is called
+
+
 def store() -> int:
     """Lists what searches built and share, with its users; with --prune removes what no experiment uses."""
     raise NotImplementedError  # `tune.commands.store` takes its place when it is called
@@ -70,9 +75,10 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "report": report,
     "compare": compare,
     "purify": purify,
+    "evaluate": evaluate,
     "store": store,
 }
-_ELSEWHERE = {"purify": "tune.commands.purify", "store": "tune.commands.store"}
+_ELSEWHERE = {"purify": "tune.commands.purify", "evaluate": "tune.commands.evaluate", "store": "tune.commands.store"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
