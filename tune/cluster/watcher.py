@@ -9,6 +9,7 @@ that outlives it however it ends. The same file is its program: it imports nothi
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _NAME = "LATENT_DEFENSE_DRIVER"  # in the environment of every process that the driver starts within the block
+_LOOK = 1.0  # seconds between two looks at what the driver has started
 _SECONDS = 30.0  # for which what is left is looked for; a process in the kernel's hands cannot be ended at once
 
 
@@ -50,22 +52,61 @@ def watched() -> Iterator[None]:
         watcher.communicate()  # closes its standard input, which is the sign, and waits for it
 
 
-def _marked(mark: str) -> list[int]:
+def _marked(mark: str) -> set[int]:
     """Processes that have `mark` in their environment and are not dead yet."""
-    found = []
+    found = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:  # it has ended, or is another user's
             if mark.encode() in file.read().split(b"\0"):
-                found.append(int(name))
+                found.add(int(name))
+    return found
+
+
+def _descendants(ancestor: int) -> dict[int, str]:
+    """Process id → time of its start, by which a later process of that id differs, of all that it has started.
+
+    The agents write their titles over their environments, so that it takes more than the mark to know them.
+    """
+    children: dict[int, list[int]] = {}
+    starts: dict[int, str] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            parent, starts[int(name)] = _parent_and_start(int(name))
+            children.setdefault(parent, []).append(int(name))
+    found, waiting = dict[int, str](), [ancestor]
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            found[child] = starts[child]
+            waiting.append(child)
+    return found
+
+
+def _parent_and_start(process: int) -> tuple[int, str]:
+    with open(f"/proc/{process}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()  # what stands before it may hold spaces
+    if fields[0] == "Z":  # dead, and waiting for its parent to ask how
+        raise ProcessLookupError(process)
+    return int(fields[1]), fields[19]
+
+
+def _still(known: dict[int, str]) -> set[int]:
+    found = set()
+    for process, start in known.items():
+        with suppress(OSError):
+            if _parent_and_start(process)[1] == start:
+                found.add(process)
     return found
 
 
 def _watch(mark: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the driver may have more to do when it gets these
-    sys.stdin.buffer.read()  # ends when the driver does
+    driver, known = os.getppid(), dict[int, str]()
+    others = _descendants(driver)  # of before the block, this process among them
+    while not select.select([sys.stdin], [], [], _LOOK)[0]:  # readable when the driver has closed it, or died
+        known |= {process: start for process, start in _descendants(driver).items() if process not in others}
     end = time.monotonic() + _SECONDS
-    while (left := _marked(mark)) and time.monotonic() < end:
+    while (left := _marked(mark) | _still(known)) and time.monotonic() < end:
         for process in left:
             with suppress(OSError):
                 os.kill(process, signal.SIGKILL)
