@@ -8,7 +8,7 @@ python  := $(VENV)/bin/python
 install := $(python) -m pip install --disable-pip-version-check $(PIP_ARGS) -e
 
 .DEFAULT_GOAL := help
-.PHONY: help search test test-all check clean
+.PHONY: help search test test-all test-gpu check clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: $(VENV)/.test  ## Run the quick tests; ARGS="-k data" passes options on
 
 test-all: $(VENV)/.test-all  ## Run all tests, also the slow ones and those that start a cluster
 	$(python) -m pytest -m "" $(ARGS)
+
+test-gpu: $(VENV)/.test  ## Run the tests that need a GPU, in under five minutes; where there is none they say so
+	$(python) -m pytest -m gpu tests/gpu $(ARGS)
 
 check: $(VENV)/.check  ## Lint and check types
 	$(python) -m ruff check .

@@ -26,7 +26,7 @@ def in_sequence(generator: nn.Module, images: Tensor, starts: Tensor, steps: int
     found = [_descend(generator, images, start.expand(len(images), -1), steps) for start in starts]
     latents, errors = torch.stack([z for z, _ in found]), torch.stack([error for _, error in found])
     best = errors.argmin(0)
-    rows = torch.arange(len(images))
+    rows = torch.arange(len(images), device=images.device)
     return latents[best, rows], errors[best, rows]
 
 
@@ -34,7 +34,7 @@ def in_one_batch(generator: nn.Module, images: Tensor, starts: Tensor, steps: in
     """The same with all restarts of all images in one batch: what a plain PyTorch loop gains by batching alone."""
     count = len(starts)
     z, errors = _descend(generator, images.repeat_interleave(count, 0), starts.repeat(len(images), 1), steps)
-    best = errors.view(-1, count).argmin(1) + count * torch.arange(len(images))
+    best = errors.view(-1, count).argmin(1) + count * torch.arange(len(images), device=images.device)
     return z[best], errors[best]
 
 

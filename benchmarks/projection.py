@@ -28,13 +28,13 @@ from components.classifiers.base import ImageClassifier
 from components.classifiers.config import ClassifierConfig
 from components.classifiers.training import ClassifierTraining
 from components.datasets.dataset import load_dataset
+from components.gan.pair import Pair
 from components.metrics import agreement
 from components.pretrained import shipped_folder
 from components.processor import keep_memory
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projection, Projector
 from components.training import freeze
-from tune.pipeline.gan import read_gan
 
 EPSILON = 0.3
 PUBLISHED: dict[str, Any] = {
@@ -107,7 +107,8 @@ def prepared(asked: argparse.Namespace, paper: Paper) -> Bench:
     test = data.test.sample(min(asked.images, len(data.test)), seed=0)
     parts = zip(test.images.split(250), test.labels.split(250), strict=True)
     attacked = torch.cat([fgsm(classifier, images, labels, EPSILON) for images, labels in parts])
-    generator, _, encoder = read_gan(Path(asked.generator or shipped_folder("mnist")), torch.device("cpu"))
+    pair = Pair.load(Path(asked.generator or shipped_folder("mnist")))
+    generator, encoder = pair.generator, pair.encoder
     bench = Bench(generator, encoder, classifier, test.images, attacked, test.labels)
     clean, noisy = (agreement(classifier.predict(images), test.labels) for images in (test.images, attacked))
     facts = f"{len(test)} test images of {data.name}, attacked by FGSM ε {EPSILON}; {asked.threads} threads"

@@ -26,8 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from components.gan.gan import Discriminator, GanTraining, Generator
-from components.unet.unet import UNetTraining
 from stacked_unets import train_singly, train_stacked
 from torch import Tensor
 
@@ -36,9 +34,13 @@ from components.classifiers.base import ImageClassifier
 from components.classifiers.training import ClassifierTraining
 from components.datasets.dataset import Dataset, DataSplit, load_dataset
 from components.files import write_atomic
-from components.gan.encoder import Encoder, EncoderTraining
+from components.gan.encoder import Encoder
+from components.gan.encoder_training import EncoderTraining
+from components.gan.networks import Discriminator, Generator
+from components.gan.training import GanTraining
 from components.projector.projector import Projector
 from components.training import Training, freeze, seeded
+from components.unet.training import UNetTraining
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, parse_space
 
@@ -96,9 +98,9 @@ def main() -> None:
     write(space, asked.reduced, parts, complete, asked.out)
 
 
-def space_of(*, reduced: bool) -> SearchSpace:
-    """The searched space."""
-    return parse_space(SPACE, "table", "search_table.py", REDUCED if reduced else {})
+def space_of(*, reduced: bool, more: Mapping[str, Any] | None = None) -> SearchSpace:
+    """The searched space, with other settings."""
+    return parse_space(SPACE, "table", "search_table.py", {**(REDUCED if reduced else {}), **(more or {})})
 
 
 def dataset_of(space: SearchSpace) -> Dataset:

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from components.unet.unet import UNet, UNetConfig, UNetTraining
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
@@ -15,6 +14,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from components.classifiers.base import ImageClassifier
 from components.defense import in_batches
 from components.training import batches, drawn_from, seeded
+from components.unet.config import UNetConfig
+from components.unet.network import UNet
+from components.unet.training import UNetTraining
 
 MOMENTUM, EPSILON = 0.1, 1e-5  # of nn.BatchNorm2d
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from components.gan.pair import Pair
 from components.pretrained import shipped_folder
 from components.projector.config import ProjectorConfig
 from components.projector.projector import ProjectionTrace, Projector
-from tune.pipeline.gan import read_gan
 from tune.pipeline.stage import Stage
 
 RESTARTS, STEPS, IMAGES = 20, 200, 60_000
@@ -49,7 +49,8 @@ def memory_rows() -> list[dict[str, Any]]:
 
 def _build(folder: str, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
-    generator, _, encoder = read_gan(shipped_folder("mnist"), torch.device("cpu"))
+    pair = Pair.load(shipped_folder("mnist"))
+    generator, encoder = pair.generator, pair.encoder
     projector = Projector(generator, ProjectorConfig(restarts=RESTARTS, steps=STEPS), encoder=encoder)
     projector.warm_up()
     projector.trace(torch.rand(2, 1, 28, 28), [1])
@@ -64,7 +65,7 @@ def _build(folder: str, threads: int) -> dict[str, float]:
 
 
 def _read(folder: str) -> dict[str, float]:
-    generator, _, _ = read_gan(shipped_folder("mnist"), torch.device("cpu"))
+    generator = Pair.load(shipped_folder("mnist")).generator
     projector = Projector(generator, ProjectorConfig(restarts=RESTARTS, steps=STEPS))
     projector.render(torch.zeros(512, generator.latent_dim))
     before = _peak()

@@ -16,18 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from components.classifiers.base import ImageClassifier
-from components.gan.networks import Discriminator
-from components.projector.projector import Projector
+from components.projector.surrogates import Surrogates
 from components.projector.trace import Projection
-from components.saved_defense import DefenseError, load_weights, read_parts, write_parts
-from components.surrogates import Surrogates, reconstruct
+from components.purifiers import Purifier
+from components.saved_defense import DefenseError, read_parts, write_parts
 from components.training import freeze
 from components.unet.network import UNet, join
 
-__all__ = ["Defense", "DefenseError", "Purification", "Surrogates", "in_batches", "load_weights"]
+__all__ = ["Defense", "DefenseError", "Purification", "Surrogates", "in_batches"]
 
 ROUNDING = 1.001e-4  # beyond [0, 1] what resizing or x ± ε leaves, a fortieth of one of 256 grey levels: clamped
-_BATCH = 250  # images through a network at once
+_BATCH, _GPU_BATCH = 250, 4096  # images through a network at once
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Purification:
         images: U(x_g), likewise.
         label_before: the classifier's label of x_g, int64 (N,).
         label: its label of U(x_g).
-        realism: the discriminator's score of x_g, (N,); higher is more like a training image.
+        realism: the discriminator's score of x_g, (N,); higher is more like a training image; NaN where there is none.
         errors: distance between x_g and the image, (N,).
     """
 
@@ -63,26 +62,24 @@ class Defense(nn.Module):
     all of its networks, and works under `torch.inference_mode()`.
 
     Args:
-        projector: image → nearest generated image.
-        unet: generated image → denoised image.
+        projector: image → the image that the U-Net cleans; the latent projector, or another purifier.
+        unet: purified image → denoised image.
         classifier: the network to defend.
-        discriminator: scores how real a generated image looks.
+        discriminator: scores how real a purified image looks; None where there is no GAN.
     """
 
     def __init__(
-        self, projector: Projector, unet: UNet, classifier: ImageClassifier, discriminator: Discriminator
+        self, projector: Purifier, unet: UNet, classifier: ImageClassifier, discriminator: nn.Module | None = None
     ) -> None:
         super().__init__()
         self.projector, self.surrogates = projector, Surrogates()
-        self._generate: Callable[[Tensor], Tensor] | None = None  # the folded generator, where gradients were asked for
         device = projector.device
-        # the projector, no module itself, is built again from these two when they move or change
-        generator = projector.generator
-        self.generator = freeze(generator).to(device) if isinstance(generator, nn.Module) else None
-        self.encoder = None if projector.encoder is None else freeze(projector.encoder).to(device)
+        # the purifier, no module itself, is built again from its networks when they move or change
+        for name, network in projector.networks.items():
+            self.add_module(name, freeze(network).to(device))
         self.unet = freeze(unet).to(device)
         self.classifier = freeze(classifier).to(device)
-        self.discriminator = freeze(discriminator).to(device)
+        self.discriminator = None if discriminator is None else freeze(discriminator).to(device)
         self.register_load_state_dict_post_hook(lambda defense, _: defense._renew_projector())
         self.eval()
 
@@ -99,17 +96,22 @@ class Defense(nn.Module):
 
     def through(self, images: Tensor, surrogates: Surrogates) -> Tensor:
         """Logits (N, classes) of the purified images, with the gradient of `surrogates`; raises as `forward`."""
-        device = self.projector.device
-        logits = [self._through(part.to(device), surrogates) for part in self._checked(images).split(_BATCH)]
+        device, images = self.projector.device, self._checked(images)
+        logits = []
+        for part in images.to(device).split(_BATCH if device.type == "cpu" else _GPU_BATCH):
+            generated = self.reconstructed(part, surrogates)
+            logits.append(self.classifier(self.unet(join(self.unet.input, generated, part))))
         return torch.cat(logits).to(images.device)
 
-    def _through(self, images: Tensor, surrogates: Surrogates) -> Tensor:
-        if self._generate is None:
-            self._generate = self.projector.generator.folded().to(images).forward
-        generated = reconstruct(self.projector, self._generate, images, surrogates)
+    def reconstructed(self, images: Tensor, surrogates: Surrogates) -> Tensor:
+        """x_g of images (N, C, H, W) in [0, 1] on the networks' device, with the gradient of `surrogates`.
+
+        Raises:
+            NoGradient: they cannot give one.
+        """
+        generated = self.projector.through(images, surrogates)
         _check_generated(generated)
-        logits: Tensor = self.classifier(self.unet(join(self.unet.input, generated, images)))
-        return logits
+        return generated
 
     def purify(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1], attacked or not → purified images of the same shape and range.
@@ -137,12 +139,15 @@ class Defense(nn.Module):
             images = self._checked(images)
             found = self._projected(images)
             denoised = self.denoise(found.images, images)
+            realism = torch.full((len(images),), torch.nan)
+            if self.discriminator is not None:
+                realism = in_batches(self.discriminator, found.images, self.projector.device)
             return Purification(
                 found.images,
                 denoised,
                 self.classifier.predict(found.images),
                 self.classifier.predict(denoised),
-                in_batches(self.discriminator, found.images, self.projector.device),
+                realism,
                 found.errors,
             )
 
@@ -176,33 +181,25 @@ class Defense(nn.Module):
         return self
 
     def _renew_projector(self) -> None:
-        """Builds the projector from the generator and the encoder as they are now, and where."""
-        self._generate = None
-        old, device = self.projector, next(self.unet.parameters()).device
-        judge = None if old.discriminator is None else self.discriminator
-        self.projector = Projector(
-            old.generator, old.config, discriminator=judge, encoder=self.encoder, seed=old.seed, device=device
-        )
+        """Builds the purifier from its networks as they are now, and where."""
+        device = next(self.unet.parameters()).device
+        self.projector = _renewed(self.projector, lambda network: network, self.discriminator, device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Defense:
-        old = self.projector
-        judge = None if old.discriminator is None else self.discriminator
-        projector = Projector(
-            copy.deepcopy(old.generator, memo),
-            old.config,
-            discriminator=copy.deepcopy(judge, memo),
-            encoder=copy.deepcopy(self.encoder, memo),
-            seed=old.seed,
-            device=old.device,
-        )
-        others = (copy.deepcopy(part, memo) for part in (self.unet, self.classifier, self.discriminator))
-        clone = Defense(projector, *others)  # type: ignore[arg-type]
+        def copied(network: Any) -> Any:
+            return copy.deepcopy(network, memo)
+
+        judge = copied(self.discriminator)
+        projector = _renewed(self.projector, copied, judge, self.projector.device)
+        clone = Defense(projector, copied(self.unet), copied(self.classifier), judge)
         clone.surrogates = self.surrogates
         return clone
 
     def save(self, folder: Path | str) -> None:
         """Writes weights as safetensors and the rest as JSON; the manifest, which makes it valid, last."""
-        write_parts(Path(folder), self.projector, self.unet, self.classifier, self.discriminator)
+        others = {"discriminator": self.discriminator, "unet": self.unet}
+        known = {name: network for name, network in others.items() if network is not None}
+        write_parts(Path(folder), self.projector, known, self.classifier)
 
     @classmethod
     @torch.inference_mode(False)
@@ -220,18 +217,22 @@ class Defense(nn.Module):
             DefenseError: a file is missing, damaged or of another architecture, and which; or the classifier has
                 another shape, number of classes, normalisation or weights than the one that it was made for.
         """
-        parts, config, seed = read_parts(Path(folder), classifier)
-        for part in parts.values():
-            freeze(part).to(device)
-        projector = Projector(
-            parts["generator"],
-            config,
-            discriminator=parts["discriminator"],
-            encoder=parts.get("encoder"),
-            seed=seed,
-            device=device,
-        )
-        return cls(projector, parts["unet"], parts["classifier"], parts["discriminator"])
+        parts = read_parts(Path(folder), classifier)
+        networks = parts.networks
+        for network in networks.values():
+            freeze(network).to(device)
+        purifier = parts.config.component(networks, parts.seed, device)
+        return cls(purifier, networks["unet"], networks["classifier"], networks.get("discriminator"))
+
+
+def _renewed(
+    purifier: Purifier, copied: Callable[[Any], Any], judge: nn.Module | None, device: torch.device
+) -> Purifier:
+    """The same purifier of copies of its networks, elsewhere; `judge` is the discriminator of its defense."""
+    networks = {name: copied(network) for name, network in purifier.networks.items()}
+    if judge is not None:
+        networks["discriminator"] = judge
+    return purifier.config.component(networks, purifier.seed, device)
 
 
 @contextmanager
@@ -250,6 +251,7 @@ def _check_generated(generated: Tensor) -> None:
 
 
 @torch.no_grad()
-def in_batches(module: nn.Module, images: Tensor, device: torch.device, size: int = _BATCH) -> Tensor:
+def in_batches(module: nn.Module, images: Tensor, device: torch.device, size: int | None = None) -> Tensor:
     """`module` over `images` (N, …) in groups that fit the memory, with the result on the images' device."""
+    size = size or (_BATCH if device.type == "cpu" else _GPU_BATCH)
     return torch.cat([module(part.to(device)).to(images.device) for part in images.split(size)])

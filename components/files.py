@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")  # a name may be 255 bytes
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -45,6 +46,32 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: expected JSON, found {error}") from error
+
+
+def lock(handle: int, *, shared: bool = False, wait: bool = False) -> bool:
+    """Locks an open file or folder for this process (flock), until it is closed or the process ends, however it ends.
+
+    Args:
+        handle: its descriptor.
+        shared: together with others who ask for the same, and with nobody else.
+        wait: until it is free.
+
+    Returns:
+        Whether it is locked; False where another holds it.
+
+    Raises:
+        OSError: the file system has no locks (some network ones), or the system has none (Windows).
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise OSError(errno.ENOTSUP, "no file locks on this system") from None
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sha256_file(path: Path) -> str:

@@ -60,3 +60,9 @@ def t_interval(values: Sequence[float], bounds: Interval = (0.0, 1.0), confidenc
     middle, half = mean(values), factor * stdev(values) / math.sqrt(len(values))
     low, high = bounds
     return max(low, middle - half), min(high, middle + half)
+
+
+def standard_error(share: float, images: int) -> float:
+    """Of a share of that many images; with one image more of each kind, so that 0 and 1 are not taken for certain."""
+    kept = (abs(share) * images + 1) / (images + 2)
+    return math.sqrt(max(kept * (1 - kept), 0) / max(images, 1))

@@ -1,28 +1,85 @@
 """Components that rebuild an attacked image before the U-Net: what they have in common, and which one is used.
 
-A purifier is one file with its settings, a frozen `PurifierConfig`, and its class, which gives for images (N, C, H, W)
-in [0, 1] a `Projection` by its method `project`. Settings are read without torch, so such a file imports it where it
-computes.
+A purifier is one file with its settings, a frozen `PurifierConfig`, and its class, a `Purifier`. Settings are read
+without torch, so such a file imports it where it computes.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import Field, field_validator
 
 from components.config import Config
 from components.registry import Registry
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from components.projector.surrogates import Surrogates
+    from components.projector.trace import Projection
+
+
+class Purifier(Protocol):
+    """Images (N, C, H, W) in [0, 1] → the images that the U-Net cleans."""
+
+    @property
+    def config(self) -> PurifierConfig:
+        """Its settings."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of all that it draws."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which it computes."""
+        ...
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The networks that it computes with, by name; a saved defense keeps their weights."""
+        ...
+
+    def project(self, images: Tensor) -> Projection:
+        """The purified images, on the images' device."""
+        ...
+
+    def through(self, images: Tensor, surrogates: Surrogates) -> Tensor:
+        """The purified images, with a gradient to `images`, which are on the purifier's device.
+
+        Raises:
+            NoGradient: `surrogates` cannot give one; the message names the part.
+        """
+        ...
+
 
 class PurifierConfig(Config):
-    """Settings of a purifier.
+    """Settings of a purifier, by which it is also built and read again from a saved defense.
 
     Attributes:
         title: of the purifier, in reports.
     """
 
     title: ClassVar[str]
+
+    levels: int | None = Field(default=None, ge=2, le=256)  # grey levels that images are reduced to first; null = all
+    threshold: float | None = Field(
+        default=None, gt=0, lt=1, json_schema_extra={"neutral": None}
+    )  # where the first level ends and, mirrored, the last begins; null = to the nearest level
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the networks that it computes with, as in `components.networks`."""
+        return ()
+
+    def component(self, networks: Mapping[str, nn.Module], seed: int, device: torch.device | str) -> Purifier:
+        """The purifier with these networks, by name, of which others may be there too."""
+        raise NotImplementedError(f"{type(self).__name__}: expected a method `component`, found none")
 
 
 PURIFIERS: Registry[type[PurifierConfig]] = Registry("defense.purifier")
@@ -31,7 +88,7 @@ PURIFIERS: Registry[type[PurifierConfig]] = Registry("defense.purifier")
 class DefenseConfig(Config):
     """The parts of the defense."""
 
-    purifier: str = Field(default="projector")  # the component that rebuilds attacked images: projector, smoothing
+    purifier: str = Field(default="projector")  # the component that rebuilds attacked images, by its section
 
     @field_validator("purifier")
     @classmethod

@@ -5,66 +5,68 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import nn
 
+from components import catalog  # noqa: F401  (its purifiers can be read)
 from components.classifiers.base import ImageClassifier
 from components.classifiers.catalogue import known, network_of
 from components.classifiers.victim import Victim, as_classifier
 from components.classifiers.weights import packed
 from components.config import current, explain
-from components.files import read_json, sha256_file, write_atomic, write_json
-from components.gan.encoder import Encoder
-from components.gan.networks import Discriminator, Generator
-from components.projector.config import ProjectorConfig
-from components.projector.projector import Projector
-from components.unet.network import UNet
+from components.files import read_json, sha256_file, write_json
+from components.networks import NETWORKS, Described
+from components.purifiers import PURIFIERS, Purifier, PurifierConfig
+from components.weights import WeightsError, load_weights, save_weights
 
 FORMAT = 2  # of the saved folder; raised when an older reader would misread it
-
-Described = tuple[dict[str, Any], ProjectorConfig, int]
 
 
 class DefenseError(ValueError):
     """A saved defense that cannot be used: missing, damaged, or of another architecture."""
 
 
-def write_parts(
-    folder: Path, projector: Projector, unet: UNet, classifier: ImageClassifier, discriminator: Discriminator
-) -> None:
+@dataclass(frozen=True)
+class Parts:
+    """What a saved defense consists of.
+
+    Attributes:
+        networks: by name: unet, classifier, discriminator where there is one, and those of the purifier.
+        config: settings of the purifier.
+        seed: of the purifier.
+    """
+
+    networks: dict[str, Any]
+    config: PurifierConfig
+    seed: int
+
+
+def write_parts(folder: Path, purifier: Purifier, others: Mapping[str, nn.Module], classifier: ImageClassifier) -> None:
     """Writes the networks and their description; the manifest, which makes the folder valid, last."""
-    generator: Any = projector.generator
-    parts: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator}
-    if projector.config.init == "encoder" and projector.encoder is not None:
-        parts["encoder"] = projector.encoder
-    parts |= {"unet": unet, "classifier": classifier.network}
-    description = {
+    networks: dict[str, nn.Module] = {**purifier.networks, **others}
+    section = next(name for name, model in PURIFIERS.items() if isinstance(purifier.config, model))
+    description: dict[str, Any] = {
         "image_shape": list(classifier.image_shape),
         "classifier": _needs(classifier),
-        "generator": {"latent_dim": generator.latent_dim, "width": generator.width},
-        "discriminator": {"width": discriminator.width},
-        "encoder": {"width": getattr(projector.encoder, "width", 0)},
-        "unet": {"width": unet.width, "depth": unet.depth, "input": unet.input},
-        "projector": {**projector.config.model_dump(), "seed": projector.seed},
+        **{name: network.settings for name, network in networks.items() if isinstance(network, Described)},
+        section: {**purifier.config.model_dump(), "seed": purifier.seed},
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)  # until the new one stands, this is no defense
     write_json(folder / "defense.json", description)
-    for name, part in parts.items():
-        tensors = {key: value.detach().cpu().contiguous() for key, value in part.state_dict().items()}
-        write_atomic(folder / f"{name}.safetensors", save(tensors))
-    files = ["defense.json", *(f"{name}.safetensors" for name in parts)]
+    for name, network in {**networks, "classifier": classifier.network}.items():
+        save_weights(network, folder / f"{name}.safetensors")
+    files = ["defense.json", *(f"{name}.safetensors" for name in (*networks, "classifier"))]
     hashes = {name: sha256_file(folder / name) for name in files}
     write_json(folder / "manifest.json", {"format": FORMAT, "sha256": hashes})
 
 
-def read_parts(folder: Path, classifier: nn.Module | None = None) -> Described:
-    """The networks by name, the projector's settings and its seed; nothing is unpickled.
+def read_parts(folder: Path, classifier: nn.Module | None = None) -> Parts:
+    """The networks with their weights, and the purifier's settings.
 
     Args:
         folder: the saved defense.
@@ -76,11 +78,14 @@ def read_parts(folder: Path, classifier: nn.Module | None = None) -> Described:
     """
     hashes = _hashes(folder)
     _verify(folder, "defense.json", hashes)
-    parts, config, seed = _described(folder / "defense.json", classifier)
-    for name, part in parts.items():
+    parts = _described(folder / "defense.json", classifier)
+    for name, network in parts.networks.items():
         _verify(folder, f"{name}.safetensors", hashes)
-        load_weights(part.network if name == "classifier" else part, folder / f"{name}.safetensors")
-    return parts, config, seed
+        try:
+            load_weights(network.network if name == "classifier" else network, folder / f"{name}.safetensors")
+        except WeightsError as error:
+            raise DefenseError(str(error)) from error
+    return parts
 
 
 def _needs(classifier: ImageClassifier) -> dict[str, Any]:
@@ -127,48 +132,33 @@ def _is_known(architecture: str) -> bool:
         return False
 
 
-def _described(path: Path, classifier: nn.Module | None = None) -> Described:
-    """The networks without their weights, and the projector's settings and seed."""
+def _described(path: Path, classifier: nn.Module | None = None) -> Parts:
+    """The networks without their weights, and the purifier's settings."""
     try:
         described = read_json(path)
         shape = tuple(described["image_shape"])
-        settings = dict(described["projector"])
-        seed = int(settings.pop("seed"))
-        config = ProjectorConfig.model_validate(current(ProjectorConfig, settings))
-        parts: dict[str, Any] = {
-            "generator": Generator(**described["generator"], image_shape=shape),
-            "discriminator": Discriminator(**described["discriminator"], image_shape=shape),
-            "unet": UNet(shape[0], **described["unet"]),
-            "classifier": _classifier(described["classifier"], shape, classifier, path),
-        }
-        if config.init == "encoder":
-            latent_dim = described["generator"]["latent_dim"]
-            parts["encoder"] = Encoder(latent_dim, described["encoder"]["width"], shape)
-        return parts, config, seed
+        config, seed = _purifier(described, path)
+        needed = ("unet", *(["discriminator"] if "discriminator" in described else []), *config.needs)
+        networks: dict[str, Any] = {name: NETWORKS[name](described, shape) for name in needed}
+        networks["classifier"] = _classifier(described["classifier"], shape, classifier, path)
+        return Parts(networks, config, seed)
     except DefenseError:
         raise
-    except ValidationError as error:
-        raise DefenseError(explain(error, ProjectorConfig, str(path))) from error
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise DefenseError(f"{path}: expected the description of a defense, found {error!r}") from error
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Reads safetensors into `module`.
-
-    Raises:
-        DefenseError: the file is missing, damaged, or fits another architecture.
-    """
+def _purifier(described: Mapping[str, Any], path: Path) -> tuple[PurifierConfig, int]:
+    section = next((name for name in PURIFIERS if name in described), None)
+    if section is None:
+        known = ", ".join(PURIFIERS)
+        raise DefenseError(f"{path}: expected the description of a defense, found settings of none of {known}")
+    model, settings = PURIFIERS[section], dict(described[section])
+    seed = int(settings.pop("seed"))
     try:
-        module.load_state_dict(load(path.read_bytes()))
-    except FileNotFoundError as error:
-        raise DefenseError(f"{path}: expected safetensors, found no such file") from error
-    except SafetensorError as error:
-        raise DefenseError(f"{path}: expected safetensors, found {error}") from error
-    except RuntimeError as error:
-        problem = str(error).splitlines()[-1].strip()
-        name = type(module).__name__
-        raise DefenseError(f"{path}: expected the weights of {name} as described, found {problem}") from error
+        return model.model_validate(current(model, settings)), seed
+    except ValidationError as error:
+        raise DefenseError(explain(error, model, str(path))) from error
 
 
 def _verify(folder: Path, name: str, hashes: Mapping[str, str]) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
-from components.precision import Precision
+from components.capture import Captured
+from components.optimizer import Adam
+from components.precision import Precision, resolved
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -37,6 +40,7 @@ class Training(ABC):
         self.epoch = 0
         self.seed = seed
         self.device = torch.device(device)
+        self._batches: Batches | None = None
 
     @abstractmethod
     def run_epoch(self) -> dict[str, float]:
@@ -64,6 +68,25 @@ class Training(ABC):
             last = metrics
         return last
 
+    def descend(
+        self, loss: Callable[[Tensor], Tensor], optimizer: Adam, schedule: LRScheduler, count: int, size: int
+    ) -> float:
+        """One step for each batch of an epoch.
+
+        Args:
+            loss: indices int64 (B,), on the training's device → the mean loss of those images, a scalar.
+            optimizer: of the network.
+            schedule: of the optimizer, one step per batch.
+            count: images to draw the batches from.
+            size: images per batch.
+
+        Returns:
+            The mean loss over the images.
+        """
+        if self._batches is None:
+            self._batches = Batches(loss, optimizer, size, self.device, self.epochs * (count // size))
+        return self._batches.run(count, schedule.step)
+
     def state_dict(self) -> dict[str, Any]:
         """State after the last finished epoch.
 
@@ -81,6 +104,41 @@ class Training(ABC):
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
         self.epoch = int(state["epoch"])
+
+
+class Batches:
+    """The steps of an epoch, one per batch; what they need and what they make stays on the device.
+
+    Args: see `Training.descend`; `calls` is how many full batches there will be in all epochs.
+    """
+
+    def __init__(
+        self, loss: Callable[[Tensor], Tensor], optimizer: Adam, size: int, device: torch.device, calls: int
+    ) -> None:
+        self.loss, self.optimizer, self.size = loss, optimizer, size
+        self._index = torch.zeros(size, dtype=torch.int64, device=device)
+        self._total = torch.zeros((), device=device)
+        self._step = Captured(lambda: self._train(self._index), device, calls)
+
+    def run(self, count: int, after: Callable[[], None]) -> float:
+        """An epoch over `count` images, `after` being called after each step: the mean loss, read once."""
+        self._total.zero_()
+        seen = 0
+        for index in batches(count, self.size, self._total.device):
+            self.optimizer.step()
+            if len(index) == self.size:
+                self._index.copy_(index)
+                self._step()
+            else:
+                self._train(index)
+            after()
+            seen += len(index)
+        return float(self._total) / seen
+
+    def _train(self, index: Tensor) -> None:
+        loss = self.loss(index)
+        self.optimizer.descend(loss)
+        self._total += loss.detach() * len(index)
 
 
 @contextmanager
@@ -105,12 +163,13 @@ def mix(*seeds: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def batches(count: int, size: int) -> Iterator[Tensor]:
+def batches(count: int, size: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
     """Indices 0 … count-1 in a random order, in groups of `size`; a last group of fewer than two is left out.
 
-    Batch normalisation cannot train on one image.
+    Batch normalisation cannot train on one image. The order is drawn on the processor, so that it is the same on every
+    device, and goes to `device` as a whole.
     """
-    for group in torch.randperm(count).split(size):
+    for group in torch.randperm(count).to(device).split(size):
         if len(group) > 1 or count == 1:
             yield group
 
@@ -123,7 +182,9 @@ def freeze(module: Network) -> Network:
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Within the block matrix products run in `precision`; weights, sums and losses stay in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    enabled = resolved(precision, device) == "bfloat16"
+    # without the cache, whose copies of the weights a CUDA graph would go on using
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 @contextmanager

@@ -78,6 +78,9 @@ class PretendTensor(Tensor):
         state = self.held, self.dtype, str(PRETEND), self.requires_grad
         return torch._utils._rebuild_device_tensor_from_cpu_tensor, state
 
+    def tolist(self) -> Any:
+        return self.held.tolist()
+
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"{self.held!r} on {PRETEND}"
 

@@ -12,6 +12,7 @@ INDEPENDENT = ("gan", "projector", "unet", "classifiers")
 RAY = {
     "tune/execution/session.py",
     "tune/execution/driver.py",
+    "tune/execution/finals.py",
     "tune/execution/trial.py",
     "tune/cluster/connection.py",
     "tune/cluster/lease_actor.py",
@@ -24,7 +25,9 @@ OPTUNA = {
     "tune/optimizer/searcher.py",
     "tune/optimizer/study.py",
     "tune/optimizer/sampler.py",
-    "tune/report/plots.py",
+    "tune/optimizer/stopping.py",
+    "tune/optimizer/export.py",
+    "tune/report/effects.py",
 }
 SUMMARY_WRITER = {"tune/monitor/tensorboard.py"}
 UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
@@ -55,13 +58,22 @@ def packages(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
+class _RunsAtImport(ast.NodeTransformer):
+    """Leaves out what runs later or never: functions and methods, and what only a type checker sees."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        return None
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        return None
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if "TYPE_CHECKING" in ast.dump(node.test) else self.generic_visit(node)
+
+
 def module_level(tree: ast.Module) -> ast.Module:
-    """The tree without what runs later or never: functions, and what only a type checker sees."""
-    body = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    body = [
-        node for node in body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
-    ]
-    return ast.Module(body, [])
+    """The tree of what runs when the module is imported."""
+    return ast.fix_missing_locations(_RunsAtImport().visit(tree))
 
 
 def brought_along(path: Path) -> set[str]:

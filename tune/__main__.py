@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -49,13 +50,19 @@ def compare(*folders: Annotated[str, "FOLDER"], out: Annotated[str | None, "DIR"
     """
     from tune.report.comparison import compare as compared
 
-    print(compared(folders, out))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(compared(folders, out, width))
     return 0
 
 
 def purify() -> int:
     """Purifies image files with a saved defense, and tabulates their labels before and after."""
     raise NotImplementedError  # `tune.commands.purify` takes its place when it is called
+
+
+def evaluate() -> int:
+    """Attacks a saved defense in every known way, by an attacker who knows all of it."""
+    raise NotImplementedError  # `tune.commands.evaluate` takes its place when it is called
 
 
 def store() -> int:
@@ -68,9 +75,10 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "report": report,
     "compare": compare,
     "purify": purify,
+    "evaluate": evaluate,
     "store": store,
 }
-_ELSEWHERE = {"purify": "tune.commands.purify", "store": "tune.commands.store"}
+_ELSEWHERE = {"purify": "tune.commands.purify", "evaluate": "tune.commands.evaluate", "store": "tune.commands.store"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

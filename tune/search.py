@@ -127,6 +127,9 @@ def _first_line(experiment: Experiment) -> str:
 
 def main() -> None:
     """The command line."""
+    if sys.platform == "win32":
+        print("error: expected Linux or macOS, found Windows, where a search does not run; use WSL", file=sys.stderr)
+        sys.exit(REFUSED)
     leave_at_once()
     sys.exit(command_line.run(search, name="python -m tune.search"))
 

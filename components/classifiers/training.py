@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
 from components.classifiers.catalogue import network_of
 from components.classifiers.config import ClassifierConfig
 from components.datasets.dataset import DataSplit
-from components.training import Training, autocast, batches, drawn_from
+from components.optimizer import Adam
+from components.training import Training, autocast, drawn_from
 
 
 class ClassifierTraining(Training):
@@ -33,7 +35,7 @@ class ClassifierTraining(Training):
         with drawn_from(seed):
             self.classifier = network_of(config.architecture, train.images.shape[1:], classes).to(device)
         self.classifier.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr=config.learning_rate)
+        self.optimizer = Adam(self.classifier.parameters(), config.learning_rate)
         steps = config.epochs * -(-len(self.labels) // self.batch_size)
         self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1)
 
@@ -42,14 +44,10 @@ class ClassifierTraining(Training):
 
     def run_epoch(self) -> dict[str, float]:
         self.classifier.train()
-        total, seen = 0.0, 0
-        for index in batches(len(self.labels), self.batch_size):
-            with autocast(self.device, self.precision):
-                loss = functional.cross_entropy(self.classifier(self.images[index]), self.labels[index])
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            self.schedule.step()
-            total, seen = total + float(loss.detach()) * len(index), seen + len(index)
+        loss = self.descend(self._loss, self.optimizer, self.schedule, len(self.labels), self.batch_size)
         self.classifier.eval()
-        return {"loss": total / seen}
+        return {"loss": loss}
+
+    def _loss(self, index: Tensor) -> Tensor:
+        with autocast(self.device, self.precision):
+            return functional.cross_entropy(self.classifier(self.images[index]), self.labels[index])

@@ -16,6 +16,7 @@ from components.datasets.images import (
     Pixels,
     border,
     image_files,
+    in_words,
     is_hidden,
     left_out_note,
     printable,
@@ -92,7 +93,7 @@ def _read(split: Path, names: Sequence[str], notes: list[str]) -> Labelled:
         labels += [label] * len(files)
     if left_out := +left_out:
         notes.append(left_out_note(split, left_out))
-    notes += [f"{printable(split)}: {number} images {remark}" for remark, number in sorted(remarks.items())]
+    notes += [f"{printable(split)}: {remark}" for remark in in_words(remarks)]
     return images, np.array(labels, np.uint8)
 
 

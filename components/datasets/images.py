@@ -6,12 +6,13 @@ Reading follows Pillow, save where Pillow loses something without a word: transp
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from components.datasets.idx import DataError
 
@@ -22,7 +23,7 @@ SUFFIXES = (
     *(".webp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm"),
 )
 KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF or PNM"
-_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "WEBP", "GIF", "PPM")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
 _MODES = {1: "L", 3: "RGB"}  # Pillow's names, by channels
 _ORIENTATION, _PHOTOMETRIC = 0x0112, 262  # tags of EXIF and TIFF
 _TURNS = {
@@ -69,6 +70,11 @@ def left_out_note(folder: Path, left_out: Counter[str]) -> str:
     return f"{printable(folder)}: left out, as no images: {kinds}{others}"
 
 
+def in_words(remarks: Counter[str]) -> list[str]:
+    """Sentences of `read_image`'s remarks, with their numbers."""
+    return [f"{number} {'image' if number == 1 else 'images'} {text}" for text, number in sorted(remarks.items())]
+
+
 def read_image(
     path: Path, channels: int | None = None, ground: float | None = 0.0, remarks: Counter[str] | None = None
 ) -> Pixels:
@@ -85,7 +91,8 @@ def read_image(
     """
     remarks = Counter() if remarks is None else remarks
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        # From memory: Pillow maps uncompressed TIFF files, and then forgets to turn them.
+        with Image.open(io.BytesIO(path.read_bytes()), formats=_FORMATS) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # of a camera's several pictures, the first is the photograph
                 raise DataError(
@@ -95,7 +102,8 @@ def read_image(
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow makes of damage
-        reason = printable(" ".join(str(error).split()))
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "its content is of no such kind" if unknown else printable(" ".join(str(error).split()))
         raise DataError(
             f"{printable(path)}: expected an image ({KINDS}), found one that cannot be read: {reason}"
         ) from error
@@ -123,16 +131,16 @@ def _pixels(
     image.load()
     image, turned = _upright(image)
     if turned:
-        remarks["turned upright, as their EXIF says"] += 1
+        remarks["turned upright, by EXIF"] += 1
     if image.mode == "F" or wide:
-        return _with_channels(_unit(path, np.asarray(image, np.float32))[None], channels)
+        return with_channels(_unit(path, np.asarray(image, np.float32))[None], channels)
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.float32)
         _check_depth(path, int(grey.max()))
         if "transparency" in image.info:
             raise DataError(f"{printable(path)}: expected an opaque 16-bit image, found transparent pixels; {_FLATTEN}")
         grey = np.divide(grey, 65535, dtype=np.float32)
-        return _with_channels((1 - grey if inverse else grey)[None], channels)
+        return with_channels((1 - grey if inverse else grey)[None], channels)
     if sixteen:
         _check_depth(path, 257 * int(np.asarray(image.convert("RGB")).max()))
     if image.has_transparency_data:
@@ -140,7 +148,7 @@ def _pixels(
         if np.asarray(image.getchannel("A")).min() < 255:
             laid = _on_ground(path, image, ground)
             remarks[f"with transparent pixels, laid on {'black' if ground == 0 else 'white'}"] += 1
-            return _with_channels(laid, channels)
+            return with_channels(laid, channels)
         image = image.convert("RGB")
     mode = _MODES[channels or (1 if image.mode in ("1", "L") else 3)]
     pixels = np.divide(np.asarray(image.convert(mode)), 255, dtype=np.float32)
@@ -199,7 +207,7 @@ def _channels_first(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
 
 
-def _with_channels(image: Pixels, channels: int | None) -> Pixels:
+def with_channels(image: Pixels, channels: int | None) -> Pixels:
     """(1, H, W) or (3, H, W) → the channels asked for; colour becomes grey by ITU-R 601, as in Pillow."""
     if channels is None or len(image) == channels:
         return image

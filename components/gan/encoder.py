@@ -30,6 +30,11 @@ class Encoder(nn.Module):
         self.head = nn.Sequential(nn.Linear(features, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, latent_dim))
         self.train()
 
+    @property
+    def settings(self) -> dict[str, int]:
+        """The values of its constructor but for the images' shape and the latents, which are the generator's."""
+        return {"width": self.width}
+
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] → latents (N, latent_dim)."""
         latents: Tensor = self.head(self.body(images))

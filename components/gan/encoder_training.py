@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,12 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
+from components.capture import Captured
 from components.gan.encoder import Encoder
 from components.gan.networks import Generator
+from components.optimizer import Adam
 from components.precision import Precision
 from components.squeezing import squeezed
 from components.training import Training, autocast, drawn_from
 
+_PATCHES = 1, 1, 2, 4  # pixels to a side of the noise's patches, in turns
 _RATES = 2e-3, 1e-3  # Adam's at the peak of a one-cycle schedule, of encoder and generator
 
 
@@ -67,7 +71,11 @@ class EncoderTraining(Training):
         self.generator = copy.deepcopy(generator).to(self.device).requires_grad_(True)
         # the encoder starts from nothing, the generator from what it has learned
         groups = [{"params": self.encoder.parameters()}, {"params": self.generator.parameters()}]
-        self.optimizer = torch.optim.Adam(groups)
+        self.optimizer = Adam(groups, 1e-3)
+        self._total = torch.zeros((), device=self.device)
+        self._captured = {
+            patch: Captured(partial(self._step, patch), self.device, steps // len(_PATCHES)) for patch in set(_PATCHES)
+        }
         self.schedule = OneCycleLR(self.optimizer, list(_RATES), total_steps=steps + 1)
 
     def parts(self) -> Mapping[str, Any]:
@@ -83,24 +91,25 @@ class EncoderTraining(Training):
         self.generator.train()
         first = self.epoch * self.steps_per_epoch
         last = min(first + self.steps_per_epoch, self.steps)
-        total = sum(self._step(patch=(1, 1, 2, 4)[step % 4]) for step in range(first, last))
+        self._total.zero_()
+        for step in range(first, last):
+            self.optimizer.step()
+            self._captured[_PATCHES[step % len(_PATCHES)]]()
+            self.schedule.step()
         self.encoder.eval()
         self.generator.eval()
-        return {"reconstruction_loss": total / (last - first)}
+        return {"reconstruction_loss": float(self._total) / (last - first)}
 
-    def _step(self, patch: int) -> float:
-        images = self.images[torch.randint(len(self.images), (self.batch_size,))]
+    def _step(self, patch: int) -> None:
+        images = self.images[torch.randint(len(self.images), (self.batch_size,), device=self.device)]
         noisy = squeezed(self._noisy(images, patch), self.levels)
         with autocast(self.device, self.precision):
             latents = self.encoder(noisy)
             pixels = functional.mse_loss(self.generator(latents), images)
             # the latents' size keeps them where the generator was trained
             loss = 30 * pixels + 0.003 * latents.square().mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        return float(pixels.detach())
+        self.optimizer.descend(loss)
+        self._total += pixels.detach()
 
     def _noisy(self, images: Tensor, patch: int) -> Tensor:
         """The images with ±ε on each patch of `patch` × `patch` pixels, ε uniform in 0 … `noise` for each image."""

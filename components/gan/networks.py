@@ -37,6 +37,11 @@ class Generator(nn.Module):
         )
         self.out = nn.ConvTranspose2d(width, channels, 4, 2, 1)
 
+    @property
+    def settings(self) -> dict[str, int]:
+        """The values of its constructor but for the images' shape."""
+        return {"latent_dim": self.latent_dim, "width": self.width}
+
     def forward(self, latents: Tensor) -> Tensor:
         """Latents (N, latent_dim) → images (N, C, H, W) in [0, 1]."""
         maps: Tensor = functional.relu(self.dense(latents)).unflatten(1, self.base)
@@ -88,6 +93,11 @@ class Discriminator(nn.Module):
         )
         features = self.body(torch.zeros(1, *image_shape)).shape[1]
         self.score = nn.Linear(features, 1)
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """The values of its constructor but for the images' shape."""
+        return {"width": self.width}
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] → scores (N,)."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from components.capture import Captured
 from components.gan.config import GanConfig
 from components.gan.losses import LOSSES
 from components.gan.networks import Discriminator, Generator
+from components.optimizer import Adam
 from components.training import Training, drawn_from, freeze
 
 
@@ -36,8 +39,14 @@ class GanTraining(Training):
         self.generator = freeze(copy.deepcopy(self.learner))
         rate = config.learning_rate or self.loss.learning_rate
         betas = self.loss.betas
-        self.generator_optimizer = torch.optim.Adam(self.learner.parameters(), rate, betas)
-        self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), rate, betas)
+        self.generator_optimizer = Adam(self.learner.parameters(), rate, betas)
+        self.discriminator_optimizer = Adam(self.discriminator.parameters(), rate, betas)
+        self._totals = torch.zeros(2, device=self.device)  # of the losses of discriminator and generator
+        self._generator_step = Captured(self._train_generator, self.device, config.steps)
+        self._discriminator_steps = {  # 0 pays the penalty; 1 stands for every step that does not
+            step: Captured(partial(self._train_discriminator, step), self.device, calls * self.loss.critic_steps)
+            for step, calls in ((0, config.steps // self.loss.interval), (1, config.steps))
+        }
 
     def parts(self) -> Mapping[str, Any]:
         return {
@@ -51,38 +60,34 @@ class GanTraining(Training):
     def run_epoch(self) -> dict[str, float]:
         first = self.epoch * self.config.steps_per_epoch
         last = min(first + self.config.steps_per_epoch, self.config.steps)
-        totals = torch.zeros(2)
+        self._totals.zero_()
         for step in range(first, last):
             for _ in range(self.loss.critic_steps):
-                totals[0] += self._discriminator_step(step) / self.loss.critic_steps
-            totals[1] += self._generator_step()
+                self.discriminator_optimizer.step()
+                self._discriminator_steps[min(step % self.loss.interval, 1)]()
+            self.generator_optimizer.step()
+            self._generator_step()
             self._average(step)
         self._measure_normalisation()
-        discriminator_loss, generator_loss = (totals / (last - first)).tolist()
+        discriminator_loss, generator_loss = (self._totals / (last - first)).tolist()
         return {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss}
 
     def _latents(self) -> Tensor:
         return torch.randn(self.config.batch_size, self.config.latent_dim, device=self.device)
 
-    def _discriminator_step(self, step: int) -> Tensor:
+    def _train_discriminator(self, step: int) -> None:
         index = torch.randint(len(self.images), (self.config.batch_size,), device=self.device)
         real = self.images[index]
         with torch.no_grad():
             fake = self.learner(self._latents())
         loss = self.loss.discriminator(self.discriminator, real, fake, step)
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.discriminator_optimizer.step()
-        return loss.detach().cpu()
+        self.discriminator_optimizer.descend(loss)
+        self._totals[0] += loss.detach() / self.loss.critic_steps
 
-    def _generator_step(self) -> Tensor:
-        self.discriminator.requires_grad_(False)  # its weights need no gradient here
+    def _train_generator(self) -> None:
         loss = self.loss.generator(self.discriminator(self.learner(self._latents())))
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.generator_optimizer.step()
-        self.discriminator.requires_grad_(True)
-        return loss.detach().cpu()
+        self.generator_optimizer.descend(loss)
+        self._totals[1] += loss.detach()
 
     @torch.no_grad()
     def _average(self, step: int) -> None:

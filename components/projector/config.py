@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from components.precision import Precision
 from components.purifiers import PURIFIERS, PurifierConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from components.projector.projector import Projector
 
 
 @PURIFIERS.register("projector")
@@ -25,7 +31,6 @@ class ProjectorConfig(PurifierConfig):
     steps: int = Field(default=60, ge=1, le=100_000)  # L, gradient steps per start
     distance: Literal["l2", "huber", "insensitive"] = "insensitive"  # l2 as published; insensitive: free to tolerance
     tolerance: float = Field(default=0.3, ge=0, le=1)  # where huber turns linear, or insensitive begins
-    levels: int | None = Field(default=None, ge=2, le=256)  # grey levels that images are reduced to first; null = all
     init: Literal["random", "bank", "encoder"] = "bank"  # random as published; bank: nearest drawn; encoder: a guess
     spread: float = Field(default=0.5, ge=0)  # of the further restarts around the encoder's guess, per latent
     bank_size: int = Field(default=8192, ge=1, le=1_000_000)  # images drawn for init: bank
@@ -36,6 +41,17 @@ class ProjectorConfig(PurifierConfig):
     realism_weight: float = Field(default=0.0, ge=0)  # of softplus(−D(G(z))), which keeps x_g like an image
     precision: Precision = "float32"  # of the generator's arithmetic; z stays in float32
     chunk: int | None = Field(default=None, ge=1)  # latents evaluated at once; none = what suits the device
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("generator", "encoder") if self.init == "encoder" else ("generator",)
+
+    def component(self, networks: Mapping[str, nn.Module], seed: int, device: torch.device | str) -> Projector:
+        from components.projector.projector import Projector
+
+        generator: Any = networks["generator"]
+        encoder, discriminator = networks.get("encoder"), networks.get("discriminator")
+        return Projector(generator, self, discriminator=discriminator, encoder=encoder, seed=seed, device=device)
 
     @model_validator(mode="after")
     def _bank_holds_restarts(self) -> ProjectorConfig:

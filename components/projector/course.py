@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from components.capture import Captured
 from components.projector.descent import Descent
 from components.projector.trace import Standing
 
@@ -19,25 +21,66 @@ class Evaluate(Protocol):
         ...
 
 
-def course(
-    evaluate: Evaluate, descent: Descent, images: Tensor, begin: Standing, last: int
-) -> Iterator[tuple[Standing, Tensor]]:
-    """Yields where the restarts stand and their errors (n, R), at the beginning and after every step up to `last`.
+class Course:
+    """The restarts of n images, in tensors that stay, so that a card can take a step as one CUDA graph.
 
     Args:
         evaluate: error and gradient.
         descent: gradient → step.
-        images: (n, C, H, W).
-        begin: where they stand, (n, R, latent_dim).
-        last: the last step.
+        images: (n, C, H, W); gives the number of images, their shape, type and device.
+        begin: gives the shape of the latents, (n, R, latent_dim).
+        calls: steps that will be taken in all.
     """
-    shape = begin.latents.shape[:2]
-    z = begin.latents.flatten(0, 1)
-    memory = {name: tensor.flatten(0, 1) for name, tensor in begin.memory.items()}
-    targets = images.repeat_interleave(shape[1], 0)
-    for step in range(begin.step, last + 1):
-        errors, gradient = evaluate(z, targets, with_gradient=step < last)
-        standing = {name: tensor.unflatten(0, shape) for name, tensor in memory.items()}
-        yield Standing(step, z.unflatten(0, shape), standing), errors.unflatten(0, shape)
-        if step < last:
-            z, memory = descent(step + 1, z, gradient, memory)
+
+    def __init__(self, evaluate: Evaluate, descent: Descent, images: Tensor, begin: Standing, calls: int) -> None:
+        self._evaluate, self._descent = evaluate, descent
+        self._latents = torch.empty_like(begin.latents, memory_format=torch.contiguous_format)
+        self._memory = {name: torch.empty_like(self._latents) for name in begin.memory}
+        self._targets = images.new_empty((*self._latents.shape[:2], *images.shape[1:]))
+        self._errors = self._latents.new_empty(self._latents.shape[:2])
+        self._count = torch.zeros((), dtype=torch.float64, device=images.device)  # of steps, on the device
+        self._step = Captured(self._advance, images.device, calls)
+
+    def run(self, images: Tensor, begin: Standing, record: Sequence[int]) -> tuple[Tensor, Tensor, Standing]:
+        """Steps up to the last of `record`.
+
+        Args:
+            images: (n, C, H, W), of the shape given before.
+            begin: where they stand.
+            record: the step counts to keep, ascending.
+
+        Returns:
+            Latents (n, S, R, latent_dim) and errors (n, S, R) at the recorded steps, and where they stand at last.
+        """
+        self._begin(images, begin)
+        latents, errors = [], []
+        for step in range(begin.step, record[-1]):
+            if step in record:
+                latents.append(self._latents.clone())
+            self._step()
+            if step in record:
+                errors.append(self._errors.clone())
+        latents.append(self._latents.clone())
+        last, _ = self._evaluate(self._latents.flatten(0, 1), self._targets.flatten(0, 1), with_gradient=False)
+        errors.append(last.view_as(self._errors))
+        memory = {name: tensor.clone() for name, tensor in self._memory.items()}
+        return torch.stack(latents, 1), torch.stack(errors, 1), Standing(record[-1], latents[-1], memory)
+
+    def _begin(self, images: Tensor, begin: Standing) -> None:
+        self._latents.copy_(begin.latents)
+        self._targets.copy_(images.unsqueeze(1).expand_as(self._targets))
+        for name, tensor in begin.memory.items():
+            self._memory[name].copy_(tensor)
+        self._count.fill_(begin.step)
+
+    def _advance(self) -> None:
+        """One step of every restart; `_errors` are those of where they stood before it."""
+        z = self._latents.flatten(0, 1)
+        errors, gradient = self._evaluate(z, self._targets.flatten(0, 1), with_gradient=True)
+        self._errors.copy_(errors.view_as(self._errors))
+        self._count += 1
+        memory = {name: part.flatten(0, 1) for name, part in self._memory.items()}
+        moved, remembered = self._descent(self._count, z, gradient, memory)
+        z.copy_(moved)
+        for name, part in remembered.items():
+            memory[name].copy_(part)

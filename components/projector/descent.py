@@ -11,15 +11,15 @@ Memory = dict[str, Tensor]  # what a descent remembers of the steps before: tens
 
 
 class Descent(Protocol):
-    """Latents and the gradient there → the next latents."""
+    """Latents and the gradient there → the next latents; a gradient passes through both."""
 
     @property
     def remembers(self) -> Sequence[str]:
         """The names of its memory, which is zero before the first step."""
         ...
 
-    def __call__(self, step: int, z: Tensor, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """The latents and the memory after step number `step`, counted from 1."""
+    def __call__(self, step: Tensor | int, z: Tensor, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """The latents (m, latent_dim) and the memory after step number `step`, counted from 1."""
         ...
 
 
@@ -31,7 +31,7 @@ class Momentum:
     def __init__(self, rate: float, momentum: float) -> None:
         self.rate, self.momentum = rate, momentum
 
-    def __call__(self, step: int, z: Tensor, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    def __call__(self, step: Tensor | int, z: Tensor, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         velocity = self.momentum * memory["velocity"] + gradient
         return z - self.rate * velocity, {"velocity": velocity}
 
@@ -44,7 +44,7 @@ class Adam:
     def __init__(self, rate: float) -> None:
         self.rate = rate
 
-    def __call__(self, step: int, z: Tensor, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    def __call__(self, step: Tensor | int, z: Tensor, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         mean = memory["mean"].lerp(gradient, 0.1)
         square = memory["square"].lerp(gradient.square(), 0.001)
         unbiased, spread = mean / (1 - 0.9**step), (square / (1 - 0.999**step)).sqrt()

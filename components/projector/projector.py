@@ -23,12 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.precision import resolved
 from components.processor import in_threads
 from components.projector.config import ProjectorConfig
-from components.projector.course import course
+from components.projector.course import Course
 from components.projector.descent import Adam, Descent, Momentum
 from components.projector.distances import DISTANCES
 from components.projector.starts import Starts
+from components.projector.surrogates import Surrogates, reconstruct
 from components.projector.trace import Projection, ProjectionTrace, Standing, leads_of
 from components.squeezing import squeezed
 
@@ -78,10 +80,11 @@ class Projector:
         self.encoder = None if encoder is None else encoder.eval().to(device)
         self.generator, self.discriminator, self.seed = generator, discriminator, seed
         self.device = torch.device(device)
-        self._folded = generator.folded().to(self.device, _DTYPES[self.config.precision])
+        self._folded = generator.folded().to(self.device, _DTYPES[resolved(self.config.precision, self.device)])
         self._weight_dtype = next(self._folded.parameters()).dtype
         self._distance = DISTANCES[self.config.distance]
         self._descent = _DESCENTS[self.config.optimizer](self.config)
+        self._unfrozen: nn.Module | None = None  # the folded generator in the images' precision, once it is asked for
         latent_dim = generator.latent_dim
         self._starts = Starts(self.config, latent_dim, self.render, self._distances, self.encoder, seed, self.chunk)
 
@@ -89,6 +92,22 @@ class Projector:
     def chunk(self) -> int:
         """Latents evaluated at once. On a CPU, what stays in its cache; on a GPU, what fills it."""
         return self.config.chunk or (CPU_CHUNK if self.device.type == "cpu" else GPU_CHUNK)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Generator and, where it starts from one, encoder."""
+        networks = {name: getattr(self, name) for name in self.config.needs}
+        return {name: network for name, network in networks.items() if isinstance(network, nn.Module)}
+
+    def through(self, images: Tensor, surrogates: Surrogates) -> Tensor:
+        """x_g of `images` (N, C, H, W), on this device, with the gradient of `surrogates` to them.
+
+        Raises:
+            NoGradient: the projector has not what the surrogate needs.
+        """
+        if self._unfrozen is None:
+            self._unfrozen = self.generator.folded().to(images)
+        return reconstruct(self, self._unfrozen.forward, images, surrogates)
 
     def warm_up(self) -> None:
         """Draws the bank now, so that a measurement of what follows does not count it."""
@@ -164,20 +183,29 @@ class Projector:
         """The trace of some of the restarts, from their starts or from where they stand."""
         size = max(1, self.chunk // self.config.restarts)
 
+        starts = range(0, max(1, len(images)), size)  # no images give a trace of none
+        beside = self.device.type == "cpu"  # chunks run in threads, each with a course of its own
+        courses: dict[int, Course] = {}
+
+        def course(part: Tensor, begin: Standing) -> Course:
+            calls = (record[-1] - begin.step) * len(starts)
+            if beside or len(part) not in courses:
+                courses[len(part)] = Course(self._evaluate, self._descent, part, begin, calls)
+            return courses[len(part)]
+
         def traced(start: int) -> ProjectionTrace:
-            part = squeezed(images[start : start + size].to(self.device), self.config.levels)
+            part = squeezed(images[start : start + size].to(self.device), self.config.levels, self.config.threshold)
             if standing is None:
                 z = self._starts(part)[:, restarts]
                 begin = Standing(0, z, {name: torch.zeros_like(z) for name in self._descent.remembers})
             else:
                 begin = standing.rows(start, start + size).to(self.device)
-            return self._trace_chunk(part, record, begin)
+            return self._trace_chunk(course(part, begin), part, record, begin)
 
         if self.config.init == "bank" and standing is None:
             self._starts.bank(images[:0].to(self.device))  # once, before threads ask for it
         parts = []
-        starts = range(0, max(1, len(images)), size)  # no images give a trace of none
-        for part in in_threads(traced, starts) if self.device.type == "cpu" else map(traced, starts):
+        for part in in_threads(traced, starts) if beside else map(traced, starts):
             parts.append(part)
             if progress:
                 progress(min(len(parts) * size, len(images)))
@@ -194,20 +222,16 @@ class Projector:
         images: Tensor = self._folded(latents.to(self._weight_dtype))
         return images.to(latents.dtype)
 
-    def _trace_chunk(self, images: Tensor, record: Sequence[int], begin: Standing) -> ProjectionTrace:
-        leads, latents, errors = [], [], []
-        standing = begin
-        for standing, error in course(self._evaluate, self._descent, images, begin, record[-1]):
-            if standing.step in record:
-                leads.append(leads_of(error))
-                latents.append(standing.latents)
-                errors.append(error)
-        mask = torch.stack(leads, 1)
+    def _trace_chunk(
+        self, course: Course, images: Tensor, record: Sequence[int], begin: Standing
+    ) -> ProjectionTrace:
+        latents, errors, standing = course.run(images, begin, record)
+        leads = leads_of(errors)
         return ProjectionTrace(
             torch.tensor(record),
-            mask.cpu(),
-            torch.stack(latents, 1)[mask].cpu(),
-            torch.stack(errors, 1)[mask].cpu(),
+            leads.cpu(),
+            latents[leads].cpu(),
+            errors[leads].cpu(),
             self.render,
             standing.to("cpu"),
         )

@@ -202,9 +202,9 @@ class ProjectionTrace:
 
 
 def leads_of(errors: Tensor) -> Tensor:
-    """bool (n, R): the restart is better than all before it. The first always leads, even where it is NaN."""
+    """Errors (…, R) → bool (…, R): the restart is better than all before it. The first leads, even where it is NaN."""
     errors = errors.nan_to_num(nan=math.inf)
-    before = errors.cummin(1).values.roll(1, 1)
+    before = errors.cummin(-1).values.roll(1, -1)
     leads = errors < before
-    leads[:, 0] = True
+    leads[..., 0] = True
     return leads

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,6 +37,11 @@ class UNet(nn.Module):
         self.out = nn.Conv2d(width, channels, 1)
         for parameter in self.out.parameters():
             nn.init.zeros_(parameter)  # the first correction is none
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The values of its constructor but for the images' channels."""
+        return {"width": self.width, "depth": self.depth, "input": self.input}
 
     def forward(self, images: Tensor) -> Tensor:
         """What `join` makes, in [0, 1] → denoised (N, C, H, W) in [0, 1]; the first C channels are corrected."""

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
-from components.training import Training, autocast, batches, drawn_from
+from components.optimizer import Adam
+from components.training import Training, autocast, drawn_from
 from components.unet.config import UNetConfig
 from components.unet.network import UNet
 
@@ -64,7 +65,7 @@ class UNetTraining(Training):
         with drawn_from(seed):
             self.unet = UNet(originals.shape[1], config.width, config.depth, config.input)
         self.unet.to(device).to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(self.unet.parameters(), config.learning_rate)
+        self.optimizer = Adam(self.unet.parameters(), config.learning_rate)
         self._wanted = self._features_of_originals()
         steps = config.epochs * -(-len(labels) // self.batch_size)
         self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1)
@@ -74,18 +75,14 @@ class UNetTraining(Training):
 
     def run_epoch(self) -> dict[str, float]:
         self.unet.train()
-        total, seen = 0.0, 0
-        for index in batches(len(self.labels), self.batch_size):
-            with autocast(self.device, self.config.precision):
-                wanted = None if self._wanted is None else self._wanted[index]
-                loss = self.loss(self.inputs[index], self.originals[index], self.labels[index], wanted)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            self.schedule.step()
-            total, seen = total + float(loss.detach()) * len(index), seen + len(index)
+        loss = self.descend(self._batch_loss, self.optimizer, self.schedule, len(self.labels), self.batch_size)
         self.unet.eval()
-        return {"loss": total / seen}
+        return {"loss": loss}
+
+    def _batch_loss(self, index: Tensor) -> Tensor:
+        with autocast(self.device, self.config.precision):
+            wanted = None if self._wanted is None else self._wanted[index]
+            return self.loss(self.inputs[index], self.originals[index], self.labels[index], wanted)
 
     @torch.no_grad()
     def _features_of_originals(self) -> Tensor | None:

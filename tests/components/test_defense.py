@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from components.defense import Defense, DefenseError, in_batches, load_weights
+from components.defense import Defense, DefenseError, in_batches
 from components.files import read_json, sha256_file, write_json
 from components.gan.networks import Discriminator
 from components.unet.config import Input
 from components.unet.network import join
+from components.weights import WeightsError, load_weights
 from tests.tiny_networks import defense_of
 
 SHAPES = [((1, 8, 8), 4), ((1, 28, 28), 10), ((3, 12, 10), 7)]
@@ -183,7 +184,7 @@ def test_an_interrupted_save_is_no_defense(folder: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("components.saved_defense.write_atomic", full)
+    monkeypatch.setattr("components.saved_defense.save_weights", full)
     with pytest.raises(OSError, match="No space"):
         defense_of(seed=8).save(folder)
     with pytest.raises(DefenseError, match=r"found no manifest\.json"):
@@ -355,10 +356,10 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, kept: Path) -> None:
 
 def test_weights_by_themselves(tmp_path: Path) -> None:
     path = tmp_path / "d.safetensors"
-    with pytest.raises(DefenseError, match="expected safetensors, found no such file"):
+    with pytest.raises(WeightsError, match="expected safetensors, found no such file"):
         load_weights(Discriminator(4, (1, 8, 8)), path)
     save_file(Discriminator(4, (1, 16, 16)).state_dict(), path)
-    with pytest.raises(DefenseError, match="expected the weights of Discriminator as described"):
+    with pytest.raises(WeightsError, match="expected the weights of Discriminator as described"):
         load_weights(Discriminator(4, (1, 8, 8)), path)
 
 

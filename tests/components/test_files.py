@@ -3,12 +3,13 @@
 import errno
 import hashlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.files import read_json, sha256_file, write_atomic, write_json
+from components.files import lock, read_json, sha256_file, write_atomic, write_json
 
 
 @pytest.mark.parametrize(("content", "expected"), [(b"\0\xff", b"\0\xff"), ("ε", "ε".encode()), (b"", b"")])
@@ -84,3 +85,23 @@ def test_a_missing_file_is_missing(tmp_path: Path) -> None:
 def test_hash(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_a_lock_is_held_by_one_or_shared(tmp_path: Path) -> None:
+    handles = [os.open(tmp_path, os.O_RDONLY) for _ in range(3)]
+    assert lock(handles[0])
+    assert not lock(handles[1])
+    os.close(handles.pop(0))
+    assert lock(handles[0], shared=True)
+    assert lock(handles[1], shared=True)
+    assert not lock(handles[0])
+    for handle in handles:
+        os.close(handle)
+
+
+def test_a_system_without_locks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    handle = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(OSError, match="no file locks on this system"):
+        lock(handle)
+    os.close(handle)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.attacks.fgsm import AttackConfig, attack
+from components.attacks import AttackConfig, attack
 from components.defense import Defense
 from components.projector.projector import Projector, ProjectorConfig
 from tests.pretend_accelerator import PRETEND, pretending

@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import save_file
 
 from components import pretrained
-from components.defense import Defense, load_weights
+from components.defense import Defense
 from components.files import read_json, write_json
 from components.gan.config import GanConfig
 from components.gan.networks import Discriminator, Generator
 from components.pretrained import ship
+from components.weights import load_weights
 from tests.tiny_networks import defense_of
 
 

@@ -77,3 +77,23 @@ def test_the_first_line_comes_before_anything_heavy(tmp_path: Path) -> None:
 def test_a_worker_imports_no_plots() -> None:
     packages, _ = imported("import tune.execution.trial")
     assert not packages & {"matplotlib", "scipy", "sklearn", "optuna", "jinja2", "fire"}
+
+
+def test_on_windows_a_search_says_one_sentence() -> None:
+    packages, output = imported(
+        "sys.modules['fcntl'] = None\nimport tune.search\nsys.platform = 'win32'\n"
+        "try: tune.search.main()\nexcept SystemExit as end: print('STATUS', end.code)"
+    )
+    assert "STATUS 2" in output
+    assert "error: expected Linux or macOS, found Windows" in output
+    assert not packages & HEAVY
+
+
+def test_components_and_storage_import_without_file_locks() -> None:
+    modules = sorted(
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        for folder in ("components", "tune/storage")
+        for path in (ROOT / folder).rglob("*.py")
+        if "mnist_mini" not in path.parts
+    )
+    imported("sys.modules['fcntl'] = None  # as on Windows\n" + "\n".join(f"import {name}" for name in modules))

@@ -22,17 +22,17 @@ def test_help_names_every_command_without_importing_them() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    for name in ("search", "report", "compare", "purify", "store"):
+    for name in ("search", "report", "compare", "purify", "evaluate", "store"):
         assert f"\n  {name} " in done.stdout
 
 
-@pytest.mark.parametrize("name", ["purify", "store"])
+@pytest.mark.parametrize("name", ["purify", "evaluate", "store"])
 def test_what_stands_in_says_what_it_stands_for(name: str) -> None:
     command = getattr(import_module(entry._ELSEWHERE[name]), name)
     assert summary(entry.COMMANDS[name]) == summary(command)
 
 
-@pytest.mark.parametrize("name", ["report", "compare", "purify", "store"])
+@pytest.mark.parametrize("name", ["report", "compare", "purify", "evaluate", "store"])
 def test_each_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main([name, "--help"]) == 0
     shown = capsys.readouterr().out
@@ -52,14 +52,18 @@ def test_report_and_compare_work_from_files(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "expected one of search, report, compare, purify, store, found nothing"),
-        (["serch"], "expected one of search, report, compare, purify, store, found 'serch'; did you mean search?"),
+        ([], "expected one of search, report, compare, purify, evaluate, store, found nothing"),
+        (["serch"], "evaluate, store, found 'serch'; did you mean search?"),
         (["report"], "FOLDER: expected text, found nothing"),
         (["report", "{none}"], "{none}"),
         (["compare", "{none}"], "FOLDER: expected at least two searches to compare, found 1"),
         (["compare", "{none}", "{none}"], "{none}"),
         (["purify", "{none}", "a.png"], "--out: expected text, found nothing"),
         (["purify", "{none}", "a.png", "--out", "{none}"], "{none}: expected a saved defense, found no manifest.json"),
+        (["evaluate", "{none}"], "{none}: expected a saved defense, found no manifest.json"),
+        (["evaluate", "mnist", "--epsilon", "1.5"], "--epsilon: expected a number in 0 … 1, found 1.5"),
+        (["evaluate", "mnist", "--images", "0"], "--images: expected an integer ≥ 1, found 0"),
+        (["evaluate", "mnist", "--attacks", "all"], "--attacks: expected one of quick, standard, full, found 'all'"),
         (["store", "{none}"], "{none}: expected a storage with a folder store/, found none"),
         (["store", "{none}", "--yes"], "--yes: expected together with --prune, found alone"),
         (["store", "ftp:x://y"], "storage: expected a folder or an address like s3://bucket/folder"),

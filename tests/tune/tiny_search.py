@@ -24,6 +24,7 @@ SETTINGS: Mapping[str, Any] = {
     "search.trials": 3,
     "search.startup_trials": 2,
     "search.retrain_seeds": 1,
+    "search.finalists": 1,
     "search.early_stopping": False,
     "data.validation_fraction": 0.2,
     "classifier.architecture": "E",

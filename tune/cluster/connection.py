@@ -16,8 +16,11 @@ from ray._private import services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune.cluster.autoscaler import growth
+from tune.cluster.cards import cards, fitted
+from tune.cluster.cores import usable_cores
 from tune.cluster.lease_actor import start_keeper
 from tune.cluster.resources import Kind, Nodes, Request, Resources, on_cluster, on_this_machine
+from tune.cluster.watcher import watched
 from tune.errors import Refused
 from tune.execution.given import Given
 from tune.execution.gpu_memory import bytes_per_trial
@@ -28,6 +31,9 @@ from tune.storage.lock import ExperimentLock
 from tune.storage.mounts import NETWORKED, existing, mounted
 
 START_SECONDS = 300.0  # for Ray to start in
+RAY = "2.60"  # the releases whose inner functions are replaced below: pyproject.toml keeps pip from others
+_SOCKET = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"  # the longest that Ray 2.60 makes
+_LONGEST = 107  # bytes of a socket's path: sockaddr_un of Linux, less its end
 OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", 512 << 20))  # bytes: the data once, and little else
 _HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 _SHARED = (
@@ -47,10 +53,11 @@ def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[tu
         Refused: there is no such cluster, it has too little, or its nodes do not share the storage.
         LockedError: another driver runs the experiment.
     """
-    trials, lock = plan.config.search.trials, ExperimentLock(plan.home)
+    lock = ExperimentLock(plan.home)
     with ExitStack() as stack:
         if request.address is None:
-            resources = on_this_machine(request, trials)
+            check_ray()
+            resources = _of_this_machine(plan, request)
             stack.enter_context(lock)
             stack.enter_context(connect(None, verbose=verbose))
         else:
@@ -67,16 +74,25 @@ def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[tu
 def expected(plan: Plan, request: Request) -> Resources:
     """What each trial would get; a cluster is asked, and left again."""
     if request.address is None:
-        return on_this_machine(request, plan.config.search.trials)
+        check_ray()
+        return _of_this_machine(plan, request)
     with connect(request.address):
         return _of_cluster(plan, request)
 
 
+def _of_this_machine(plan: Plan, request: Request) -> Resources:
+    resources = on_this_machine(request, plan.config.search.trials)
+    if not resources.gpus:
+        return resources
+    return fitted(resources, request, plan.space, cards(), lambda: _bytes_per_trial(plan))
+
+
 def _of_cluster(plan: Plan, request: Request) -> Resources:
-    data = Development.for_search(plan.dataset)
-    return on_cluster(
-        request, plan.config.search.trials, nodes(), lambda: bytes_per_trial(plan.space, data, bounds_of(plan.space))
-    )
+    return on_cluster(request, plan.config.search.trials, nodes(), lambda: _bytes_per_trial(plan))
+
+
+def _bytes_per_trial(plan: Plan) -> int:
+    return bytes_per_trial(plan.space, Development.for_search(plan.dataset), bounds_of(plan.space))
 
 
 @contextmanager
@@ -87,15 +103,16 @@ def connect(address: str | None, *, verbose: bool = False) -> Iterator[None]:
     """
     level = logging.INFO if verbose else logging.ERROR
     common: dict[str, Any] = {"logging_level": level, "log_to_driver": verbose, "configure_logging": True}
-    if address is None:
-        with _on_loopback(), _with_patience():
-            _start(common)
-    else:
-        _join(address, common)
-    try:
+    with ExitStack() as stack:
+        if address is None:
+            stack.enter_context(watched())
+        stack.callback(ray.shutdown)
+        if address is None:
+            with _on_loopback(), _with_patience():
+                _start(common)
+        else:
+            _join(address, common)
         yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
@@ -134,6 +151,30 @@ def _with_patience() -> Iterator[None]:
         services.get_node = look
 
 
+def check_ray(temporary: str | None = None) -> None:
+    """A Ray of our own can be started here.
+
+    Args:
+        temporary: where Ray would put its sockets; None for where it does.
+
+    Raises:
+        Refused: another release of Ray, or a temporary folder whose name is too long for its sockets.
+    """
+    if not ray.__version__.startswith(f"{RAY}."):
+        raise Refused(
+            f"ray: expected release {RAY}, whose start on one machine is known, found {ray.__version__}; "
+            f"to get it: pip install 'ray[tune]=={RAY}.*' (or join a running cluster by --address)"
+        )
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
+    folder = temporary or os.environ.get(variable, "/tmp")
+    if (length := len(os.path.join(folder, _SOCKET).encode())) > _LONGEST:
+        room = len(folder.encode()) - (length - _LONGEST)
+        raise Refused(
+            f"{variable}: expected a folder whose path has at most {room} characters, as Ray puts its sockets there, "
+            f"found {len(folder.encode())} in {folder}; set RAY_TMPDIR to a shorter one, such as /tmp"
+        )
+
+
 def _start(options: dict[str, Any]) -> None:
     """Ray on this machine.
 
@@ -144,6 +185,7 @@ def _start(options: dict[str, Any]) -> None:
         ray.init(
             address="local",
             include_dashboard=False,
+            num_cpus=usable_cores(),
             _node_ip_address="127.0.0.1",
             object_store_memory=OBJECT_STORE,
             **options,

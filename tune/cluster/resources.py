@@ -150,10 +150,12 @@ def on_this_machine(request: Request, trials: int) -> Resources:
     """
     import torch  # which takes seconds, and the rest of this module none
 
+    from tune.execution.gpu_errors import unusable
+
     cores, devices = usable_cores(), torch.cuda.device_count()
     gpus = request.gpus
     _fits("--cpus-per-trial", request.cpus, cores, "cores")
-    _fits("--gpus-per-trial", gpus or 0.0, devices, "GPUs")
+    _fits("--gpus-per-trial", gpus or 0.0, devices, "GPUs", "" if devices else f" ({unusable()})")
     at_once = max(1, int(cores // request.cpus))
     if gpus is None:
         gpus = min(1.0, devices / min(request.concurrent or at_once, trials)) if devices else 0.0
@@ -219,6 +221,6 @@ def _check_some_node_holds(nodes: Nodes, cpus: float, gpus: float) -> None:
         raise Refused(f"--gpus-per-trial: expected a node with {cpus:g} CPUs and {gpus:g} GPUs, found none")
 
 
-def _fits(flag: str, wanted: float, available: int, noun: str) -> None:
+def _fits(flag: str, wanted: float, available: int, noun: str, why: str = "") -> None:
     if wanted > available:
-        raise Refused(f"{flag}: expected at most the {available} {noun} of this machine, found {wanted:g}")
+        raise Refused(f"{flag}: expected at most the {available} {noun} of this machine{why}, found {wanted:g}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -15,14 +16,25 @@ from PIL import Image
 from torch import Tensor
 
 from components.datasets.idx import read_idx
+from components.datasets.images import (
+    DARK,
+    KINDS,
+    LIGHT,
+    SUFFIXES,
+    Pixels,
+    border,
+    image_files,
+    in_words,
+    left_out_note,
+    printable,
+    read_image,
+    with_channels,
+)
 from components.datasets.raw import channels_first
 
-Pixels = NDArray[np.float32]
 Shape = tuple[int, int, int]
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 _IDX = re.compile(r"(?P<stem>.+?)(?:[-.]idx[34](?:-ubyte)?|\.idx)(?:\.gz)?")
-_MODES = {1: "L", 3: "RGB"}  # Pillow's names, by channels
 
 
 @dataclass(frozen=True)
@@ -40,26 +52,72 @@ class Picture:
     read: Callable[[], Pixels]
 
 
-def find_pictures(words: Sequence[str], shape: Shape) -> list[Picture]:
+@dataclass(frozen=True)
+class Reading:
+    """How images are read.
+
+    Attributes:
+        shape: (C, H, W) that each must have; grey and colour are converted, sizes are not.
+        ground: brightness of the training images' ground, 0 or 1, on which transparent pixels are laid; None where
+            they have none, and transparent images are refused.
+        invert: take dark for light.
+        notes: what was left out, and what had to be done to images, in sentences; `find_pictures` adds to them.
+    """
+
+    shape: Shape
+    ground: float | None = None
+    invert: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def pixels(self, path: Path, remarks: Counter[str] | None = None) -> Pixels:
+        """The pixels of an image file. Raises DataError, naming the file."""
+        ground = 1 - self.ground if self.invert and self.ground is not None else self.ground
+        return self.turned(read_image(path, self.shape[0], ground, remarks))
+
+    def turned(self, pixels: Pixels) -> Pixels:
+        """The pixels, light for dark where that was asked for."""
+        return 1 - pixels if self.invert else pixels
+
+    def check(self, name: str, pixels: Pixels) -> None:
+        """Refuses another size, and what is light where the training images are dark. Raises ValueError."""
+        height, width = pixels.shape[1:]
+        if (height, width) != self.shape[1:]:
+            expected = f"{self.shape[2]} × {self.shape[1]} pixels (width × height), as the defense was trained on"
+            raise ValueError(f"{printable(name)}: expected {expected}, found {width} × {height}")
+        brightness = float(border(pixels[None])[0])
+        if (self.ground == 0 and brightness > LIGHT) or (self.ground == 1 and brightness < DARK):
+            words = ("light on dark", "dark") if self.ground == 0 else ("dark on light", "light")
+            advice = "leave out --invert" if self.invert else "if it shows the reverse, add --invert"
+            raise ValueError(
+                f"{printable(name)}: expected an image of a {words[1]} border ({words[0]}), as the defense was trained "
+                f"on, found one of brightness {brightness:.2f}; {advice}"
+            )
+
+
+def find_pictures(words: Sequence[str], reading: Reading) -> list[Picture]:
     """The pictures that files and folders hold, each read once to see that it can be.
 
     Args:
-        words: PNG, JPEG or idx files (`.gz` too), or folders of PNG and JPEG files.
-        shape: (C, H, W) that each must have; grey and colour are converted, sizes are not.
+        words: image or idx files (`.gz` too), or folders of image files.
+        reading: how to read them; its notes then say what was left out.
 
     Raises:
         ValueError: nothing found, a file that is missing, damaged or of another size, or two of one name.
     """
-    pictures = [picture for word in words for picture in _pictures(Path(word).expanduser(), shape)]
+    remarks = Counter[str]()
+    pictures: list[Picture] = []
+    seen: dict[str, str] = {}
+    for word in words:
+        for picture, first in _pictures(Path(word).expanduser(), reading, remarks):
+            if picture.stem in seen:
+                both = f"{seen[picture.stem]} and {picture.name}, both for {picture.stem}.png"
+                raise ValueError(f"IMAGES: expected names that differ, found {printable(both)}")
+            seen[picture.stem] = picture.name
+            reading.check(picture.name, first())
+            pictures.append(picture)
     if not pictures:
         raise ValueError("IMAGES: expected at least one file or folder, found none")
-    seen: dict[str, str] = {}
-    for picture in pictures:
-        if picture.stem in seen:
-            both = f"{seen[picture.stem]} and {picture.name}, both for {picture.stem}.png"
-            raise ValueError(f"IMAGES: expected names that differ, found {both}")
-        seen[picture.stem] = picture.name
-        _check(picture, shape)
+    reading.notes.extend(in_words(remarks))
     return pictures
 
 
@@ -74,57 +132,41 @@ def png_of(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
 
 
-def _pictures(path: Path, shape: Shape) -> Iterator[Picture]:
+def _pictures(
+    path: Path, reading: Reading, remarks: Counter[str]
+) -> Iterator[tuple[Picture, Callable[[], Pixels]]]:
+    """Each picture, and what reads it for the first time, with remarks."""
     if path.is_dir():
-        found = sorted(child for child in path.iterdir() if child.suffix.lower() in SUFFIXES and child.is_file())
+        found, left_out = image_files(path)
+        if left_out:
+            reading.notes.append(left_out_note(path, left_out))
         if not found:
-            raise ValueError(f"{path}: expected a folder with PNG or JPEG files, found none in it")
-        for child in found:
-            yield Picture(str(child), child.stem, partial(_read, child, shape[0]))
+            left = f": {reading.notes[-1]}" if left_out else ""
+            raise ValueError(f"{printable(path)}: expected a folder with image files ({KINDS}), found none in it{left}")
     elif not path.is_file():
-        raise ValueError(f"{path}: expected an image file or a folder of them, found no such file")
+        raise ValueError(f"{printable(path)}: expected an image file or a folder of them, found no such file")
     elif path.suffix.lower() in SUFFIXES:
-        yield Picture(str(path), path.stem, partial(_read, path, shape[0]))
+        found = [path]
     elif match := _IDX.fullmatch(path.name):
-        yield from _rows(path, match["stem"], shape)
+        yield from _rows(path, match["stem"], reading)
+        return
     else:
-        raise ValueError(f"{path}: expected a PNG, JPEG or idx file, found {path.suffix or 'no suffix'}")
+        suffix = printable(path.suffix) or "no suffix"
+        raise ValueError(f"{printable(path)}: expected an image ({KINDS}) or an idx file, found {suffix}")
+    for file in found:
+        picture = Picture(str(file), file.stem, partial(reading.pixels, file))
+        yield picture, partial(reading.pixels, file, remarks)
 
 
-def _rows(path: Path, stem: str, shape: Shape) -> Iterator[Picture]:
+def _rows(path: Path, stem: str, reading: Reading) -> Iterator[tuple[Picture, Callable[[], Pixels]]]:
     images = channels_first(path, read_idx(path))
+    if stem.startswith("emnist-"):  # whose files hold each image by columns
+        images = images.swapaxes(-1, -2)
     for number, image in enumerate(images):
-        pixels = partial(_converted, image, shape[0])
-        yield Picture(f"{path}#{number}", f"{stem}-{number:05d}", pixels)
+        read = partial(_converted, image, reading)
+        yield Picture(f"{path}#{number}", f"{stem}-{number:05d}", read), read
 
 
-def _converted(image: NDArray[np.uint8], channels: int) -> Pixels:
+def _converted(image: NDArray[np.uint8], reading: Reading) -> Pixels:
     """Bytes (C, H, W) with the channels asked for, in [0, 1]."""
-    if len(image) == channels:
-        return np.divide(image, 255, dtype=np.float32)
-    whole = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
-    return _array(whole, channels)
-
-
-def _read(path: Path, channels: int) -> Pixels:
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            return _array(image, channels)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow makes of damage
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: expected a PNG or JPEG image, found one that cannot be read: {reason}") from error
-
-
-def _array(image: Image.Image, channels: int) -> Pixels:
-    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip to 8
-        grey = np.divide(np.asarray(image), 65535, dtype=np.float32)
-        return np.repeat(grey[None], channels, axis=0)
-    pixels = np.divide(np.asarray(image.convert(_MODES[channels])), 255, dtype=np.float32)
-    return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1))
-
-
-def _check(picture: Picture, shape: Shape) -> None:
-    _, height, width = picture.read().shape
-    if (height, width) != shape[1:]:
-        expected = f"{shape[2]} × {shape[1]} pixels (width × height), as the defense was trained on"
-        raise ValueError(f"{picture.name}: expected {expected}, found {width} × {height}")
+    return reading.turned(with_channels(np.divide(image, 255, dtype=np.float32), reading.shape[0]))

@@ -10,19 +10,22 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from components.datasets.images import DARK, border, printable
 from components.defense import Defense
 from components.files import write_atomic
 from components.plugins import plugged
 from components.pretrained import shipped_defense, shipped_names
 from components.processor import keep_memory
-from tune.commands.image_files import Picture, batch_of, find_pictures, png_of
+from tune.commands.image_files import Picture, Reading, batch_of, find_pictures, png_of
 from tune.storage.folder import Storage
 from tune.storage.scratch import scratch
 
@@ -55,14 +58,19 @@ class Row:
 
 
 def purify(
-    folder: str, *images: str, out: Annotated[str, "DIR"], plugin: Annotated[str | None, "FILE.py"] = None
+    folder: str,
+    *images: str,
+    out: Annotated[str, "DIR"],
+    invert: bool = False,
+    plugin: Annotated[str | None, "FILE.py"] = None,
 ) -> int:
     """Purifies image files with a saved defense, and tabulates their labels before and after.
 
     Args:
         folder: an experiment's folder, whose best/ is used, or that of a saved defense, or mnist for the shipped one.
-        images: PNG, JPEG or idx files, or folders of PNG and JPEG files, of the size the defense was trained on.
+        images: image or idx files, or folders of image files, of the size the defense was trained on.
         out: where the purified images and labels.csv go.
+        invert: take dark for light, for dark digits on light paper where the training images are light on dark.
         plugin: the Python file with the classifier that the defense was made for, where it has one; it is run.
 
     Examples:
@@ -77,7 +85,8 @@ def purify(
     channels, height, width = defense.classifier.image_shape
     if channels not in (1, 3):
         raise ValueError(f"{folder}: expected a defense of images with 1 or 3 channels, found {channels}")
-    pictures = find_pictures(images, (channels, height, width))
+    reading = Reading((channels, height, width), ground_of(defense), invert)
+    pictures = find_pictures(images, reading)
     target = Path(out).expanduser()
     _check_target(target, pictures, images)
     keep_memory()
@@ -89,6 +98,8 @@ def purify(
             advance(len(batch))
     write_atomic(target / LABELS, _csv(rows))
     _show(rows, target)
+    for note in reading.notes:
+        print(f"note: {note}")
     return 0
 
 
@@ -114,6 +125,22 @@ def load_defense(folder: str) -> Defense:
         return Defense.load(copy, device)
 
 
+def ground_of(defense: Defense) -> float | None:
+    """The brightness of the ground on which the training images show something: 0, 1, or None where it varies.
+
+    Read off what the generator makes, whose border is as dark or light as that of its training images.
+    """
+    generator: Any = defense.projector.networks.get("generator")
+    if generator is None:
+        return None
+    likeness = next(generator.parameters())
+    latents = torch.randn(64, generator.latent_dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        borders = border(generator(latents.to(likeness)).float().cpu().numpy())
+    low, high = np.quantile(borders, [0.05, 0.95])
+    return 0.0 if high < DARK / 2 else 1.0 if low > 1 - DARK / 2 else None
+
+
 def _purified(defense: Defense, batch: Sequence[Picture], target: Path) -> Iterator[Row]:
     images = batch_of(batch)
     before = defense.classifier.predict(images).tolist()
@@ -137,7 +164,7 @@ def _check_target(target: Path, pictures: Sequence[Picture], words: Sequence[str
         if path.exists() and _identity(path) in inputs:
             raise ValueError(f"--out: expected a folder without the images themselves, found {path}")
     table = target / LABELS
-    if table.exists() and not table.read_bytes().startswith(_csv([]).encode().rstrip()):
+    if table.exists() and not table.read_bytes().startswith(_csv([]).rstrip()):
         raise ValueError(f"--out: expected a folder for purified images, found {table}, which is another table")
 
 
@@ -147,12 +174,12 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def _csv(rows: Sequence[Row]) -> bytes:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(field.name for field in fields(Row))
     table.writerows(astuple(row) for row in rows)
-    return text.getvalue()
+    return text.getvalue().encode(errors="backslashreplace")  # names of files need not be UTF-8
 
 
 @contextmanager
@@ -171,14 +198,15 @@ def _show(rows: Sequence[Row], target: Path) -> None:
         column.justify = "right"
     for row in rows[:SHOWN]:
         numbers = (row.label_before, row.label_generated, row.label, f"{row.realism:.2f}", f"{row.error:.4f}")
-        table.add_row(_tail(row.file), *map(str, numbers))
-    console = Console(highlight=False)
+        table.add_row(Text(_tail(printable(row.file))), *map(str, numbers))  # as text: brackets are no markup
+    console = Console(highlight=False, markup=False)
     console.print(table)
     if len(rows) > SHOWN:
         console.print(f"… {len(rows) - SHOWN} more in {LABELS}")
     console.print(COLUMNS, style="dim")
     changed = sum(row.label != row.label_before for row in rows)
-    console.print(f"{len(rows)} images purified, {changed} with another label: {target / LABELS}", soft_wrap=True)
+    place = printable(target / LABELS)
+    console.print(f"{len(rows)} images purified, {changed} with another label: {place}", soft_wrap=True)
 
 
 def _tail(name: str) -> str:

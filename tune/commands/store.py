@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -62,7 +63,8 @@ def _list(place: Storage) -> None:
     _print_table(held)
     unused = [holding for holding in held if not holding.users and not holding.is_save]
     if unused:
-        print(f"No experiment uses {_sum(unused)}; to see which may go: python -m tune store {place.uri} --prune")
+        command = shlex.join(["python", "-m", "tune", "store", place.uri, "--prune"])
+        print(f"No experiment uses {_sum(unused)}; to see which may go: {command}")
 
 
 def _prune(place: Storage, older_than: float | None, yes: bool) -> None:
@@ -84,8 +86,8 @@ def _prune(place: Storage, older_than: float | None, yes: bool) -> None:
 def _keep_searches_out(place: Storage, locks: ExitStack) -> None:
     """A search that runs, or is resumed meanwhile, may use what no outcome names yet."""
     try:
-        for name in uses_of(place).experiments:
-            locks.enter_context(ExperimentLock(place.child(name)))
+        for experiment in uses_of(place).experiments:
+            locks.enter_context(ExperimentLock(experiment))
     except LockedError as error:
         raise ValueError(str(error)) from error
 

@@ -65,7 +65,7 @@ def run_trials(
             tune.with_resources(trainable, {"cpu": setting.cpus, "gpu": setting.gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=_scheduler(setting, ledger),
+                scheduler=_scheduler(setting, ledger, len(dataset.validation)),
                 num_samples=left,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,  # no trial pays for importing torch again
@@ -116,7 +116,7 @@ def run_seeds(
         done, _ = ray.wait([task for task, seed in tasks.items() if seed not in results], timeout=LOOK)
         results |= {tasks[task]: ray.get(task) for task in done}
         messages: dict[int, Message] = ray.get(board.all.remote())
-        view.update([_seed_view(seed, results.get(seed), messages.get(seed), began) for seed in seeds], {})
+        view.update([seed_view(n, results.get(n), messages.get(n), began, f"seed {n}") for n in seeds], {})
     return results
 
 
@@ -234,14 +234,14 @@ class Watch(Callback):
         )
 
 
-def _scheduler(setting: Setting, ledger: Ledger) -> Halving | None:
+def _scheduler(setting: Setting, ledger: Ledger, images: int) -> Halving | None:
     """Early stopping where the target has U-Net epochs of one length to compare."""
     fixed = setting.space.fixed
     if not fixed["search.early_stopping"] or fixed["search.target"] not in ("unet", "defense"):
         return None
     if "unet.epochs" not in fixed:
         return None  # trainings of different lengths are not comparable by epoch
-    return Halving("psd", fixed["search.warmup_epochs"], fixed["unet.epochs"], ledger.outcomes())
+    return Halving("psd", fixed["search.warmup_epochs"], fixed["unet.epochs"], ledger.outcomes(), images)
 
 
 def _ended(outcome: Outcome) -> TrialView:
@@ -268,10 +268,11 @@ def _running(shown: TrialView, message: Message) -> TrialView:
     )
 
 
-def _seed_view(
-    seed: int, result: Mapping[str, Any] | None, message: Message | None, began: float
+def seed_view(
+    number: int, result: Mapping[str, Any] | None, message: Message | None, began: float, name: str
 ) -> TrialView:
+    """A training that is no trial, as the live view shows it."""
     if result is not None:
-        return TrialView(seed, f"seed {seed}", "finished", metrics=result["metrics"])
-    shown = TrialView(seed, f"seed {seed}", "running" if message else "waiting", started=began)
+        return TrialView(number, name, "finished", metrics=result["metrics"])
+    shown = TrialView(number, name, "running" if message else "waiting", started=began)
     return _running(shown, message) if message else shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import indent
 
 import torch
 
@@ -15,7 +16,6 @@ from tune.execution.rates import measure, seconds_of_test
 from tune.monitor.terminal_page import duration
 from tune.pipeline.recipe import bounds_of
 from tune.pipeline.stage import Rates
-from tune.space.strict_yaml import show
 
 START = 12.0  # seconds until the first trial runs, and as many for the report
 
@@ -68,11 +68,8 @@ def describe(plan: Plan, concurrent: int, cpus: float, gpus: float) -> str:
 
 
 def _space(plan: Plan) -> str:
-    """What is searched, and what is fixed to something else than its default."""
-    space = plan.space
-    lines = [f"  {key}: {show(value)}" for key, value in space.changed.items()]
-    lines += [f"  {key}: {show(values.written())}" for key, values in space.ranges.items()]
-    return "\n".join([f"Search space {space.source}, where it differs from the defaults", *lines])
+    """The space with every field filled in, as the experiment's space.yaml will have it."""
+    return f"Search space {plan.space.source}, every field\n{indent(plan.space.to_yaml(), '  ')}".rstrip()
 
 
 def _row(artifacts: Artifacts, several: str, rates: Rates) -> Row:

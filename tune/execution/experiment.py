@@ -20,7 +20,10 @@ if TYPE_CHECKING:  # it imports pyarrow, which takes longer than all of the spac
 
 DEFAULT = "quickstart"  # the space where none is named
 # What may change between two sessions of one search. Of the data not the place but the images count: `prepare`.
-_FREE = {"search.trials", "search.max_cost", "search.retrain_seeds", "search.retries", "data.name"}
+_FREE = {
+    "data.name", "search.trials", "search.budget", "search.patience", "search.terminator", "search.max_cost",
+    "search.finalists", "search.finalist_seeds", "search.retrain_seeds", "search.retries",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def _measured(seeds: Storage, name: str) -> dict[str, Any] | None:
 def assemble(bench: Workbench, path: Path) -> Defense:
     """The defense from the artifacts of a final path."""
     inputs = bench.inputs(path)
-    _, discriminator, _ = gan_of(inputs)
+    discriminator = gan_of(inputs).discriminator if "gan" in inputs.artifacts else None
     network = read_unet(inputs.folder("unet"), inputs.recipe)
     return Defense(purifier_of(inputs.config).component(inputs), network, classifier_of(inputs), discriminator)
 

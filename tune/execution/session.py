@@ -19,16 +19,20 @@ from tune.errors import DONE, FAILED
 from tune.execution.driver import run_seeds, run_trials
 from tune.execution.dry_run import describe
 from tune.execution.experiment import Experiment
+from tune.execution.finals import run_finalists
 from tune.execution.interruption import interrupt, resume_command
 from tune.execution.preflight import Plan, prepare
 from tune.execution.retraining import save_median
 from tune.execution.trial import Setting, arrays_of, final_bench
+from tune.execution.uncached import stage_costs
 from tune.metrics import OBJECTIVES, Direction
 from tune.monitor.runs import where_to_watch
 from tune.monitor.tensorboard import write_experiment
 from tune.monitor.terminal import LiveView
 from tune.optimizer.choice import NoChoiceError, choose, rule
-from tune.optimizer.searcher import LedgerSearcher, WarmStart, export_study
+from tune.optimizer.export import export_study
+from tune.optimizer.finalists import as_json, decide, finalists_of
+from tune.optimizer.searcher import LedgerSearcher, WarmStart
 from tune.optimizer.stopping import StopRules, clock, seconds_of
 from tune.optimizer.warm_start import earlier_ledgers
 from tune.pipeline.recipe import Development
@@ -37,6 +41,7 @@ from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.lock import ExperimentLock, LockedError
 from tune.storage.record import add_time, differences, recorded, reproducibility, with_session, write_record
+from tune.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Options:
 def rehearse(experiment: Experiment, request: Request, options: Options) -> int:
     """Prints what the search would do; writes nothing. Raises Refused, as `run` does."""
     interrupt()
-    plan = prepare(experiment, options.data_dir)
+    plan = _prepared(experiment, options.data_dir)
     earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
     resources = expected(plan, request)
     print(describe(plan, resources.concurrent, resources.cpus, resources.gpus))
@@ -76,13 +81,21 @@ def run(experiment: Experiment, request: Request, options: Options) -> int:
         OSError: the storage failed; what was saved stays valid.
     """
     interrupt()
-    plan = prepare(experiment, options.data_dir)
+    plan = _prepared(experiment, options.data_dir)
     earlier = earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
     with alone(plan, request, verbose=options.verbose) as (resources, lock):
         interrupt()
         if resources.address is not None:
             print(f"Cluster: {resources}")
         return Session(plan, resources, options, lock).run(earlier)
+
+
+def _prepared(experiment: Experiment, data_dir: str | None) -> Plan:
+    """The search, checked; says what its data set wants known: what was left out, or is there twice."""
+    plan = prepare(experiment, data_dir)
+    for note in plan.dataset.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return plan
 
 
 class Session:
@@ -140,10 +153,12 @@ class Session:
         for folder in (home, *map(home.child, ("trials", "proposals", "best", "best/seeds"))):
             folder.sweep()
         home.write("space.yaml", plan.space.to_yaml().encode())
+        Store(plan.storage.child("store")).note_user(home)
         now = reproducibility(sys.argv[1:], plan.config.search.seed, plan.dataset)
         now |= plan.given.record()
         plan.given.keep(home)
-        now["notes"] = [described(name)] if (name := plan.config.gan.pretrained) else []
+        origin = [described(name)] if (name := plan.config.gan.pretrained) else []
+        now["notes"] = [*origin, *plan.dataset.notes]
         before = recorded(home)
         if differing := differences(before, now):
             print(
@@ -168,6 +183,7 @@ class Session:
             startup=search.startup_trials,
             max_cost=search.max_cost,
             rules=StopRules(plan.space, len(plan.dataset.validation)),
+            costs=stage_costs(plan),
         )
         _tell_of_warm_start(plan.home, searcher.warm_started)
         with self._view(search.target, searcher.most, OBJECTIVES[search.target], self._budget()) as view:
@@ -177,10 +193,29 @@ class Session:
         self.ledger.write_csv()
         if plan.home.local is not None:
             export_study(plan.space, self.ledger, plan.home.local / "study.db", search.max_cost)
-        best = choose(self.ledger.outcomes(), search.target, search.max_cost)
+        best = self._final(choose(self.ledger.outcomes(), search.target, search.max_cost))
         self._keep_choice(best)
         if search.target in ("unet", "defense"):
             self._retrain(best)
+
+    def _final(self, best: Outcome) -> Outcome:
+        """The trial that the finalists' comparison chooses; where there are none, the best one."""
+        search, home = self.plan.config.search, self.plan.home
+        objectives, outcomes = OBJECTIVES[search.target], self.ledger.outcomes()
+        finalists = finalists_of(outcomes, objectives, search.finalists, search.max_cost)
+        if len(finalists) < 2 or search.target not in ("unet", "defense") or not self.options.reuse:
+            home.delete("finalists.json")
+            return best
+        seeds = [search.seed + index for index in range(search.finalist_seeds)]
+        work = f"the best {len(finalists)} trials with {len(seeds)} seeds each"
+        with self._view(work, len(finalists) * len(seeds), objectives) as view:
+            compared = run_finalists(
+                self.setting, self.plan.dataset, finalists, seeds, view, self.lock.check
+            )
+        verdict = decide(compared, len(self.plan.dataset.validation))
+        params = {outcome.trial: outcome.params for outcome in finalists}
+        home.write("finalists.json", _json(as_json(compared, verdict, params)))
+        return next(outcome for outcome in finalists if outcome.trial == verdict.chosen)
 
     def _budget(self) -> tuple[float, float] | None:
         """Seconds of the budget, and those of them that earlier sessions used; None where there is none."""
@@ -200,7 +235,7 @@ class Session:
             objectives,
             self.options.quiet,
             self.options.verbose,
-            max_cost=self.plan.config.search.max_cost,
+            max_cost=self.plan.config.search.max_cost if "cost" in objectives else None,
             budget=budget,
         )
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from components.datasets.dataset import DataSplit
 from components.processor import keep_memory
 from tune.execution.given import Given
+from tune.execution.gpu_errors import Faults, GpuLost, broken, end_process, free_memory, lacking_gpu, out_of_memory
 from tune.execution.retraining import retrain_seed
 from tune.monitor.heatmap import map_png
 from tune.monitor.progress import Teller
@@ -97,10 +98,13 @@ def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board
     """Ray Tune's trainable: runs trial `config["trial"]` with `config["params"]` and records its outcome.
 
     A failure of its own is an outcome like any other. What kills the process leaves none, and the trial runs again.
-    A storage that fails ends the search, and not the trial, which is told to the driver.
+    A storage that fails ends the search, and not the trial, which is told to the driver. After an error in a GPU's
+    kernel the process ends itself, as nothing more can be computed in it.
     """
     try:
         _run_trial(config, setting, arrays, board)
+    except GpuLost as error:
+        end_process(error)
     except Exception as error:
         if reason := outage(error):
             tune.report({"trial": int(config["trial"]), "outage": reason})
@@ -125,6 +129,8 @@ def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, boar
             setting.unshared(number).remove_tree()
         ledger.record(outcome)  # last: a trial with a record never runs again, so TensorBoard must have all of it
     board.put.remote(number, None)
+    if broken(outcome.error or ""):
+        raise GpuLost(outcome.error)
 
 
 def attempt(
@@ -134,11 +140,14 @@ def attempt(
 
     Raises:
         Exception: the storage's, where that has failed and the trial has not.
+        GpuLost: an error in a GPU's kernel, the first of this trial, which is to run again in another process.
     """
     began = time.time()
     path = None
     known: dict[str, Any] = {"trial": number, "params": dict(params), "seed": setting.seed}
     try:
+        if reason := lacking_gpu(setting.gpus):
+            raise RuntimeError(reason)
         space = setting.space
         config = space.config(params)
         teller.cost = cost(config)
@@ -150,8 +159,13 @@ def attempt(
     except Exception as caught:  # any error of a trial's own is recorded, and the search goes on
         if outage(caught):
             raise
+        if broken(str(caught)) and Faults(setting.home).first(number, caught):
+            raise GpuLost(f"{type(caught).__name__}: {caught}") from caught
         logging.getLogger(__name__).debug("trial %d", number, exc_info=True)
-        status, error = "failed", " ".join(traceback.format_exception_only(caught)[-1].split())
+        said = out_of_memory(caught, setting.gpus) or traceback.format_exception_only(caught)[-1]
+        status, error = "failed", " ".join(said.split())
+    if error:
+        free_memory()
     ended = round(time.time(), 3)
     known |= {"intermediate": teller.intermediate, "work": teller.work()}
     known |= {"seconds": round(ended - began, 3), "ended": ended}
@@ -212,13 +226,22 @@ def run_retraining(
     board: Any,
 ) -> dict[str, Any]:
     """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`."""
+    if reason := lacking_gpu(setting.gpus):
+        raise RuntimeError(reason)
     setting.given.install(setting.home)
     config = setting.space.config(params)
     bench = final_bench(setting, arrays, fingerprint, config, seed)
-    with TrialBoard(setting.home, setting.space, trial, params, seed) as run:
-        teller = Teller(seed, board, run, judged=False)
-        scores = retrain_seed(bench, config, split_of(arrays, "test"), setting.home, teller)
-        run.metrics({**scores["metrics"], "images_per_second": scores["images_per_second"]})
+    try:
+        with TrialBoard(setting.home, setting.space, trial, params, seed) as run:
+            teller = Teller(seed, board, run, judged=False)
+            scores = retrain_seed(bench, config, split_of(arrays, "test"), setting.home, teller)
+            run.metrics({**scores["metrics"], "images_per_second": scores["images_per_second"]})
+    except RuntimeError as error:
+        if broken(str(error)):
+            end_process(error)  # Ray runs it again in another process
+        if reason := out_of_memory(error, setting.gpus):
+            raise RuntimeError(reason) from error
+        raise
     return scores
 
 

@@ -166,7 +166,8 @@ def _line(*cells: RenderableType) -> RenderableType:
 
 def _best(view: Snapshot, ranking: Sequence[TrialView]) -> RenderableType:
     if not ranking:
-        return Text("best so far: no trial has finished yet", style="dim")
+        limit = "" if view.max_cost is None else f" within a cost of {view.max_cost:g}"
+        return Text(f"best so far: no trial{limit} has finished yet", style="dim")
     best = ranking[0]
     text = Text("best so far: ", no_wrap=True, overflow="ellipsis")
     text.append(describe(best.metrics, view.objectives), style="bold green")

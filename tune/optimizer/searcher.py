@@ -10,18 +10,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ray.tune.search import Searcher
 
 from tune.optimizer.choice import Objectives
+from tune.optimizer.costs import StageCosts
 from tune.optimizer.stopping import StopRules
-from tune.optimizer.study import LedgerStudy, export_study
+from tune.optimizer.study import LedgerStudy
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Ledger, Params
 
-__all__ = ["LedgerSearcher", "WarmStart", "export_study"]
+__all__ = ["LedgerSearcher", "WarmStart"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class LedgerSearcher(Searcher):
         max_cost: the largest metric `cost` that is feasible; None for any.
         objectives: metric → "max" or "min"; by default those of the space's target.
         rules: what ends the search earlier; None = nothing.
+        costs: makes what proposals are ranked by, seconds of stages; None = the sampler's own stand.
 
     Raises:
         ValueError: a point that is not in the space.
@@ -70,6 +72,7 @@ class LedgerSearcher(Searcher):
         max_cost: float | None = None,
         objectives: Objectives | None = None,
         rules: StopRules | None = None,
+        costs: Callable[[], StageCosts] | None = None,
     ) -> None:
         super().__init__()
         _check(points, space)
@@ -78,7 +81,7 @@ class LedgerSearcher(Searcher):
         self._points = [dict(point) for point in points]
         self._warm_start = list(warm_start)
         self._settings = (space, seed, startup, max_cost, objectives)
-        self._rules = rules
+        self._rules, self._costs = rules, costs
         self._began: dict[int, float] = {}  # number → seconds since 1970, of trials that were handed out here
         self._numbers: dict[str, int] = {}  # Ray's trial id → number, of trials that run
         self.warm_started: dict[str, WarmStart] = {}
@@ -161,7 +164,7 @@ class LedgerSearcher(Searcher):
         if number is None or self.stopped is not None:
             return None
         wanted = self._points[number] if number < len(self._points) else {}
-        suggested = self._study.suggest(number, wanted)
+        suggested = self._study.suggest(number, wanted, self._remaining(number))
         if suggested is None:
             return None
         params = self._ledger.propose(number, suggested)
@@ -172,9 +175,14 @@ class LedgerSearcher(Searcher):
             self._rebuild()
         return number
 
+    def _remaining(self, number: int) -> float:
+        """Share of the search that is left before a trial, by number or by budget."""
+        used = self._rules.used(self._ledger.outcomes()) if self._rules else 0.0
+        return 1 - min(1.0, max(number / self._trials, used))
+
     def _rebuild(self) -> None:
         """The study as the ledgers have it."""
-        self._study = LedgerStudy(*self._settings)
+        self._study = LedgerStudy(*self._settings, self._costs() if self._costs else None)
         self._ended: set[int] = set()
         for source in self._warm_start:
             self._learn(source)

@@ -11,6 +11,7 @@ import optuna
 from optuna.terminator import RegretBoundEvaluator, StaticErrorEvaluator, Terminator
 from optuna.trial import create_trial
 
+from components.intervals import standard_error
 from tune.metrics import OBJECTIVES, Direction
 from tune.optimizer.choice import Objectives, has_objectives
 from tune.space.space import SearchSpace
@@ -56,6 +57,11 @@ class StopRules:
             now: likewise.
         """
         return self._overdrawn(outcomes, running, now) or self._stalled(outcomes) or self._settled(outcomes)
+
+    def used(self, outcomes: Iterable[Outcome]) -> float:
+        """Share of the budget that ended trials have used; 0 where there is none."""
+        budget = self.space.fixed["search.budget"]
+        return 0.0 if budget is None else clock(outcomes) / seconds_of(budget)
 
     def _overdrawn(self, outcomes: Sequence[Outcome], running: Iterable[float], now: float) -> str | None:
         budget, spent = self.space.fixed["search.budget"], clock(outcomes, running, now)
@@ -103,12 +109,6 @@ class StopRules:
     def noise(self, share: float) -> float:
         """One standard error of a share of the validation images: it may be as much by chance."""
         return standard_error(share, self.images)
-
-
-def standard_error(share: float, images: int) -> float:
-    """Of a share of that many images; with one image more of each kind, so that 0 and 1 are not taken for certain."""
-    kept = (abs(share) * images + 1) / (images + 2)
-    return math.sqrt(max(kept * (1 - kept), 0) / max(images, 1))
 
 
 def clock(outcomes: Iterable[Outcome], running: Iterable[float] = (), now: float = 0.0) -> float:

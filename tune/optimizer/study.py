@@ -1,4 +1,4 @@
-"""Optuna's view of a ledger: what its sampler is shown, what it suggests, and a database to look at.
+"""Optuna's view of a ledger: what its sampler is shown, and what it suggests.
 
 The order of its trials is part of what TPE sees. It is always: other experiments' outcomes as given, then
 this search's trials by number, in whatever order they ended. So a study rebuilt from the ledger equals one
@@ -7,27 +7,28 @@ that was never interrupted.
 
 from __future__ import annotations
 
-import sqlite3
 import warnings
-from collections.abc import Hashable, Mapping
-from datetime import datetime, timedelta
-from pathlib import Path
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
-from components.files import write_atomic
 from tune.metrics import OBJECTIVES
 from tune.optimizer.choice import Objectives, has_objectives
+from tune.optimizer.costs import StageCosts
+from tune.optimizer.economy import Economy
 from tune.optimizer.grid import identity, points_of, shuffled
 from tune.optimizer.sampler import Generations, sampler_for, spread
+from tune.space.config import Sampler
 from tune.space.space import SearchSpace
-from tune.storage.ledger import Ledger, Outcome, Params
+from tune.storage.ledger import Outcome, Params
 
 _ATTEMPTS = 10  # at a point that no trial has tried, before one is taken from those that are left
+_DRAWS, _SLOW_DRAWS, _RANDOM = 8, 2, 16  # candidates of the sampler, of one that takes its time, and at random
+_MOST = 2000  # points of a finite space that are looked at
 _DRAFT = "draft"  # marks a trial that was only asked for
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
@@ -41,6 +42,7 @@ class LedgerStudy:
         startup: how many trials are spread evenly before results guide the others; known outcomes count.
         max_cost: the largest metric `cost` that is feasible; None for any.
         objectives: metric → "max" or "min"; by default those of the space's target.
+        costs: seconds of stages, by which proposals are ranked; None = the sampler's own stand.
     """
 
     def __init__(
@@ -50,20 +52,22 @@ class LedgerStudy:
         startup: int = 8,
         max_cost: float | None = None,
         objectives: Objectives | None = None,
+        costs: StageCosts | None = None,
     ) -> None:
         self._space = space
         self._seed = seed
         self._startup = startup
         self._max_cost = max_cost
         self._objectives = dict(objectives or OBJECTIVES[space.fixed["search.target"]])
+        self._economy = None if costs is None else Economy(space, self._objectives, costs, max_cost)
         self._known = 0  # outcomes of other experiments
         self._running: dict[int, optuna.Trial] = {}
         self._tried: set[Hashable] = set()
-        self._sampler = space.fixed["search.sampler"]
+        self._sampler: Sampler = space.fixed["search.sampler"]
         points = points_of(space)
         self._order = None if points is None else shuffled(points, seed)
         self._spread = spread(startup, len(space.ranges), seed)
-        self._study = _new_study(optuna.storages.InMemoryStorage(), self._objectives)
+        self._study = new_study(optuna.storages.InMemoryStorage(), self._objectives)
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -85,6 +89,8 @@ class LedgerStudy:
             return False
         self._tell(self._enter(params, {"warm_start": source, "trial": outcome.trial}), outcome)
         self._known += 1
+        if self._economy:
+            self._economy.learn(params, outcome)
         return True
 
     def start(self, trial: int, params: Params) -> None:
@@ -95,11 +101,15 @@ class LedgerStudy:
         self._tried.add(identity(params))
         if self._space.contains(params):
             self._running[trial] = self._enter(params, {"trial": trial})
+            if self._economy:
+                self._economy.start(trial, params)
 
     def finish(self, trial: int, outcome: Outcome | None) -> None:
         """Says what became of a running trial: complete, pruned, or failed, as one without outcome is."""
         if trial in self._running:
             self._tell(self._running.pop(trial), outcome)
+            if self._economy:
+                self._economy.finish(trial, outcome)
 
     @property
     def size(self) -> int | None:
@@ -111,7 +121,9 @@ class LedgerStudy:
         """Whether every point has been tried."""
         return self._untried({}) == []
 
-    def suggest(self, trial: int, wanted: Mapping[str, Any] | None = None) -> Params | None:
+    def suggest(
+        self, trial: int, wanted: Mapping[str, Any] | None = None, remaining: float = 1.0
+    ) -> Params | None:
         """Parameters for the trial of that number, which does not start it; None where every point was tried.
 
         They depend on space, seed, number and what the study knows, and on nothing else. No point is proposed twice
@@ -119,6 +131,7 @@ class LedgerStudy:
 
         Args:
             wanted: parameters to take as they are, as long as they are new; only the others are suggested.
+            remaining: share of the search that is left, in [0, 1]: the less, the less seconds count.
         """
         wanted = wanted or {}
         left = self._untried(wanted) or self._untried({})
@@ -126,12 +139,28 @@ class LedgerStudy:
             return None
         if left and self._sampler == "grid":
             return left[0]
+        if self._economy and self._economy.ready and self._known + trial >= self._startup:
+            return self._economy.choose(self._candidates(trial, wanted, left), remaining)
         params: Params = {}
         for attempt in range(_ATTEMPTS):
             params = self._ask(trial, attempt, wanted)
             if identity(params) not in self._tried:
                 return params
         return left[0] if left else params
+
+    def _candidates(self, trial: int, wanted: Mapping[str, Any], left: Sequence[Params] | None) -> Sequence[Params]:
+        """What the sampler draws; then all points that are left, or where there is no end to them, points at random and
+        such as go on from stages that are there.
+        """
+        assert self._economy is not None
+        draws = range(_SLOW_DRAWS if self._sampler == "gp" else _DRAWS)
+        drawn = [self._ask(trial, attempt, wanted) for attempt in draws]
+        others: Sequence[Params] = left[:_MOST] if left else []
+        if left is None:
+            drawn += [self._ask(trial, attempt, wanted, "random") for attempt in range(_RANDOM)]
+            others = [p for p in self._economy.continued(drawn) if wanted.items() <= p.items()]
+        unique = {identity(params): params for params in [*drawn, *others]}
+        return [params for key, params in unique.items() if key not in self._tried] or drawn[:1]
 
     def _untried(self, wanted: Mapping[str, Any]) -> list[Params] | None:
         """The points with the wanted values that no trial had, in a random order; None: no end to them."""
@@ -140,14 +169,15 @@ class LedgerStudy:
         fitting = (point for point in self._order if wanted.items() <= point.items())
         return [point for point in fitting if identity(point) not in self._tried]
 
-    def _ask(self, trial: int, attempt: int, wanted: Mapping[str, Any]) -> Params:
+    def _ask(self, trial: int, attempt: int, wanted: Mapping[str, Any], sampler: Sampler | None = None) -> Params:
         """One suggestion, by a draft of a trial.
 
         Samplers leave notes in a trial that they are asked for, and read them while it runs. A resumed study has no
         such notes, so the draft is given up: none of them looks at failed trials.
         """
-        first = self._first_points(trial) if attempt == 0 else {}
-        self._study.sampler = sampler_for(self._sampler, f"{self._seed}/{trial}/{attempt}", self._startup, first)
+        first = self._first_points(trial) if attempt == 0 and sampler is None else {}
+        kind = sampler or self._sampler
+        self._study.sampler = sampler_for(kind, f"{self._seed}/{trial}/{attempt}", self._startup, first)
         self._study.enqueue_trial(dict(wanted), user_attrs={_DRAFT: True})
         draft = self._study.ask()
         params = self._space.suggest(draft)
@@ -176,9 +206,9 @@ class LedgerStudy:
         if outcome is not None and len(self._objectives) == 1:
             for epoch, value in outcome.intermediate.items():
                 trial.report(value, int(epoch))
-        for name, value in _constraints(outcome, state, self._max_cost).items():
+        for name, value in constraints_of(outcome, state, self._max_cost).items():
             trial.set_constraint(name, value)
-        self._study.tell(trial, _values(outcome, state, self._objectives), state)
+        self._study.tell(trial, values_of(outcome, state, self._objectives), state)
 
     def _fixes(self, key: str, value: Any) -> bool:
         return key in self._space.fixed and bool(self._space.fixed[key] == value)
@@ -193,71 +223,24 @@ def state_of(outcome: Outcome | None, objectives: Objectives) -> TrialState:
     return TrialState.FAIL
 
 
-def export_study(space: SearchSpace, ledger: Ledger, path: Path, max_cost: float | None = None) -> None:
-    """Writes the ledger as an Optuna study in an SQLite file: `optuna-dashboard sqlite:///study.db` shows it.
-
-    It is derived and never read back. It is made in memory and moved into place: SQLite cannot be trusted to
-    lock a file on NFS, and a dashboard that has the earlier one open keeps it.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    objectives = OBJECTIVES[space.fixed["search.target"]]
-    storage = optuna.storages.RDBStorage("sqlite:///:memory:")
-    study = _new_study(storage, objectives, space.name)
-    outcomes = {outcome.trial: outcome for outcome in ledger.outcomes()}
-    proposals = {**ledger.proposals(), **{number: outcome.params for number, outcome in outcomes.items()}}
-    for number, params in sorted(proposals.items()):
-        study.add_trial(_exported(space, number, params, outcomes.get(number), objectives, max_cost))
-    connection = storage.engine.raw_connection().driver_connection
-    assert isinstance(connection, sqlite3.Connection)
-    write_atomic(path, connection.serialize())
-
-
-def _exported(
-    space: SearchSpace,
-    number: int,
-    params: Params,
-    outcome: Outcome | None,
-    objectives: Objectives,
-    max_cost: float | None,
-) -> FrozenTrial:
-    """A trial for the database: with all its metrics, and one without outcome as running."""
-    state = TrialState.RUNNING if outcome is None else state_of(outcome, objectives)
-    known = params if space.contains(params) else {}
-    epochs = outcome.intermediate if outcome else {}
-    trial = create_trial(
-        state=state,
-        values=_values(outcome, state, objectives),
-        params=known,
-        distributions={key: space.distribution(key) for key in known},
-        constraints=_constraints(outcome, state, max_cost),
-        intermediate_values={int(epoch): value for epoch, value in epochs.items()},
-        user_attrs={"trial": number, **({**outcome.metrics, "error": outcome.error} if outcome else {})},
-    )
-    if outcome is not None and trial.datetime_complete is not None:  # that of the export, unless there is a better one
-        if outcome.ended is not None:
-            trial.datetime_complete = datetime.fromtimestamp(outcome.ended)
-        trial.datetime_start = trial.datetime_complete - timedelta(seconds=outcome.seconds)
-    return trial
-
-
-def _values(outcome: Outcome | None, state: TrialState, objectives: Objectives) -> list[float] | None:
+def values_of(outcome: Outcome | None, state: TrialState, objectives: Objectives) -> list[float] | None:
+    """What Optuna is told of a complete trial."""
     if outcome is None or state != TrialState.COMPLETE:
         return None
     return [outcome.metrics[metric] for metric in objectives]
 
 
-def _constraints(outcome: Outcome | None, state: TrialState, max_cost: float | None) -> dict[str, float]:
+def constraints_of(outcome: Outcome | None, state: TrialState, max_cost: float | None) -> dict[str, float]:
     """How far a trial's cost lies above what is allowed; at most 0 is feasible."""
     if outcome is None or state == TrialState.FAIL or max_cost is None or "cost" not in outcome.metrics:
         return {}
     return {"cost": outcome.metrics["cost"] - max_cost}
 
 
-def _new_study(
+def new_study(
     storage: optuna.storages.BaseStorage, objectives: Objectives, name: str | None = None
 ) -> optuna.Study:
+    """An empty study of these objectives."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it tells of every study that it makes
     directions = [_DIRECTIONS[direction] for direction in objectives.values()]
     study = optuna.create_study(storage=storage, study_name=name, directions=directions)

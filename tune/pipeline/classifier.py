@@ -13,8 +13,8 @@ from components.classifiers.catalogue import network_of
 from components.classifiers.training import ClassifierTraining
 from components.classifiers.weights import file_of, put_weights
 from components.datasets.dataset import DataSplit
-from components.defense import load_weights
 from components.training import freeze
+from components.weights import load_weights
 from tune.pipeline.job import Inputs, Job
 from tune.pipeline.recipe import Recipe
 from tune.pipeline.stage import STAGES, Rates, Stage, Workload, training_workload, weights_bytes

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from components.classifiers.base import ImageClassifier
-from components.defense import load_weights
-from components.files import read_json, write_json
 from components.gan.config import GanConfig
-from components.gan.encoder import Encoder
 from components.gan.encoder_training import EncoderTraining
 from components.gan.networks import Discriminator, Generator
+from components.gan.pair import Pair
 from components.gan.training import GanTraining
 from components.metrics import agreement, frechet_distance
 from components.pretrained import pair_files, shipped_identity
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
-from components.training import freeze
 from tune.pipeline.classifier import classifier_of
 from tune.pipeline.job import Inputs, Job
 from tune.pipeline.recipe import Recipe
@@ -86,21 +82,12 @@ class GanStage(Stage):
             return
         training = GanTraining(config, job.data.train.images, job.seed, job.device)
         job.write_history(job.train(training, lambda: judge_generator(job, training.generator, PROBE_IMAGES)))
-        generator = training.generator
+        generator, encoder = training.generator, None
         if config.encoder_steps:
             encoding = _encoder_training(config, generator, job.data.train.images, job.seed, job.device)
             job.train(encoding, name="encoder")
-            job.write_weights("encoder", encoding.encoder)
-            generator = encoding.generator
-        job.write_weights("generator", generator)
-        job.write_weights("discriminator", training.discriminator)
-        shape = {
-            "latent_dim": config.latent_dim,
-            "width": config.width,
-            "discriminator_width": config.discriminator_width,
-            "encoder_width": config.encoder_width if config.encoder_steps else 0,
-        }
-        write_json(job.draft.folder / "gan.json", {**shape, "image_shape": list(job.data.image_shape)})
+            generator, encoder = encoding.generator, encoding.encoder
+        Pair(generator, training.discriminator, encoder).save(job.draft.folder)
 
 
 class ScoreGan(Stage):
@@ -115,7 +102,7 @@ class ScoreGan(Stage):
         return probe_seconds(self.images(recipe), rates)
 
     def build(self, job: Job) -> None:
-        judge, (generator, *_), held = classifier_of(job), gan_of(job), job.data.held
+        judge, generator, held = classifier_of(job), gan_of(job).generator, job.data.held
         pso = agreement(judge.predict(held.images), held.labels)
         job.draft.metrics.update(judge_generator(job, generator, len(held)), pso=pso)
 
@@ -124,26 +111,9 @@ STAGES.register("gan")(GanStage())
 STAGES.register("score_gan")(ScoreGan())
 
 
-def gan_of(inputs: Inputs) -> tuple[Generator, Discriminator, Encoder | None]:
+def gan_of(inputs: Inputs) -> Pair:
     """Generator, discriminator and, where one was trained, encoder, frozen, on the inputs' device."""
-    return read_gan(inputs.folder("gan"), inputs.device)
-
-
-def read_gan(folder: Path, device: torch.device) -> tuple[Generator, Discriminator, Encoder | None]:
-    """Generator, discriminator and, where there is one, encoder from a folder with `gan.json`, frozen."""
-    facts = read_json(folder / "gan.json")
-    generator = Generator(facts["latent_dim"], facts["width"], tuple(facts["image_shape"]))
-    discriminator = Discriminator(facts["discriminator_width"], tuple(facts["image_shape"]))
-    load_weights(generator, folder / "generator.safetensors")
-    load_weights(discriminator, folder / "discriminator.safetensors")
-    freeze(generator)
-    freeze(discriminator)
-    encoder = None
-    if facts["encoder_width"]:
-        encoder = Encoder(facts["latent_dim"], facts["encoder_width"], tuple(facts["image_shape"]))
-        load_weights(encoder, folder / "encoder.safetensors")
-        freeze(encoder).to(device)
-    return generator.to(device), discriminator.to(device), encoder
+    return Pair.load(inputs.folder("gan"), inputs.device)
 
 
 def probe_seconds(images: int, rates: Rates) -> float:

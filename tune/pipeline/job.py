@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from components.files import write_json
+from components.precision import resolved
 from components.training import Training
+from components.weights import save_weights
 from tune.pipeline.recipe import Bounds, Development, Recipe
 from tune.space.config import ExperimentConfig
 from tune.storage.folder import Storage
@@ -122,11 +122,19 @@ class Job(Inputs):
     @property
     def description(self) -> dict[str, Any]:
         """How the artifact was made, for its manifest."""
-        return {"part": self.part, "seed": self.seed, "config": self.config.model_dump(exclude={"search"})}
+        settings = self.config.model_dump(exclude={"search"})
+        used = {
+            f"{section}.{name}": resolved(value, self.device)
+            for section, fields in settings.items()
+            for name, value in fields.items()
+            if name.endswith("precision")
+        }
+        precision = {"device": self.device.type, **used}
+        return {"part": self.part, "seed": self.seed, "config": settings, "precision": precision}
 
     def write_weights(self, name: str, module: torch.nn.Module) -> None:
         """Adds a network's weights to the artifact."""
-        save_file(_in_main_memory(module.state_dict()), self.draft.folder / f"{name}.safetensors")
+        save_weights(module, self.draft.folder / f"{name}.safetensors")
 
     def write_history(self, history: Sequence[Row]) -> None:
         """Adds the measurements of all epochs to the artifact, and those of the last to its metrics."""
@@ -188,8 +196,3 @@ def unsealed(content: bytes) -> bytes:
     if hashlib.sha256(content).digest() != digest:
         raise ValueError("found a damaged file")
     return content
-
-
-def _in_main_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies, as safetensors wants them."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

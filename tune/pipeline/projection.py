@@ -198,10 +198,14 @@ def largest_projector(inputs: Inputs) -> Projector:
 
 
 def _projector(inputs: Inputs, changes: dict[str, Any]) -> Projector:
-    generator, discriminator, encoder = gan_of(inputs)
-    config = inputs.config.projector.model_copy(update=changes)
+    pair = gan_of(inputs)
     return Projector(
-        generator, config, discriminator=discriminator, encoder=encoder, seed=inputs.seed, device=inputs.device
+        pair.generator,
+        inputs.config.projector.model_copy(update=changes),
+        discriminator=pair.discriminator,
+        encoder=pair.encoder,
+        seed=inputs.seed,
+        device=inputs.device,
     )
 
 

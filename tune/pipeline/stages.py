@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tune.pipeline import attack, classifier, gan, projection, unet  # noqa: F401  (each adds its stages)
+from tune.pipeline import attack, classifier, gan, projection, smoothing, unet  # noqa: F401  (each adds its stages)
 from tune.pipeline.purifier import purifier_of
 from tune.pipeline.recipe import Recipe
 from tune.pipeline.stage import STAGES

@@ -11,12 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from components.classifiers.base import ImageClassifier
-from components.defense import in_batches, load_weights
+from components.defense import in_batches
 from components.files import read_json
 from components.metrics import agreement
 from components.training import freeze
 from components.unet.network import UNet, join
 from components.unet.training import UNetTraining
+from components.weights import load_weights
 from tune.pipeline.attack import attacked_of, images_of, split_of
 from tune.pipeline.classifier import classifier_of, new_classifier
 from tune.pipeline.job import Job, Row
@@ -76,6 +77,9 @@ class UNetStage(Stage):
         job.write_weights("unet", training.unet)
 
 
+RIGHT = "right.safetensors"  # which validation images come out right: trials are compared image by image
+
+
 class ScoreUNet(Stage):
     """Judges the whole defense on the validation images."""
 
@@ -98,6 +102,7 @@ class ScoreUNet(Stage):
         rows = (held.images, attacked, generated, denoised)
         examples = torch.stack([(images[:EXAMPLES] * 255).round().byte() for images in rows])
         save_file({"examples": examples}, job.draft.folder / "examples.safetensors")
+        save_file({"right": labels == held.labels}, job.draft.folder / RIGHT)
         job.draft.metrics.update(
             **shares,
             psd_gan=agreement(judge.predict(generated), held.labels),

@@ -2,7 +2,7 @@
 
 reading, data     the experiment's folder → frozen values
 scores            test scores over seeds, intervals, doubts
-figures, plots, parallel, style    the charts
+figures, plots, effect_charts, style    the charts
 head, result, detail, search, cost the sections, built of blocks
 summary           report.json
 templates/        the same sections as HTML and as Markdown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,11 +12,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from tune.metrics import title_of
-from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text, cell, seconds, value
+from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text, seconds, value
 from tune.report.cost import stage_work
 from tune.report.data import Experiment
 from tune.report.figures import dots
 from tune.report.head import Test, attack, variants
+from tune.report.plain import plain
 from tune.report.reading import read_experiment
 from tune.report.scores import SHARES, clearly_above, interval, percent, scores
 from tune.report.style import drawing, render
@@ -35,8 +37,15 @@ class Candidate:
 Row = Callable[[Candidate], str]
 
 
-def compare(folders: Sequence[Storage | Path | str], out: Storage | Path | str | None = None) -> str:
-    """The searches side by side, as text for a terminal; written to `out` too as compare.html and compare.md.
+def compare(
+    folders: Sequence[Storage | Path | str], out: Storage | Path | str | None = None, width: int | None = None
+) -> str:
+    """The searches side by side, as text; written to `out` too as compare.html and compare.md.
+
+    Args:
+        folders: the experiments, two or more.
+        out: where to write the pages.
+        width: characters of a line, at most; None for as many as it takes.
 
     Raises:
         ValueError: fewer than two folders.
@@ -49,7 +58,7 @@ def compare(folders: Sequence[Storage | Path | str], out: Storage | Path | str |
         with drawing():
             pages = _pages(candidates, charts=True)
         write_pages(Storage(out), "compare", pages)
-    parts = [_plain(block) for section in _sections(candidates, charts=False) for block in section.blocks]
+    parts = [plain(block, width) for section in _sections(candidates, charts=False) for block in section.blocks]
     if out is not None:
         parts.append(f"{Storage(out).uri.rstrip('/')}/compare.html")
     return "\n\n".join(parts)
@@ -62,7 +71,7 @@ def _candidates(experiments: Sequence[Experiment]) -> list[Candidate]:
 
 
 def _pages(candidates: Sequence[Candidate], charts: bool) -> dict[str, Any]:
-    command = " ".join(["python -m tune compare", *(c.experiment.place for c in candidates)])
+    command = shlex.join(["python", "-m", "tune", "compare", *(c.experiment.place for c in candidates)])
     return {
         "title": " · ".join(candidate.label for candidate in candidates),
         "subtitle": f"{len(candidates)} searches side by side",
@@ -82,20 +91,35 @@ def _sections(candidates: Sequence[Candidate], charts: bool) -> Iterator[Section
 
 
 def _findings(candidates: Sequence[Candidate]) -> Iterator[Block]:
-    for title, row in (
-        ("data", _SETTING["data"]),
-        ("attack", _SETTING["attack"]),
-        ("target", _SETTING["target"]),
-    ):
+    asked = [name for name in ("data", "attack", "target") if name != "data" or not _known(candidates)]
+    for title in asked:
+        row = _SETTING[title]
         if len({row(candidate) for candidate in candidates}) > 1:
             yield Caution(f"The searches differ in {title}: their scores do not answer the same question.")
     if len({_fingerprint(candidate) for candidate in candidates} - {""}) > 1:
-        yield Caution("The searches differ in the data's fingerprint: the images are not the same.")
+        yield Caution("The searches differ in the data's fingerprint: the test images are not the same.")
     scored = sorted((c for c in candidates if "psd" in c.test), key=lambda c: c.test["psd"].mean, reverse=True)
     if len(scored) < 2:
         yield Text("Fewer than two of the searches have test scores, so there is no PSD to compare.")
-    for better, worse in pairwise(scored):
-        yield Text(_verdict(better, worse))
+        return
+    questions: dict[tuple[str, ...], list[Candidate]] = {}
+    for candidate in scored:
+        questions.setdefault(_question(candidate), []).append(candidate)
+    if all(len(group) < 2 for group in questions.values()):
+        yield Text("No two of the searches answer the same question, so none is set above another.")
+    for group in questions.values():
+        yield from (Text(_verdict(better, worse)) for better, worse in pairwise(group))
+
+
+def _question(candidate: Candidate) -> tuple[str, ...]:
+    """Equal for searches whose scores may be compared: same test images, attack and target."""
+    images = _fingerprint(candidate) or _SETTING["data"](candidate)
+    return images, _SETTING["attack"](candidate), _SETTING["target"](candidate)
+
+
+def _known(candidates: Sequence[Candidate]) -> bool:
+    """Whether the records say of all searches what their test images are; then the data's name decides nothing."""
+    return all(map(_test_fingerprint, candidates))
 
 
 def _verdict(better: Candidate, worse: Candidate) -> str:
@@ -108,11 +132,16 @@ def _verdict(better: Candidate, worse: Candidate) -> str:
 
 
 def _fingerprint(candidate: Candidate) -> str:
+    """Of the test images, whatever seed and share the others were cut with; older records have one for all."""
+    record = candidate.experiment.record
+    data = record.get("data")
+    whole = data.get("fingerprint") if isinstance(data, Mapping) else record.get("data_fingerprint")
+    return _test_fingerprint(candidate) or str(whole or "")
+
+
+def _test_fingerprint(candidate: Candidate) -> str:
     data = candidate.experiment.record.get("data")
-    named = (
-        data.get("fingerprint") if isinstance(data, Mapping) else candidate.experiment.record.get("data_fingerprint")
-    )
-    return str(named or "")
+    return str(data.get("test_fingerprint") or "") if isinstance(data, Mapping) else ""
 
 
 def _table(candidates: Sequence[Candidate], head: str, rows: Mapping[str, Row], note: str = "") -> Table:
@@ -212,17 +241,3 @@ _SEARCH: Mapping[str, Row] = {
     "computing time": lambda c: seconds(_work("seconds")(c)),
     "by the clock": lambda c: seconds(c.experiment.wall_s),
 }
-
-
-def _plain(block: Block) -> str:
-    """A block as text with aligned columns."""
-    if isinstance(block, Table):
-        rows = [[cell(text).replace("`", "").replace("\\|", "|") for text in row] for row in (block.head, *block.rows)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(t.ljust(w) if i == 0 else t.rjust(w) for i, (t, w) in enumerate(zip(r, widths, strict=True)))
-            for r in rows
-        ]
-        lines.insert(1, "  ".join("─" * width for width in widths))
-        return "\n".join(lines) + (f"\n{block.note}" if block.note else "")
-    return f"Caution: {block.text}" if isinstance(block, Caution) else str(getattr(block, "text", ""))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tune.report.blocks import Block, Code, Section, Table, Text, seconds, value
 from tune.report.data import Experiment
 from tune.storage.ledger import Outcome
+from tune.storage.record import versions_of
 
 
 def failures(experiment: Experiment) -> Section:
@@ -82,12 +83,40 @@ def reproduce(experiment: Experiment) -> Section:
         line = command if isinstance(command, str) else shlex.join(map(str, command))
         blocks += [Text("The search, from a checkout of the commit below:"), Code(line)]
     blocks += [Text("This report, from the experiment's files alone:"), Code(rebuild(experiment))]
-    rows = [(key, _line(item)) for key, item in record.items() if key not in ("command", "notes", "wall_s")]
+    rows = [(key, _line(item)) for key, item in record.items() if key not in ("command", "notes", "wall_s", "sessions")]
     if rows:
         blocks.append(Table(("recorded", "when the search began"), rows))
+    if sessions := _sessions(record.get("sessions")):
+        blocks.append(Text("The search was resumed with other versions; its trials are compared all the same:"))
+        blocks.append(Table(("session", "trials", "versions"), sessions))
     if settings := _fixed(experiment):
         blocks.append(Table(("component", "fixed settings (space.yaml)"), settings))
     return Section("How to reproduce it", blocks)
+
+
+def _sessions(noted: Any) -> list[tuple[str, str, str]]:
+    """Which trials ran with which versions, a row for each session that ran any; nothing where all had the same."""
+    try:
+        rows = [(str(s["began"] or "the first"), s["trials"], versions_of(s)) for s in noted or () if s["trials"]]
+        differing = {name for *_, had in rows for name in had if len({repr(r[2].get(name)) for r in rows}) > 1}
+        return [
+            (began, _numbers(trials), ", ".join(f"{name} {had.get(name)}" for name in had if name in differing))
+            for began, trials, had in rows
+            if differing
+        ]
+    except (AttributeError, KeyError, TypeError):  # a record that was edited by hand
+        return []
+
+
+def _numbers(trials: Sequence[int]) -> str:
+    """`0–4, 7`."""
+    runs: list[list[int]] = []
+    for trial in sorted(trials):
+        if runs and trial == runs[-1][-1] + 1:
+            runs[-1].append(trial)
+        else:
+            runs.append([trial])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _fixed(experiment: Experiment) -> list[tuple[str, str]]:

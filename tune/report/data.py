@@ -11,6 +11,7 @@ import numpy as np
 
 from tune.metrics import METRICS, OBJECTIVES, Target
 from tune.optimizer.choice import NoChoiceError, Objectives, choose, has_objectives, median_seed
+from tune.optimizer.finalists import finalists_of
 from tune.space.config import PURIFIERS
 from tune.storage.ledger import Outcome
 
@@ -68,6 +69,7 @@ class Experiment:
     seeds: tuple[SeedScore, ...]  # by seed
     projection: ProjectionMap | None
     problems: tuple[str, ...]
+    finalists: Mapping[str, Any] = field(default_factory=dict)  # finalists.json; empty where there were none
 
     @property
     def target(self) -> Target:
@@ -92,6 +94,10 @@ class Experiment:
     @cached_property
     def ruled(self) -> Outcome | None:
         """The trial that the rule names now; None where none qualifies."""
+        rows = self.finalists.get("finalists", ())
+        now = finalists_of(self.outcomes, self.objectives, len(rows), self.max_cost)
+        if rows and {o.trial for o in now} == {row["trial"] for row in rows}:
+            return next((o for o in now if o.trial == self.finalists["chosen"]), None)
         try:
             return choose(self.outcomes, self.objectives, self.max_cost)
         except NoChoiceError:

@@ -1,14 +1,12 @@
-"""Charts of the search: history, Pareto front, R × L map, what mattered, and every trial's parameters."""
+"""Charts of the search: history, Pareto front, R × L map."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import optuna
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -18,10 +16,8 @@ from tune.metrics import title_of
 from tune.optimizer.choice import pareto_front
 from tune.report.data import Experiment, ProjectionMap
 from tune.report.figures import cells
-from tune.report.style import BLUE, GREEN, GREY, INK, MUTED, ORANGE, RED, WIDTH, blank
+from tune.report.style import BLUE, GREEN, GREY, MUTED, ORANGE, RED, WIDTH, blank
 from tune.storage.ledger import Outcome
-
-FEWEST_FOR_IMPORTANCE = 8  # below that, an importance is a story about noise
 
 
 def history(experiment: Experiment) -> Figure | None:
@@ -124,67 +120,4 @@ def projection_map(projection: ProjectionMap, chosen: tuple[Any, Any]) -> Figure
     if restarts in projection.restarts and steps in projection.steps:
         corner = (projection.steps.index(steps) - 0.5, projection.restarts.index(restarts) - 0.5)
         axes.add_patch(Rectangle(corner, 1, 1, facecolor="none", edgecolor=RED, linewidth=2.2, clip_on=False, zorder=3))
-    return figure
-
-
-def importance(experiment: Experiment) -> dict[str, float] | None:
-    """Share of the first objective's variance that each parameter explains (fANOVA, as Optuna computes it).
-
-    Source: Hutter, Hoos, Leyton-Brown: An efficient approach for assessing hyperparameter importance,
-    ICML 2014.
-    None where there are too few finished trials or nothing varied.
-    """
-    metric, direction = next(iter(experiment.objectives.items()))
-    finished = experiment.finished
-    if len(finished) < FEWEST_FOR_IMPORTANCE or len({o.metrics[metric] for o in finished}) < 2:
-        return None
-    shared = set.intersection(*(set(o.params) for o in finished))
-    varied = {key for key in shared if len({repr(o.params[key]) for o in finished}) > 1}
-    if not varied:
-        return None
-    with _quietly():
-        study = optuna.create_study(direction="maximize" if direction == "max" else "minimize")
-    for outcome in finished:
-        params = {key: outcome.params[key] for key in varied}
-        distributions = {key: _distribution([o.params[key] for o in finished]) for key in varied}
-        study.add_trial(
-            optuna.trial.create_trial(params=params, distributions=distributions, value=outcome.metrics[metric])
-        )
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without Optuna's message on the terminal that a study has been created."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(level)
-
-
-def _distribution(values: Sequence[Any]) -> optuna.distributions.BaseDistribution:
-    """The range that the trials covered; for a tree's splits it need not be the range that was allowed."""
-    if all(type(value) is int for value in values):
-        return optuna.distributions.IntDistribution(min(values), max(values))
-    if all(type(value) in (int, float) for value in values):
-        return optuna.distributions.FloatDistribution(min(values), max(values))
-    return optuna.distributions.CategoricalDistribution(sorted(set(values), key=repr))
-
-
-def importances(shares: Mapping[str, float]) -> Figure:
-    figure, axes = blank(height=0.7 + 0.34 * len(shares))
-    for place, share in enumerate(shares.values()):
-        axes.barh(place, share, color=BLUE, height=0.55)
-        axes.text(share + 0.012, place, f"{100 * share:.0f} %", va="center")
-    axes.set_yticks(range(len(shares)), list(shares))
-    axes.tick_params(axis="y", labelcolor=INK)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, min(1.12, max(shares.values()) * 1.25))
-    axes.spines[["left", "bottom"]].set_visible(False)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    axes.set_xlabel("share of the explained variance")
     return figure

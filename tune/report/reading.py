@@ -51,6 +51,27 @@ class ChoiceFile(BaseModel):
     median_seed: int | None = None
 
 
+class FinalistRow(BaseModel):
+    """One trial of finalists.json."""
+
+    trial: int
+    searched: float
+    scores: dict[str, float] = Field(min_length=1)  # by seed
+    mean: float
+    fresh: float  # mean of the seeds that the search did not rank it by
+    behind: float  # the best one's mean
+    error: float  # standard error of that
+    equal: bool  # whether it cannot be told from the best
+
+
+class FinalistsFile(BaseModel):
+    """finalists.json."""
+
+    chosen: int
+    best: int
+    finalists: list[FinalistRow] = Field(min_length=1)
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -179,6 +200,7 @@ def read_experiment(storage: Storage) -> Experiment:
     if not outcomes and not space:
         raise FileNotFoundError(f"{storage.uri}: expected an experiment's folder (space.yaml, trials/), found neither")
     choice = reader.checked(reader.mapping(storage.child("best"), "choice.json"), "best/choice.json", ChoiceFile)
+    finals = reader.checked(reader.mapping(storage, "finalists.json"), "finalists.json", FinalistsFile)
     return Experiment(
         name=urlsplit(storage.uri).path.rstrip("/").rsplit("/", 1)[-1],
         place=str(storage.local or storage.uri),
@@ -189,4 +211,5 @@ def read_experiment(storage: Storage) -> Experiment:
         seeds=tuple(sorted(reader.seeds(), key=lambda score: score.seed)),
         projection=_projection(reader.mapping(storage, "validation_map.json"), reader.problems),
         problems=tuple(reader.problems),
+        finalists=finals.model_dump() if finals else {},
     )

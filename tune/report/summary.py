@@ -9,6 +9,7 @@ from typing import Any
 from tune.optimizer.choice import pareto_front, rule
 from tune.report.cost import stage_work
 from tune.report.data import Experiment
+from tune.report.effects import Effects
 from tune.report.head import cautions
 from tune.report.scores import PARTS, PUBLISHED, Score, gain, per_class
 
@@ -18,7 +19,7 @@ INTERVALS = {
 }
 
 
-def summary(experiment: Experiment, test: Mapping[str, Score], shares: Mapping[str, float] | None) -> dict[str, Any]:
+def summary(experiment: Experiment, test: Mapping[str, Score], found: Effects | None) -> dict[str, Any]:
     """The fields that the design names first, then what else a reader may want. No NaN: JSON has none."""
     median = experiment.median
     report = {
@@ -43,7 +44,9 @@ def summary(experiment: Experiment, test: Mapping[str, Score], shares: Mapping[s
         "epsilon": {str(score.seed): dict(score.epsilon) for score in experiment.seeds if score.epsilon},
         "per_class": per_class(median.confusion) if median and median.confusion is not None else [],
         "choice": _choice(experiment),
-        "importance": shares,
+        "finalists": experiment.finalists or None,
+        "importance": dict(found.shares) if found else None,
+        "told_apart": sorted(found.clear) if found else None,
         "failures": [{"trial": o.trial, "error": o.error} for o in experiment.with_status("failed")],
         "cautions": cautions(experiment, test),
     }
@@ -57,6 +60,7 @@ def _search(experiment: Experiment) -> dict[str, Any]:
         "trials": len(experiment.outcomes),
         **counts,
         "wall_s": experiment.wall_s,
+        "stopped": experiment.record.get("stopped"),
         "stages_built": {stage: int(sums["built"]) for stage, sums in work.items()},
         "stages_reused": {stage: int(sums["reused"]) for stage, sums in work.items()},
         "stages_seconds": {stage: sums["seconds"] for stage, sums in work.items()},

@@ -18,8 +18,8 @@ from tune.metrics import TARGETS
 from tune.report import blocks, cost, detail, head, result, search
 from tune.report.blocks import Drawing, Section
 from tune.report.data import Experiment
+from tune.report.effects import Effects, effects
 from tune.report.head import Test
-from tune.report.plots import importance
 from tune.report.reading import read_experiment
 from tune.report.scores import scores
 from tune.report.style import Chart, drawing
@@ -42,10 +42,10 @@ def write_report(experiment: Storage | Path | str) -> str:
     storage = Storage(experiment)
     read = read_experiment(storage)
     test = scores(read)
-    shares = importance(read)
+    found = effects(read)
     with drawing():
-        pages = _pages(read, test, shares)
-    report = json.dumps(summary(read, test, shares), indent=2, ensure_ascii=False, allow_nan=False)
+        pages = _pages(read, test, found)
+    report = json.dumps(summary(read, test, found), indent=2, ensure_ascii=False, allow_nan=False)
     storage.write("report.json", f"{report}\n".encode())
     write_pages(storage, "report", pages)
     return f"{storage.uri.rstrip('/')}/report.html"
@@ -59,26 +59,26 @@ def write_pages(storage: Storage, name: str, pages: Mapping[str, Any]) -> None:
         storage.write(f"{name}.{kind}", render(f"report.{kind}.j2", pages).encode())
 
 
-def _pages(experiment: Experiment, test: Test, shares: Mapping[str, float] | None) -> dict[str, Any]:
+def _pages(experiment: Experiment, test: Test, found: Effects | None) -> dict[str, Any]:
     """What both templates are filled with."""
     return {
         "title": experiment.name,
         "subtitle": f"Search of {TARGETS[experiment.target].title}",
         "head": head.head(experiment, test),
-        "sections": list(_sections(experiment, test, shares)),
+        "sections": list(_sections(experiment, test, found)),
         "rebuild": cost.rebuild(experiment),
         "more": "The same figures, in full precision: report.json.",
     }
 
 
-def _sections(experiment: Experiment, test: Test, shares: Mapping[str, float] | None) -> Iterator[Section]:
+def _sections(experiment: Experiment, test: Test, found: Effects | None) -> Iterator[Section]:
     yield result.asked(experiment)
     yield result.threat(experiment)
     if test:
         yield from _test_sections(experiment, test)
     yield search.choice(experiment)
     yield search.history(experiment)
-    yield search.parameters(experiment, shares)
+    yield search.parameters(experiment, found)
     if experiment.target != "gan":
         yield search.projection_map(experiment)
     yield cost.cost(experiment)

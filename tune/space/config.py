@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
+from components import catalog  # noqa: F401  (its purifiers have sections)
 from components.attacks import ATTACKS, FGSM, Attack
 from components.classifiers.config import ClassifierConfig
 from components.config import Config
@@ -31,6 +32,9 @@ class SearchConfig(Config):
     points: tuple[dict[str, Any], ...] = ()  # parameters of the first trials, which are not left to chance
     seed: int = Field(default=0, ge=0, le=10**9)  # of the suggestions and of every training
     max_cost: int | None = Field(default=None, ge=1)  # largest restarts × steps of "best"; null = any
+    cost_aware: bool = Field(
+        default=False, json_schema_extra={"neutral": False}
+    )  # rank what the sampler draws by expected improvement per second that no stored stage saves
     budget: str | None = Field(
         default=None, pattern=r"^[1-9]\d*(\.\d+)?[smhd]$", json_schema_extra=_BUDGET
     )  # no trial begins once trials have run for as long by the clock, such as 30m or 2h; null = no limit
@@ -43,6 +47,10 @@ class SearchConfig(Config):
     early_stopping: bool = True  # stop a U-Net early that is worse than others were after as many epochs
     warmup_epochs: int = Field(default=2, ge=1)  # U-Net epochs before early stopping may judge
     retries: int = Field(default=2, ge=0)  # further attempts for a trial whose worker died
+    finalists: int = Field(
+        default=3, ge=1, json_schema_extra={"neutral": 1}
+    )  # the best so many are trained with further seeds before one is chosen; 1 = the search's own score decides
+    finalist_seeds: int = Field(default=3, ge=2, json_schema_extra={"neutral": 3})  # of each, the search's own included
     retrain_seeds: int = Field(default=3, ge=1)  # trainings of the best one, averaged in the report
 
 
@@ -74,4 +82,5 @@ def section_models() -> dict[str, tuple[type[Config], ...]]:
     models = {name: (type(field.default),) for name, field in fields.items()}
     search = models.pop("search")
     others = {name: (model,) for name, model in PURIFIERS.items() if name not in models}
-    return {**models, "attack": tuple(ATTACKS.values()), **others, "search": search}
+    attacks = dict.fromkeys([*models["attack"], *ATTACKS.values()])  # the default first, in whatever order they came
+    return {**models, "attack": tuple(attacks), **others, "search": search}

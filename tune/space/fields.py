@@ -120,7 +120,8 @@ def name_of(model: type[Config]) -> str:
 
 def _leaves_of(section: str, model: type[Config], names: Sequence[str]) -> Iterator[Leaf]:
     comments = field_comments(model)
-    for name, field in model.model_fields.items():
+    own = sorted(model.model_fields, key=lambda name: name not in model.__annotations__)  # before what is inherited
+    for name, field in ((name, model.model_fields[name]) for name in own):
         chooses = name == "name" and len(names) > 1
         yield Leaf(
             key=f"{section}.{name}",

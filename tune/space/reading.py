@@ -136,7 +136,7 @@ class _Reader:
 
     def check_variants(self, fixed: Mapping[str, Any]) -> None:
         """Every field that the file names is one of the variant that it chooses, such as of the attack."""
-        for key in self.entries:
+        for key in self.entries.keys() & leaves().keys():  # the others are retired
             if not leaves()[key].belongs(fixed):
                 section = key.split(".")[0]
                 having = " or ".join(sorted(leaves()[key].variants or ()))

@@ -7,10 +7,11 @@ holder dies, without a heartbeat. Where there are no file locks (object stores),
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 from typing import Protocol
+
+from components.files import lock
 
 
 class Leases(Protocol):
@@ -36,8 +37,11 @@ class FileLeases:
         self.folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.folder / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            free = lock(handle)
+        except OSError:
+            os.close(handle)
+            raise
+        if not free:
             os.close(handle)
             return False
         self._held[key] = handle

@@ -121,17 +121,22 @@ class Ledger:
         return {trial: dict(proposal.params) for trial, proposal in self._proposals.all().items()}
 
     def write_csv(self) -> None:
-        """Writes trials.csv: a row per outcome, with its parameters and metrics as columns."""
+        """Writes trials.csv: a row per outcome, with its parameters and metrics as columns.
+
+        A parameter that is null stands as `null`; one that the trial does not have, as its condition did not hold,
+        leaves the cell empty.
+        """
         outcomes = self.outcomes()
-        params = sorted({key for outcome in outcomes for key in outcome.params})
+        keys = sorted({key for outcome in outcomes for key in outcome.params})
         metrics = sorted({key for outcome in outcomes for key in outcome.metrics})
-        columns = ["trial", "status", *params, *metrics, "seconds", "seed", "error"]
+        columns = ["trial", "status", *keys, *metrics, "seconds", "seed", "error"]
         text = io.StringIO()
         table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
         for outcome in outcomes:
             own = outcome.model_dump(include={"trial", "status", "seconds", "seed", "error"})
-            table.writerow({**outcome.params, **outcome.metrics, **own})
+            params = {key: "null" if value is None else value for key, value in outcome.params.items()}
+            table.writerow({**params, **outcome.metrics, **own})
         self._storage.write("trials.csv", text.getvalue().encode())
 
     def __reduce__(self) -> tuple[type[Ledger], tuple[Storage]]:

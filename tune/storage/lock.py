@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import threading
@@ -15,6 +14,7 @@ from types import TracebackType
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from components.files import lock
 from tune.errors import Refused
 from tune.storage.folder import Storage
 
@@ -64,7 +64,8 @@ class ExperimentLock:
         self._handle: int | None = None  # of the locked file, where the kernel locks
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._usurper: _Holder | None = None
+        self._successor: _Holder | None = None
+        self._signed = time.time()
 
     def __enter__(self) -> ExperimentLock:
         """Takes the lock, or that of a dead driver.
@@ -93,9 +94,14 @@ class ExperimentLock:
         self._let_go()
 
     def check(self) -> None:
-        """Raises LockedError if another driver has taken over, having seen no sign of life for too long."""
-        if self._usurper is not None:
-            raise self._refusal(self._usurper)
+        """Raises LockedError if another driver has taken over, having seen no sign of life for too long.
+
+        Cheap enough to be called often; a driver does so before whatever it starts.
+        """
+        if abs(time.time() - self._signed) > 2 * self._beat:  # this process was suspended, and its thread too
+            self._look()
+        if self._successor is not None:
+            raise self._refusal(self._successor)
 
     def _claim(self) -> None:
         folder = self._storage.local
@@ -116,13 +122,14 @@ class ExperimentLock:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise self._refusal(self._holder_soon()) from None
+            free = lock(self._handle)
         except OSError:  # NFS or FUSE without locks
             os.close(self._handle)
             self._handle = None
-        return self._handle is not None
+            return False
+        if not free:
+            raise self._refusal(self._holder_soon())
+        return True
 
     def _wait_for_rivals(self) -> None:
         """An object store lets two drivers sign at one moment: the last signature stands."""
@@ -163,6 +170,7 @@ class ExperimentLock:
             host=socket.gethostname(), pid=os.getpid(), place=_place(), token=self._token, time=time.time()
         )
         data = signature.model_dump_json().encode()
+        self._signed = signature.time
         if self._handle is None:
             self._storage.write(_FILE, data)
         else:  # in place: a file moved over the locked one would not be locked
@@ -170,7 +178,7 @@ class ExperimentLock:
             os.fsync(self._handle)  # other machines on NFS see it only then
 
     def _erase(self) -> None:
-        if self._usurper is not None:
+        if self._successor is not None:
             return
         if self._handle is not None:
             os.ftruncate(self._handle, 0)
@@ -185,11 +193,15 @@ class ExperimentLock:
     def _keep_alive(self) -> None:
         while not self._stop.wait(self._beat):
             with suppress(OSError):  # a lost request; the next beat may reach the storage
-                holder = self._holder()
-                if holder is not None and holder.token != self._token:
-                    self._usurper = holder
+                self._look()
+                if self._successor is not None:
                     return
                 self._sign()
+
+    def _look(self) -> None:
+        holder = self._holder()
+        if holder is not None and holder.token != self._token:
+            self._successor = holder
 
     def _refusal(self, holder: _Holder) -> LockedError:
         seen = datetime.fromtimestamp(holder.time, UTC).astimezone()

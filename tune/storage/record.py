@@ -76,15 +76,15 @@ def _settled(record: Mapping[str, Any], trials: Collection[int]) -> dict[str, An
 
 def differences(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What this session runs with and an earlier one did not: `torch 2.11.0 before, 2.14.1 now`."""
-    current, found = _versions(now), dict[str, None]()
+    current, found = versions_of(now), dict[str, None]()
     for session in (record, *record.get("sessions", [])):
-        for name, old in _versions(session).items():
+        for name, old in versions_of(session).items():
             if old and current.get(name) and old != current[name]:
                 found[f"{name} {old} before, {current[name]} now"] = None
     return list(found)
 
 
-def _versions(session: Mapping[str, Any]) -> dict[str, str | None]:
+def versions_of(session: Mapping[str, Any]) -> dict[str, str | None]:
     """Name → version of all that a result may depend on."""
     commit = (session.get("git") or {}).get("commit")
     own = {"this code": commit and str(commit)[:12], "Python": session.get("python")}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from components.files import lock
 
 _PREFIX = "latent-defense-scratch-"
 
@@ -33,7 +34,7 @@ def scratch(purpose: str) -> Iterator[Path]:
     handle = os.open(new, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks, where `_sweep` gets none either and removes nothing
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            lock(handle, shared=True)
         new.rename(folder)
         yield folder
     finally:
@@ -47,7 +48,7 @@ def _sweep() -> None:
         with suppress(OSError):  # another user's, or gone meanwhile
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                if lock(handle):
+                    shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(handle)

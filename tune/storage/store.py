@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
+USERS = ".users"
 RELATIVES = ".relatives"
 
 
@@ -135,6 +136,21 @@ class Store:
                 manifest = self._manifest(stage, signature)
                 if manifest is not None:
                     yield manifest
+
+    def note_user(self, experiment: Storage) -> None:
+        """Notes that an experiment uses this store, for whoever prunes it: several storages may share one store."""
+        name = hashlib.sha256(experiment.uri.encode()).hexdigest()[:16]
+        self.storage.child(USERS).write(f"{name}.json", json.dumps({"experiment": experiment.uri}).encode())
+
+    def users(self) -> Iterator[tuple[str, Storage]]:
+        """Every experiment that was noted, and the file that says so. Raises ValueError, naming a torn one."""
+        folder = self.storage.child(USERS)
+        for name in folder.names():
+            if name.endswith(".json"):
+                try:
+                    yield f"{folder.uri}/{name}", Storage(str(json.loads(folder.read(name))["experiment"]))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise ValueError(f"{folder.uri}/{name}: expected the address of an experiment") from error
 
     def remove(self, stage: str, signature: str) -> None:
         """Deletes an artifact, its manifest first: what is left of it after a crash is no artifact."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -53,12 +54,12 @@ class Uses:
     """Which experiments use which signatures.
 
     Attributes:
-        experiments: names of all experiments.
+        experiments: all of them: those in the storage, and those elsewhere that are noted in its store.
         users: signature → experiments.
         problems: files that could not be read, so that what they use is not known.
     """
 
-    experiments: Sequence[str]
+    experiments: Sequence[Storage]
     users: Mapping[str, Sequence[str]]
     problems: Sequence[str]
 
@@ -81,18 +82,47 @@ def holdings(storage: Storage, uses: Uses) -> list[Holding]:
 
 
 def uses_of(storage: Storage) -> Uses:
-    """What the experiments of a storage use, by their trials and retrained seeds."""
+    """What the experiments of a storage, and others that share its store, use by their trials and retrained seeds."""
     users: dict[str, dict[str, None]] = {}
     problems: list[str] = []
-    experiments = [name for name in storage.folders() if name != "store" and _is_experiment(storage.child(name))]
-    for name in experiments:
-        ledger = Ledger(storage.child(name))
+    names = [name for name in storage.folders() if name != "store" and _is_experiment(storage.child(name))]
+    experiments = {name: storage.child(name) for name in names}
+    experiments |= _elsewhere(storage, experiments.values(), problems)
+    for name, experiment in experiments.items():
+        ledger = Ledger(experiment)
         stages = [outcome.stages for outcome in ledger.outcomes()]
         problems += ledger.problems
-        for used in (*stages, *_seeds(storage.child(name), problems)):
+        for used in (*stages, *_seeds(experiment, problems)):
             for signature in used.values():
                 users.setdefault(signature, {})[name] = None
-    return Uses(experiments, {signature: list(names) for signature, names in users.items()}, problems)
+    return Uses(list(experiments.values()), {signature: list(names) for signature, names in users.items()}, problems)
+
+
+def _elsewhere(storage: Storage, known: Iterable[Storage], problems: list[str]) -> dict[str, Storage]:
+    """Experiments of other storages with the same store, by address. One that is not to be found is a problem."""
+    found: dict[str, Storage] = {}
+    places = {_place(experiment) for experiment in known}
+    try:
+        for note, experiment in Store(storage.child("store")).users():
+            gone = _is_below(experiment, storage)  # one of this storage that was deleted
+            if _place(experiment) in places or (gone and not _is_experiment(experiment)):
+                continue
+            if _is_experiment(experiment):
+                found[experiment.uri] = experiment
+            else:
+                problems.append(f"{note}: expected an experiment in {experiment.uri}, found none")
+    except (OSError, ValueError) as error:
+        problems.append(str(error))
+    return found
+
+
+def _is_below(experiment: Storage, storage: Storage) -> bool:
+    return _place(experiment).rpartition("/")[0] == _place(storage)
+
+
+def _place(folder: Storage) -> str:
+    """The same for all paths to one folder."""
+    return os.path.realpath(folder.local) if folder.local is not None else folder.uri
 
 
 def _is_experiment(folder: Storage) -> bool:

@@ -18,7 +18,11 @@ with drawn_from(0):
     CLASSIFIER = freeze(Classifier("A", (1, 8, 8), 4).double())
     IMAGES = torch.rand(9, 1, 8, 8).double()
 LABELS = torch.arange(9) % 4
-SMALL = {"pgd": {"steps": 3, "step_size": 0.1, "restarts": 2}}  # quick settings of the slower attacks
+SMALL = {
+    "pgd": {"steps": 3, "step_size": 0.1, "restarts": 2},
+    "apgd": {"steps": 5, "restarts": 2},
+    "square": {"queries": 20},
+}
 each_attack = pytest.mark.parametrize("name", list(ATTACKS))
 
 

@@ -1,4 +1,6 @@
 import hashlib
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -197,3 +199,11 @@ def test_the_config_is_bounded() -> None:
     for fraction in (0, 1, -1, 2):
         with pytest.raises(ValueError, match="validation_fraction"):
             DataConfig(validation_fraction=fraction)
+
+
+def test_settings_and_names_need_no_torch() -> None:
+    code = (
+        "import sys, components.datasets, components.datasets.config; from components.datasets import DATASETS; "
+        "assert 'svhn' in DATASETS; sys.exit(not {'torch', 'torchvision'}.isdisjoint(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,6 +1,7 @@
 """Bad files: each is refused with its name, what was expected and what was found."""
 
 import contextlib
+import gzip
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,36 @@ def test_a_corrupt_gzip_is_refused(tmp_path: Path, damage: Callable[[bytes], byt
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=re.escape(f"{path}: gzip: expected a whole gzip file")):
         load_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"\n<!DOCTYPE html><title>404", "an HTML page: a server's answer"),
+        (b"<html><body>Sign in", "an HTML page: a server's answer"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied', "an XML page: a server's answer"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d", "a pointer of Git LFS; run `git lfs pull`"),
+        (b"PK\x03\x04rest", "a zip archive; unpack it"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_other_content_under_the_name_of_an_idx_file_is_named(
+    tiny_folder: Path, content: bytes, found: str, suffix: str, packed: bool
+) -> None:
+    (tiny_folder / IMAGES).unlink()
+    path = tiny_folder / f"{IMAGES}{suffix}"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(DataError, match=re.escape(f"{path}: magic: expected an idx file, found {found}")):
+        load_dataset(tiny_folder)
+
+
+def test_packed_or_not_is_seen_in_the_content_and_not_the_name(tiny_folder: Path) -> None:
+    expected = load_dataset(tiny_folder).fingerprint
+    images, labels = (tiny_folder / name for name in (IMAGES, LABELS))
+    images.write_bytes(gzip.compress(images.read_bytes()))
+    labels.rename(f"{labels}.gz")
+    assert load_dataset(tiny_folder).fingerprint == expected
 
 
 @given(content=st.binary(max_size=64) | st.binary(max_size=32).map(lambda tail: b"\0\0\x08\x02" + tail))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import socket
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,3 +106,36 @@ def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         with pytest.raises(Refused, match=f"--address: expected a running Ray cluster, found none at {address}: "):
             connection._join(address, {})
+
+
+def test_this_ray_is_the_release_whose_inside_is_known() -> None:
+    connection.check_ray("/tmp")
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    (wanted,) = (name for name in project["dependencies"] if name.startswith("ray["))
+    assert wanted == f"ray[tune]=={connection.RAY}.*"  # pip refuses others
+    # what is replaced at the start on one machine: its names and parameters
+    assert list(inspect.signature(connection.services.resolve_ip_for_localhost).parameters) == ["host"]
+    assert list(inspect.signature(connection.services.get_node).parameters)[:2] == ["gcs_address", "node_id"]
+    assert "_node_ip_address" in inspect.getsource(ray.init)
+
+
+@pytest.mark.parametrize("version", ["2.61.0", "2.59.1", "2.6.0", "3.0.0"])
+def test_another_release_of_ray_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(ray, "__version__", version)
+    with pytest.raises(Refused, match=f"ray: expected release 2.60, .* found {version}"):
+        connection.check_ray("/tmp")
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_long_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(name, "/" + "x" * 99)
+    said = rf"^{name}: expected a folder whose path has at most \d\d characters.* found 100"
+    with pytest.raises(Refused, match=said):
+        connection.check_ray()
+    room = connection._LONGEST - len(connection._SOCKET) - 1
+    monkeypatch.setenv(name, "/" + "x" * (room - 1))
+    connection.check_ray()
+    monkeypatch.setenv(name, "/" + "x" * room)
+    with pytest.raises(Refused, match=f"at most {room} characters"):
+        connection.check_ray()

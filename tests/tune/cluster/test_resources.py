@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tune.cluster.cores import usable_cores
 from tune.cluster.resources import GIB, Kind, Nodes, Request, on_cluster, on_this_machine
 from tune.errors import Refused
 
-CORES = len(os.sched_getaffinity(0))
+CORES = usable_cores()
 L4 = {"CPU": 4, "GPU": 1, "accelerator_type:L4": 1}
 
 
@@ -159,3 +160,41 @@ def test_on_kubernetes_nothing_is_known_and_nothing_refused() -> None:
     nodes = Nodes([Kind({"CPU": 0})], most=None)
     resources = on_cluster(cluster(), 30, nodes, never)
     assert (resources.gpus, resources.concurrent) == (1, 30)
+
+
+def groups(folder: Path, files: dict[str, str]) -> Path:
+    """Control groups, as Linux mounts them."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/\n", {"cpu.max": "100000 100000"}, 1),
+        ("0::/job/step\n", {"job/step/cpu.max": "max 100000", "job/cpu.max": "250000 100000"}, 2),
+        ("0::/on/the/host\n", {"cpu.max": "50000 100000"}, 1),  # in a container: the mount is the group itself
+        ("0::/\n", {"cpu.max": "max 100000"}, 8),
+        ("4:cpu,cpuacct:/job\n2:memory:/job\n", {"cpu,cpuacct/job/cpu.cfs_quota_us": "300000",
+                                                 "cpu,cpuacct/job/cpu.cfs_period_us": "100000"}, 3),
+        ("4:cpu:/job\n", {"cpu/job/cpu.cfs_quota_us": "-1", "cpu/job/cpu.cfs_period_us": "100000"}, 8),
+        ("0::/\n", {"cpu.max": "100000000 100000"}, 8),
+        ("nonsense", {"cpu.max": "half"}, 8),
+        ("", {}, 8),
+    ],
+)  # fmt: skip
+def test_a_cpu_quota_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, membership: str, files: dict[str, str], expected: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    (tmp_path / "cgroup").write_text(membership)
+    assert usable_cores(groups(tmp_path / "fs", files), tmp_path / "cgroup") == expected
+
+
+def test_where_there_is_no_affinity_all_cores_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.sched_getaffinity")  # as on macOS
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert usable_cores(tmp_path, tmp_path / "none") == 6

@@ -8,11 +8,16 @@ import torch
 from PIL import Image
 
 from components.datasets.idx import to_idx
-from tune.commands.image_files import batch_of, find_pictures, png_of
+from tune.commands.image_files import Picture, Reading, Shape, batch_of, png_of
+from tune.commands.image_files import find_pictures as find
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 5), dtype=np.uint8)
 COLOUR = RNG.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+
+
+def find_pictures(words: list[str], shape: Shape) -> list[Picture]:
+    return find(words, Reading(shape))
 
 
 def save(path: Path, pixels: np.ndarray) -> str:
@@ -98,11 +103,11 @@ def test_refusals(tmp_path: Path) -> None:
     for words, message in [
         ([], "IMAGES: expected at least one file or folder, found none"),
         (["missing.png"], "missing.png: expected an image file or a folder of them, found no such file"),
-        (["empty"], "empty: expected a folder with PNG or JPEG files, found none in it"),
-        (["text.txt"], "text.txt: expected a PNG, JPEG or idx file, found .txt"),
-        (["whole.png", "half.png"], "half.png: expected a PNG or JPEG image, found one that cannot be read"),
-        (["none.png"], "none.png: expected a PNG or JPEG image"),
-        (["gif.png"], "gif.png: expected a PNG or JPEG image"),
+        (["empty"], "empty: expected a folder with image files .*, found none in it"),
+        (["text.txt"], "text.txt: expected an image .* or an idx file, found .txt"),
+        (["whole.png", "half.png"], "half.png: expected an image .*, found one that cannot be read"),
+        (["none.png"], "none.png: expected an image"),
+        (["gif.png"], "gif.png: expected an image"),
         (["cut-idx3-ubyte"], "cut-idx3-ubyte: data: truncated"),
         (["whole.png", "other"], "IMAGES: expected names that differ"),
         (["whole.png", "whole.png"], "IMAGES: expected names that differ"),
@@ -115,3 +120,63 @@ def test_another_size_is_named(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", GREY)
     with pytest.raises(ValueError, match=r"a\.png: expected 6 × 6 pixels .*, found 5 × 6"):
         find_pictures([path], (1, 6, 6))
+
+
+def test_the_ground_of_the_training_images_is_asked_of_every_image(tmp_path: Path) -> None:
+    dark = np.zeros((6, 5), np.uint8)
+    dark[2:4, 2] = 255
+    light = 255 - dark
+    paths = {"dark": save(tmp_path / "dark.png", dark), "light": save(tmp_path / "light.png", light)}
+    (tmp_path / "light-idx3-ubyte").write_bytes(to_idx(light[None]))
+    paths["idx"] = str(tmp_path / "light-idx3-ubyte")
+    for name, ground, invert, shown in (
+        ("dark", 0.0, False, dark),
+        ("light", 0.0, True, dark),
+        ("idx", 0.0, True, dark),
+        ("light", 1.0, False, light),
+        ("dark", 1.0, True, light),
+        ("light", None, False, light),
+    ):
+        (image,) = batch_of(find([paths[name]], Reading((1, 6, 5), ground, invert)))
+        torch.testing.assert_close(image[0], torch.from_numpy(shown) / 255)
+    for name, ground, invert, message in (
+        ("light", 0.0, False, r"light\.png: expected .* dark border \(light on dark\).* 1\.00; if it .* add --invert"),
+        ("idx", 0.0, False, r"light-idx3-ubyte#0: expected .* dark border"),
+        ("dark", 0.0, True, r"dark\.png: expected .* dark border .*; leave out --invert"),
+        ("dark", 1.0, False, r"dark\.png: expected .* light border \(dark on light\).* 0\.00; if it .* add --invert"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find([paths[name]], Reading((1, 6, 5), ground, invert))
+
+
+def test_dark_ink_on_a_transparent_ground_is_read_inverted(tmp_path: Path) -> None:
+    ink = np.zeros((6, 5, 4), np.uint8)
+    ink[2:4, 2, 3] = 255
+    path = save(tmp_path / "a.png", ink)
+    reading = Reading((1, 6, 5), 0.0, invert=True)
+    (image,) = batch_of(find([path], reading))
+    torch.testing.assert_close(image[0], torch.from_numpy(ink[..., 3]) / 255)
+    assert reading.notes == ["1 image with transparent pixels, laid on white"]
+    with pytest.raises(ValueError, match="expected what can be seen on the images' ground, black"):
+        find([path], Reading((1, 6, 5), 0.0))
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "b.bmp", "c.tif", "d.webp"):
+        save(tmp_path / name, GREY)
+    for name in ("._a.png", "Thumbs.db", "e.heic", "f.svg", "g.svg"):
+        (tmp_path / name).write_bytes(b"x")
+    reading = Reading((1, 6, 5))
+    assert len(find([str(tmp_path)], reading)) == 4
+    assert reading.notes == [f"{tmp_path}: left out, as no images: hidden (2), .svg (2), .heic (1)"]
+    for path in tmp_path.iterdir():
+        if path.suffix not in (".heic", ".svg"):
+            path.unlink()
+    with pytest.raises(ValueError, match=r"found none in it: .* left out, as no images: \.svg \(2\), \.heic \(1\)"):
+        find([str(tmp_path)], Reading((1, 6, 5)))
+
+
+def test_emnists_files_are_read_upright(tmp_path: Path) -> None:
+    (tmp_path / "emnist-digits-test-images-idx3-ubyte").write_bytes(to_idx(GREY.T[None]))
+    found = find_pictures([str(tmp_path / "emnist-digits-test-images-idx3-ubyte")], (1, 6, 5))
+    torch.testing.assert_close(batch_of(found)[0, 0], torch.from_numpy(GREY) / 255)

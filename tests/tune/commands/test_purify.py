@@ -12,7 +12,7 @@ from components.datasets.idx import to_idx
 from components.defense import Defense, DefenseError
 from tests.tiny_networks import defense_of
 from tune.commands import purify as module
-from tune.commands.purify import load_defense, purify
+from tune.commands.purify import ground_of, load_defense, purify
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def images_in(folder: Path) -> torch.Tensor:
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
-    with (out / "labels.csv").open() as file:
+    with (out / "labels.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -155,3 +155,44 @@ def test_a_defense_is_found_by_address(experiment: Path) -> None:
     expected = Defense.load(experiment / "best")(images)
     for folder in (str(experiment), f"{experiment}/best", f"file://{experiment}"):
         assert torch.equal(load_defense(folder)(images), expected)
+
+
+def test_names_of_any_kind_are_shown_and_tabulated(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    long = "x" * 251
+    names = ("[red]a[bold]", "b\nc\x1b[31m", 'd,"e"', "数字é", long, "\udcff")
+    for number, name in enumerate(names):
+        content = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+        with (folder / f"{name}.png").open("wb") as file:
+            Image.fromarray(content).save(file, "PNG")
+    assert purify(str(experiment), str(folder), out=str(tmp_path / "[out]")) == 0
+    printed = capsys.readouterr().out
+    for shown in ("[red]a[bold].png", r"b\nc\x1b[31m.png", 'd,"e".png', "数字é.png", r"\udcff.png", "[out]/labels.csv"):
+        assert shown in printed
+    assert "\x1b" not in printed
+    written = {row["file"] for row in rows_of(tmp_path / "[out]")}
+    assert written == {str(folder / f"{name}.png") for name in names[:-1]} | {str(folder / r"\udcff.png")}
+    assert {path.stem for path in (tmp_path / "[out]").glob("*.png")} == set(names)
+
+
+def test_what_was_left_out_is_said(experiment: Path, attacked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (attacked / "more.heic").write_bytes(b"x")
+    purify(str(experiment), str(attacked), out=str(attacked.parent / "out"))
+    printed = capsys.readouterr().out
+    assert f"note: {attacked}: left out, as no images: .heic (1)" in printed
+    assert "5 images purified" in printed
+
+
+@pytest.mark.parametrize(("bias", "expected"), [(-9.0, 0.0), (0.0, None), (9.0, 1.0)])
+def test_the_ground_is_read_off_the_generator(bias: float, expected: float | None) -> None:
+    defense = defense_of()
+    torch.nn.init.constant_(defense.projector.generator.out.bias, bias)
+    assert ground_of(defense) == expected
+
+
+def test_the_shipped_defense_knows_its_ground() -> None:
+    assert ground_of(load_defense("mnist")) == 0

@@ -71,7 +71,7 @@ CC = {f"projection/cc-{part:03d}" for part in range(3)}
 
 def test_everything_is_listed_with_its_users(place: Storage) -> None:
     uses = uses_of(place)
-    assert list(uses.experiments) == ["one", "two"]
+    assert [Path(experiment.uri).name for experiment in uses.experiments] == ["one", "two"]
     assert not uses.problems
     found = {holding.signature: holding for holding in holdings(place, uses)}
     assert list(found) == ["aa", "ff", "bb", "cc", "dd", "ee", "gg"]
@@ -189,3 +189,57 @@ def test_sizes(size: int | None, text: str) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.fixture
+def sharing(place: Storage, tmp_path: Path) -> Storage:
+    """Another storage, whose store is that of `place`; its experiment uses what no one of `place` does."""
+    other = Storage(tmp_path / "other results")
+    other.child("three").write("space.yaml", b"search.trials: 1\n")
+    Ledger(other.child("three")).record(
+        Outcome(trial=0, params={}, status="finished", stages={"gan": "ff", "unet": "ee"})
+    )
+    (tmp_path / "other results/store").symlink_to(tmp_path / "results/store")
+    for experiment in (other.child("three"), place.child("one"), place.child("two")):
+        Store(other.child("store")).note_user(experiment)
+    return other
+
+
+def test_what_an_experiment_of_another_storage_uses_is_kept(place: Storage, sharing: Storage) -> None:
+    for storage in (place, sharing):
+        store(storage.uri, prune=True, yes=True)
+        assert {"gan/aa", "gan/ff", "unet/dd", "unet/ee"} <= kept(place)
+    assert "projection/cc-000" not in kept(place)
+    assert uses_of(place).users["ff"] == [f"{sharing.uri}/three"]
+
+
+def test_an_experiment_of_another_storage_that_is_gone_keeps_all(place: Storage, sharing: Storage) -> None:
+    sharing.child("three").remove_tree()
+    before = kept(place)
+    with pytest.raises(ValueError, match=rf"expected an experiment in {sharing.uri}/three, found none"):
+        store(place.uri, prune=True, yes=True)
+    assert kept(place) == before
+
+
+def test_a_torn_note_of_a_user_keeps_all(place: Storage) -> None:
+    place.child("store").child(".users").write("ab.json", b"{")
+    with pytest.raises(ValueError, match="expected the address of an experiment"):
+        store(place.uri, prune=True, yes=True)
+
+
+def test_an_experiment_of_this_storage_that_was_deleted_uses_nothing(place: Storage) -> None:
+    Store(place.child("store")).note_user(place.child("two"))
+    place.child("two").remove_tree()
+    store(place.uri, prune=True, yes=True)
+    assert "unet/dd" not in kept(place)
+    assert "gan/aa" in kept(place)
+
+
+def test_a_search_that_runs_in_another_storage_keeps_all(place: Storage, sharing: Storage) -> None:
+    with ExperimentLock(sharing.child("three")), pytest.raises(ValueError, match="expected no other driver"):
+        store(place.uri, prune=True, yes=True)
+
+
+def test_the_command_survives_a_folder_with_a_space(sharing: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    store(sharing.uri)
+    assert f"python -m tune store '{sharing.uri}' --prune" in " ".join(capsys.readouterr().out.split())

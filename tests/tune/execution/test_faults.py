@@ -126,6 +126,37 @@ def test_a_second_driver_is_refused_and_a_dead_ones_lock_taken_over(tmp_path: Pa
         note("resumed after kill -9, a stale lock", 0, "none: the lock is taken over at once", "nothing")
 
 
+def test_a_driver_that_has_been_taken_over_stops(tmp_path: Path) -> None:
+    space = write_space(tmp_path, images=300, **{**LONG, "unet__epochs": 60})
+    home = tmp_path / "results/one"
+    with searching(words(space, home.parent), tmp_path / "log") as search:
+        search.until(lambda: (home / "proposals").exists())
+        search.process.send_signal(signal.SIGSTOP)
+        # as a driver on another machine signs, whose file system does not pass locks on: this kernel would not let one
+        signature = {"host": "elsewhere", "pid": 7, "place": "far", "token": "t", "time": time.time()}
+        (home / "driver.lock").write_text(json.dumps(signature))
+        record = (home / "record.json").read_bytes()
+        search.process.send_signal(signal.SIGCONT)
+        assert search.wait(60) == 1, search.output
+        said = line(search.output, "error: another driver has taken over")
+        assert "on elsewhere with process id 7" in said
+        assert (home / "record.json").read_bytes() == record
+        assert json.loads((home / "driver.lock").read_bytes())["host"] == "elsewhere"
+        assert search.gone()
+    note("a driver suspended, and taken over meanwhile", 1, said, "nothing: the other goes on")
+
+
+def test_sighup_is_ctrl_c(tmp_path: Path) -> None:
+    space = write_space(tmp_path, images=300, **LONG)
+    home = tmp_path / "results/one"
+    with searching(words(space, home.parent), tmp_path / "log") as search:
+        search.until(lambda: (home / "proposals").exists())
+        search.process.send_signal(signal.SIGHUP)
+        assert search.wait(30) == 130, search.output
+        assert "--resume" in search.output
+        note("SIGHUP", 130, line(search.output, "interrupted"), "nothing")
+
+
 def test_nothing_survives_a_killed_driver(tmp_path: Path) -> None:
     space = write_space(tmp_path, images=300, **LONG)
     home = tmp_path / "results/one"

@@ -17,6 +17,7 @@ from tune.errors import Refused
 from tune.execution.experiment import find_experiment
 from tune.execution.preflight import Plan, prepare
 from tune.search import search
+from tune.space.fields import leaves
 
 Refuse = Callable[..., str]
 
@@ -43,7 +44,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     return refuse
 
 
-def planned(space: str, overrides: dict[str, Any], folder: Path, name: str | None, *, resume: bool) -> Plan:
+def planned(space: str | None, overrides: dict[str, Any], folder: Path, name: str | None, *, resume: bool) -> Plan:
     """The plan of a search in `folder`/results."""
     return prepare(find_experiment(space, overrides, str(folder / "results"), name, resume=resume), None)
 
@@ -182,6 +183,39 @@ def test_a_resumed_search_keeps_its_data(refused: Refuse, tmp_path: Path, begun:
     assert "data.name: expected the images" in refused(*words(begun, tmp_path / "results", "--resume"))
 
 
+def test_a_resumed_search_says_both_values(refused: Refuse, tmp_path: Path, begun: Path) -> None:
+    arguments = words(begun, tmp_path / "results", "--resume", "--set", "projector.steps: 3, projector.restarts: 2")
+    said = refused(*arguments)
+    assert "projector.restarts: expected what" in said
+    assert "{choice: [1, 2]}, found 2;" in said
+    write_folder(tmp_path / "tiny", tiny_split(60, seed=9), tiny_split(20, seed=1))
+    said = refused(*words(begun, tmp_path / "results", "--resume"))
+    assert said.count("(train ") == 2
+
+
+def test_the_same_images_elsewhere_are_the_same(tmp_path: Path, begun: Path) -> None:
+    (tmp_path / "tiny").rename(tmp_path / "moved")
+    space = begun.read_text().replace(f"{tmp_path}/tiny", f"{tmp_path}/moved")
+    begun.write_text(space)
+    plan = planned(str(begun), {}, tmp_path, "one", resume=True)
+    assert plan.config.data.name == f"{tmp_path}/moved"
+
+
+def test_resuming_takes_the_experiments_own_space(tmp_path: Path, begun: Path) -> None:
+    home = tmp_path / "results/one"
+    own = (home / "space.yaml").read_text().replace("unet.epochs: 2 ", "unet.epochs: 7 ")
+    (home / "space.yaml").write_text(own)  # as if by --set when it began
+    begun.unlink()
+    plan = planned(None, {"search.trials": 30}, tmp_path, "one", resume=True)
+    assert plan.resumed
+    assert (plan.config.unet.epochs, plan.config.search.trials) == (7, 30)
+
+
+def test_resuming_what_is_not_there_begins_it(tmp_path: Path) -> None:
+    found = find_experiment(None, {}, str(tmp_path / "results"), "new", resume=True)
+    assert (found.name, found.resumed, found.space.name) == ("new", False, "quickstart")
+
+
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.9])
 def test_a_torn_space_is_named(refused: Refuse, tmp_path: Path, begun: Path, part: float) -> None:
     path = tmp_path / "results/one/space.yaml"
@@ -252,6 +286,7 @@ def test_a_dry_run_writes_nothing(
     printed = capsys.readouterr().out
     assert "would be started; 3 trials, 1 at once" in printed
     assert "projector.restarts: {choice: [1, 2]}" in printed
-    assert "unet.precision" not in printed  # it has its default
+    assert "unet.precision: float32" in printed  # it has its default
+    assert all(f"  {key}: " in printed for key in leaves())
     for line in ("projection_train", "Retraining", "Estimated:", "evaluations/s", "Disk:"):
         assert line in printed

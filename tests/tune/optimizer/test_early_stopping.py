@@ -65,3 +65,13 @@ def test_a_result_without_the_metric_is_passed_over() -> None:
     halving = Halving("psd", first=1, epochs=4)
     assert halving.on_trial_result(None, None, {"trial": 0, "epoch": 1}) == GO
     assert halving.on_trial_result(None, None, {"trial": 0}) == GO
+
+
+def test_what_is_within_the_noise_of_the_images_goes_on() -> None:
+    halving = Halving("psd", first=1, epochs=4, images=1000)  # a standard error of 0.0095 at 0.9
+    assert told(halving, 0, 1, 0.90) == GO
+    assert told(halving, 1, 1, 0.895) == GO
+    assert told(halving, 2, 1, 0.88) == STOP
+    exact = Halving("psd", first=1, epochs=4)
+    assert told(exact, 0, 1, 0.90) == GO
+    assert told(exact, 1, 1, 0.895) == STOP

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from components.intervals import standard_error
 from tests.tune.searches import RANGES, made, run, space_of, space_params
-from tune.optimizer.stopping import StopRules, clock, seconds_of, standard_error
+from tune.optimizer.stopping import StopRules, clock, seconds_of
 from tune.storage.ledger import Outcome
 
 

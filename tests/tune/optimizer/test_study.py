@@ -20,7 +20,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.tune.searches import SAMPLERS, TARGETS, judge, made, run, space_of, space_params, states, visible
-from tune.optimizer.searcher import export_study
+from tune.optimizer.export import export_study
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 

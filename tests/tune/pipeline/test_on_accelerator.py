@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from components.datasets.dataset import Dataset
 from components.defense import Defense
 from tests.pretend_accelerator import PRETEND, not_pretending, pretending
-from tests.tune.workbench_fixture import PATH, bench_on, setting_on, tiny_config
+from tests.tune.workbench_fixture import PATH, bench_on, path_to, setting_on, tiny_config
 from tune.execution.rates import measure
 from tune.execution.retraining import retrain_seed, save_median
 from tune.execution.trial import arrays_of, final_bench
+from tune.metrics import TARGETS
 from tune.pipeline.executor import Path as Built
 from tune.pipeline.executor import Workbench
-from tune.pipeline.job import Bounds, Development, Progress
-from tune.pipeline.stages import PATHS
+from tune.pipeline.job import Progress
+from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of_one
 from tune.space.config import ExperimentConfig
 from tune.storage.folder import Storage
 
@@ -43,27 +45,25 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _pretending() -> Iterator[None]:
+@pytest.fixture
+def device() -> Iterator[torch.device]:
+    """The other device; tests/gpu runs most of these tests on a real one."""
     with pretending():
-        yield
-
-
-def there(bench: Workbench) -> Workbench:
-    """The same workbench on the pretended device."""
-    return replace(bench, device=PRETEND)
+        yield PRETEND
 
 
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_every_stage_of_every_target(tmp_path: Path, tiny_dataset: Dataset, changes: dict[str, Any]) -> None:
-    bench = there(bench_on(tmp_path, tiny_dataset))
-    for stages in PATHS.values():
+def test_every_stage_of_every_target(
+    tmp_path: Path, tiny_dataset: Dataset, device: torch.device, changes: dict[str, Any]
+) -> None:
+    bench = replace(bench_on(tmp_path, tiny_dataset), device=device)
+    for stages in map(path_to, TARGETS):
         assert set(bench.get(tiny_config(**changes), stages).artifacts) == set(stages)
 
 
-def test_it_finds_what_the_processor_finds(tmp_path: Path, tiny_dataset: Dataset) -> None:
+def test_it_finds_what_the_processor_finds(tmp_path: Path, tiny_dataset: Dataset, device: torch.device) -> None:
     here = bench_on(tmp_path / "here", tiny_dataset).get(tiny_config(), PATH)
-    elsewhere = there(bench_on(tmp_path / "there", tiny_dataset)).get(tiny_config(), PATH)
+    elsewhere = replace(bench_on(tmp_path / "there", tiny_dataset), device=device).get(tiny_config(), PATH)
     assert elsewhere.signatures == here.signatures
     scores = [dict(path.artifacts["score_unet"][0].metrics) for path in (here, elsewhere)]
     assert scores[1] == pytest.approx(scores[0], abs=0.13)  # one of the eight validation images
@@ -71,23 +71,23 @@ def test_it_finds_what_the_processor_finds(tmp_path: Path, tiny_dataset: Dataset
 
 @pytest.mark.parametrize("stage", ["classifier", "gan", "unet"])
 def test_a_training_begun_there_goes_on_where_there_is_no_such_device(
-    tmp_path: Path, tiny_dataset: Dataset, stage: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, tiny_dataset: Dataset, device: torch.device, stage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench, config = bench_on(tmp_path, tiny_dataset), tiny_config(unet__epochs=3)
     with pytest.raises(KeyboardInterrupt):
-        there(bench).get(config, PATH, _interrupting(stage, epoch=1))
+        replace(bench, device=device).get(config, PATH, _interrupting(stage, epoch=1))
     with not_pretending():
         assert _epochs(bench, config, stage)[:2] == [1, 2]
     assert "starting over" not in caplog.text
 
 
 def test_a_training_begun_here_goes_on_there(
-    tmp_path: Path, tiny_dataset: Dataset, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, tiny_dataset: Dataset, device: torch.device, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench, config = bench_on(tmp_path, tiny_dataset), tiny_config(unet__epochs=3)
     with pytest.raises(KeyboardInterrupt):
         bench.get(config, PATH, _interrupting("unet", epoch=1))
-    assert _epochs(there(bench), config, "unet") == [1, 2, 3]
+    assert _epochs(replace(bench, device=device), config, "unet") == [1, 2, 3]
     assert "starting over" not in caplog.text
 
 
@@ -106,29 +106,36 @@ def _interrupting(stage: str, epoch: int) -> Any:
     return tell
 
 
-def test_a_larger_projection_goes_on_from_the_processors(tmp_path: Path, tiny_dataset: Dataset) -> None:
+def test_a_larger_projection_goes_on_from_the_processors(
+    tmp_path: Path, tiny_dataset: Dataset, device: torch.device
+) -> None:
     bench, config = bench_on(tmp_path, tiny_dataset), tiny_config()
     path = ("classifier", "gan", "attack", "projection")
     small = bench.get(config, path).artifacts["projection"][0]
-    large: Built = there(replace(bench, bounds=Bounds([1, 2, 3], [2, 4, 6, 8]))).get(config, path)
+    large: Built = replace(bench, bounds=Bounds([1, 2, 3], [2, 4, 6, 8]), device=device).get(config, path)
     metrics = large.artifacts["projection"][0].metrics
     assert metrics["evaluations"] == 8 * 3 * 8 - small.metrics["evaluations"]
 
 
 @pytest.mark.parametrize("reads", ["generated", "both"])
-def test_retraining_and_the_look_at_the_test_images(tmp_path: Path, tiny_dataset: Dataset, reads: str) -> None:
+def test_retraining_and_the_look_at_the_test_images(
+    tmp_path: Path, tiny_dataset: Dataset, device: torch.device, reads: str
+) -> None:
     final, config = Development.for_retraining(tiny_dataset), tiny_config(unet__input=reads)
     setting = setting_on(tmp_path, tiny_dataset)
-    bench = there(final_bench(setting, arrays_of(train=final.train), final.fingerprint, config, 0))
+    bench = replace(final_bench(setting, arrays_of(train=final.train), final.fingerprint, config, 0), device=device)
     scores = retrain_seed(bench, config, tiny_dataset.test, setting.home, lambda progress: None)
     assert save_median({0: bench}, config, {0: scores["metrics"]["psd"]}, setting.home) == 0
-    saved = Defense.load(tmp_path / "one/best", PRETEND)
+    saved = Defense.load(tmp_path / "one/best", device)
     labels = saved.inspect(tiny_dataset.test.images).label
     assert float((labels == tiny_dataset.test.labels).double().mean()) == scores["metrics"]["clean_purified"]
     assert Storage(tmp_path / "one/best/seeds").exists("0.npz")
 
 
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_the_measurements_of_the_dry_run(tiny_dataset: Dataset, changes: dict[str, Any]) -> None:
-    rates = measure(tiny_config(**changes), Development.for_search(tiny_dataset), PRETEND, seconds=0.0)
-    assert min(rates.classifier, rates.gan, rates.projection, rates.unet) > 0
+def test_the_measurements_of_the_dry_run(tiny_dataset: Dataset, device: torch.device, changes: dict[str, Any]) -> None:
+    config = tiny_config(**changes)
+    recipe = Recipe(config, bounds_of_one(config), Development.for_search(tiny_dataset), seed=0)
+    rates = measure(recipe, device, seconds=0.0)
+    assert {"classifier", "gan", "projection", "unet"} <= set(rates)
+    assert all(rate.seconds > 0 for rate in rates.values())

@@ -97,3 +97,53 @@ def test_one_search_is_nothing_to_compare(two: tuple[Path, Path]) -> None:
 def test_a_folder_that_is_no_experiment_is_refused(two: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing"):
         compare([two[0], tmp_path / "nothing"])
+
+
+def with_record(folder: Path, **data: str) -> None:
+    """Changes what the record says of the data."""
+    path = folder / "record.json"
+    record = json.loads(path.read_text())
+    record["data"] |= data
+    path.write_text(json.dumps(record))
+
+
+def test_the_test_images_decide(two: tuple[Path, Path]) -> None:
+    with_record(two[0], fingerprint="cut with seed 0", test_fingerprint="the same")
+    with_record(two[1], fingerprint="cut with seed 1", test_fingerprint="the same")
+    space = two[1] / "space.yaml"
+    space.write_text(space.read_text().replace("mnist_mini", "/elsewhere/mnist_mini"))
+    text = compare(two)
+    assert "Caution" not in text
+    assert "cannot be told apart" in text
+    with_record(two[1], fingerprint="cut with seed 0", test_fingerprint="others")
+    text = compare(two)
+    assert "the test images are not the same" in text
+    assert "No two of the searches answer the same question" in text
+    assert "cannot be told apart" not in text
+
+
+def test_different_targets_are_not_ranked(two: tuple[Path, Path], tmp_path: Path) -> None:
+    third = write_experiment(tmp_path / "third", trials=16)
+    weaken(third)
+    space = two[1] / "space.yaml"
+    space.write_text(space.read_text().replace("search.target: defense", "search.target: unet"))
+    text = compare([*two, third])
+    assert "The searches differ in target" in text
+    ranked = [line for line in text.splitlines() if "is clearly above" in line or "cannot be told apart" in line]
+    assert len(ranked) == 1
+    assert ranked[0].startswith("first, PSD")
+    assert "above third" in ranked[0]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_lines_fit_the_terminal(tmp_path: Path, width: int) -> None:
+    folders = [write_experiment(tmp_path / ("deep" * 20) / place / "same", trials=4, seeds=1) for place in "abcdef"]
+    text = compare(folders, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "".join(text.split()).count("87.15") >= len(folders)
+
+
+def test_the_command_survives_a_folder_with_a_space(tmp_path: Path) -> None:
+    folders = [write_experiment(tmp_path / name, trials=4, seeds=1) for name in ("my first", "second")]
+    compare(folders, out=tmp_path / "out")
+    assert f"compare '{folders[0]}' {folders[1]}" in (tmp_path / "out" / "compare.md").read_text()

@@ -23,7 +23,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_files_are_there(written: Path) -> None:
     charts = {"stages", "examples", "worst", "epsilon", "confusion", "pareto", "history"}
-    charts |= {"importance", "parallel", "restarts_steps"}
+    charts |= {"importance", "courses", "surface", "restarts_steps"}
     assert {path.stem for path in (written / "figures").iterdir()} == charts
     for name in ("report.json", "report.md", "report.html"):
         assert (written / name).stat().st_size > 1000
@@ -84,7 +84,7 @@ def test_ids_are_unique_and_links_inside_the_page_lead_somewhere(written: Path) 
 
 def test_charts_in_the_page_follow_its_theme(written: Path) -> None:
     svgs = re.findall(r"<svg.*?</svg>", (written / "report.html").read_text(), flags=re.DOTALL)
-    assert len(svgs) == 10
+    assert len(svgs) == 11
     for svg in svgs:
         assert "var(--ink)" in svg
         assert "#1b2330" not in svg
@@ -96,7 +96,7 @@ def test_markdown_tables_are_whole_and_their_pictures_exist(written: Path) -> No
         widths = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
         assert len(widths) == 1, table
     pictures = re.findall(r"\]\((figures/[^)]+)\)", text)
-    assert len(pictures) == 10
+    assert len(pictures) == 11
     assert all((written / picture).is_file() for picture in pictures)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from components.intervals import t_interval, wilson
-from tests.tune.experiment_fixture import IMAGES, do_not_draw, edit, rebuilt, seed_file, write_experiment
+from tests.tune.experiment_fixture import IMAGES, do_not_draw, edit, rebuilt, seed_file, write_experiment, write_json
 from tune.optimizer.choice import choose
 from tune.report.writer import write_report
 from tune.storage.folder import Storage
@@ -54,6 +54,26 @@ def test_what_a_warm_start_taught_is_told(folder: Path) -> None:
     write_report(folder)
     said = (folder / "report.md").read_text()
     assert "the search knew 12 finished trials of `/results/first` (3 more do not fit this space)" in said
+
+
+FIRST, SECOND = 13, 7  # the two best trials of the synthetic experiment
+
+
+def test_finalists_are_shown_and_decide(folder: Path) -> None:
+    rows = [
+        {"trial": trial, "searched": 0.88, "scores": {"0": 0.88, "1": mean, "2": mean}, "mean": mean, "fresh": mean,
+         "behind": behind, "error": 0.004, "equal": equal}
+        for trial, mean, behind, equal in ((FIRST, 0.87, 0.0, True), (SECOND, 0.868, 0.002, True))
+    ]  # fmt: skip
+    write_json(Storage(folder), "finalists.json", {"chosen": SECOND, "best": FIRST, "finalists": rows})
+    edit(folder / "best" / "choice.json", lambda choice: choice.update(trial=SECOND))
+    report = rebuilt(folder)
+    assert report["finalists"]["chosen"] == SECOND
+    assert not [caution for caution in report["cautions"] if "by its own rule" in caution]
+    text = (folder / "report.md").read_text()
+    assert f"The search had found 88.00 % for trial {SECOND}; with the 2 seeds" in text
+    assert "+1.20 points were luck" in text
+    assert "0.20 ± 0.40" in text
 
 
 def test_variants_are_named_under_every_table_of_scores(folder: Path) -> None:

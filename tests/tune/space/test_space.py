@@ -8,11 +8,11 @@ import optuna
 import pytest
 
 from tests.tune.spaces import FULL, parse, refusal
-from tune.space.config import ExperimentConfig
+from tune.space.config import ExperimentConfig, section_models
 from tune.space.fields import leaves
 from tune.space.ranges import Choice, Interval
 from tune.space.space import SearchSpace, load_space, parse_space
-from tune.space.strict_yaml import read_mapping
+from tune.space.strict_yaml import read_mapping, show
 
 PACKAGED = (
     *("ablation", "ablation_encoder", "gan", "mnist", "projector"),
@@ -181,3 +181,16 @@ def test_a_refused_override_names_the_command_line() -> None:
         "search.trails: expected a field of the experiment, found an unknown key; "
         "did you mean search.trials? (command line)"
     )
+
+
+def test_a_space_of_before_a_field_was_removed_is_read() -> None:
+    retired = [
+        f"{section}.{name}: {show(value)}\n"
+        for section, models in section_models().items()
+        for model in models
+        for name, value in model.retired.items()
+    ]
+    assert retired
+    text = parse_space("projector.steps: {low: 1, high: 9}\n", "old", "old.yaml").to_yaml()
+    old = parse_space(text + "".join(retired), "old", "old.yaml")
+    assert old == parse_space(text, "old", "old.yaml")

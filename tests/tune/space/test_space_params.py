@@ -5,7 +5,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
@@ -179,6 +179,7 @@ int_ranges = st.tuples(st.integers(1, 20), st.integers(0, 40), st.integers(1, 3)
 choices = st.lists(st.sampled_from(["l2", "huber", "insensitive"]), min_size=2, unique=True)
 
 
+@settings(deadline=None)  # the first example imports Optuna
 @given(
     names=texts,
     steps=int_ranges,

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,42 @@ def test_a_driver_that_was_given_up_is_told(storage: Storage, tmp_path: Path) ->
         with pytest.raises(LockedError, match="successor"):
             held.check()
     assert "successor" in (tmp_path / "search" / "driver.lock").read_text()
+
+
+SUSPENDED = """
+import sys, time
+from tests.tune.storage.test_lock import Remote, quick
+from tune.storage.lock import LockedError
+with quick(Remote(sys.argv[1])) as held:
+    print("held", flush=True)
+    while True:
+        try:
+            held.check()
+        except LockedError as error:
+            sys.exit(f"stopped: {error}")
+        time.sleep(0.001)
+"""
+
+
+def test_a_driver_that_was_suspended_for_too_long_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", SUSPENDED, str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, cwd=ROOT) as first, ExitStack() as stack:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        first.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr(lock_module, "_place", lambda: "another machine")
+        time.sleep(0.6)  # more than the patience of `quick`
+        try:
+            stack.enter_context(second := quick(Remote(tmp_path)))
+            first.send_signal(signal.SIGCONT)
+            _, said = first.communicate(timeout=60)
+            assert first.returncode == 1
+            assert f"stopped: {tmp_path}: expected no other driver, found one on" in said
+            assert f"process id {os.getpid()}" in said
+            second.check()
+        finally:
+            first.kill()
 
 
 def test_of_two_at_one_moment_the_last_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from components.defense import Defense
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
-from components.squeezing import squeezed, squeezed_with_gradient
-from components.surrogates import NoGradient, Surrogates
+from components.projector.surrogates import NoGradient, Surrogates
+from components.squeezing import squeezed, squeezed_with_gradient, thresholds
 from tests.tiny_networks import defense_of, generator_of
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -90,23 +90,36 @@ def test_the_encoder_stands_in_for_the_steps() -> None:
     torch.testing.assert_close(gradient_of(defense, Surrogates(descent="encoder"), x), expected)
 
 
-@given(levels=st.integers(2, 8), seed=st.integers(0, 99))
+@given(levels=st.integers(2, 8), threshold=st.none() | st.floats(0.01, 0.99), seed=st.integers(0, 99))
 @settings(deadline=None, max_examples=30)
-def test_squeezing_keeps_its_values_under_every_surrogate(levels: int, seed: int) -> None:
+def test_squeezing_keeps_its_values_under_every_surrogate(levels: int, threshold: float | None, seed: int) -> None:
     images = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(seed)).requires_grad_()
     for surrogate in ("straight_through", "sigmoid"):
-        values = squeezed_with_gradient(images, levels, surrogate)
-        assert torch.equal(values, squeezed(images.detach(), levels))
+        values = squeezed_with_gradient(images, levels, threshold, surrogate)  # type: ignore[arg-type]
+        assert torch.equal(values, squeezed(images.detach(), levels, threshold))
         (slope,) = torch.autograd.grad(values.sum(), images)
-        assert float(slope.min()) > 0
+        assert float(slope.min()) >= 0
+        assert float(slope.sum()) > 0
         if surrogate == "straight_through":
             torch.testing.assert_close(slope, torch.ones_like(slope))
     assert squeezed_with_gradient(images, None) is images
 
 
+@given(levels=st.integers(2, 8), threshold=st.none() | st.floats(0.01, 0.49))
+def test_levels_begin_at_their_places(levels: int, threshold: float | None) -> None:
+    places = thresholds(levels, threshold)
+    assert len(places) == levels - 1
+    assert places == sorted(places)
+    for count, place in enumerate(places):
+        pixels = torch.tensor([place - 1e-4, place + 1e-4])
+        reached = (squeezed(pixels, levels, threshold) * (levels - 1)).round().tolist()
+        assert reached[0] <= count < reached[1]
+    assert squeezed(torch.tensor([0.0, 1.0]), levels, threshold).tolist() == [0, 1]
+
+
 def test_the_sigmoid_is_steepest_at_the_thresholds() -> None:
     grey = torch.linspace(0, 1, 101, dtype=torch.float64).requires_grad_()
-    (slope,) = torch.autograd.grad(squeezed_with_gradient(grey, 3, "sigmoid").sum(), grey)
+    (slope,) = torch.autograd.grad(squeezed_with_gradient(grey, 3, None, "sigmoid").sum(), grey)
     assert slope.topk(2).indices.sort().values.tolist() == [25, 75]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,10 @@ from components import squeezing
 from components.projector.config import ProjectorConfig
 from components.projector.descent import Adam, Descent, Momentum
 from components.projector.distances import DISTANCES
-from components.projector.projector import Projector
 from components.squeezing import squeezed_with_gradient
+
+if TYPE_CHECKING:
+    from components.projector.projector import Projector
 
 UNROLLED = 10  # steps of the descent that are unrolled where nothing else is said
 
@@ -39,11 +41,14 @@ class Surrogates:
             last steps of the winning restart, to its start where the encoder made that. None: encoder where the
             projector starts from one, else unrolled.
         steps: the most steps that are unrolled; those before them are taken as they are.
+        exact: whether values are the real ones; if not, and the encoder stands in, x_g is G(E(x)), for an attacker to
+            whom fewer operations are worth more than the last digit.
     """
 
     squeezing: squeezing.Surrogate = "straight_through"
     descent: Literal["encoder", "unrolled"] | None = None
     steps: int = UNROLLED
+    exact: bool = True
 
 
 def reconstruct(
@@ -66,9 +71,13 @@ def reconstruct(
             "surrogates.descent: expected an encoder to stand in for the descent, found none "
             f"(projector.init: {projector.config.init}); the surrogate that exists is: unrolled"
         )
+    seen = squeezed_with_gradient(
+        images, projector.config.levels, projector.config.threshold, surrogates.squeezing
+    )
+    if descent == "encoder" and not surrogates.exact and projector.encoder is not None:
+        return generate(projector.encoder(seen))
     with torch.no_grad():
         found = projector.project(images.detach())
-    seen = squeezed_with_gradient(images, projector.config.levels, surrogates.squeezing)
     if descent == "encoder":
         assert projector.encoder is not None
         latents = projector.encoder(seen)

@@ -1,0 +1,213 @@
+"""Training of the purifying networks against an attacker who knows all of them.
+
+    x ── attack through the networks as they stand ──▶ x' ── squeezed ──▶ E ──▶ z ── G ──▶ x_g ── U ──▶ C (fixed)
+
+(Adversarial training: Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, equation
+2.1; here of what stands in front of a classifier that stays as it is.)
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import OneCycleLR
+
+from components.config import Config
+from components.precision import Precision
+from components.squeezing import squeezed_with_gradient
+from components.training import Training, autocast, batches, freeze
+
+PARTS = ("generator", "encoder", "unet")
+Learning = Literal["all", "unet", "encoder", "generator", "encoder+unet", "generator+encoder", "generator+unet"]
+
+
+class AdversarialConfig(Config):
+    """The attacks that a training defends against, and the training."""
+
+    learning: Learning = "all"  # the networks that learn; the others stay as they are
+    epsilon: float = Field(default=0.3, ge=0, le=1)  # radius of the L∞ ball of its attacks
+    levels: int | None = Field(default=2, ge=2, le=256)  # as projector.levels
+    threshold: float | None = Field(default=None, gt=0, lt=1)  # as projector.threshold
+    attacked: float = Field(default=0.75, ge=0, le=1)  # share of each batch that is attacked
+    first_steps: int = Field(default=1, ge=1, le=1000)  # of an attack in the first epoch
+    steps: int = Field(default=10, ge=1, le=1000)  # of an attack in the last epoch; in between they grow evenly
+    step_size: float = Field(default=0.3, gt=0, le=1)  # of each pixel, each step
+    label_weight: float = Field(default=1.0, ge=0)  # of CE(C(U(x_g)), y)
+    pixel_weight: float = Field(default=0.5, ge=0)  # of ‖U(x_g) − x‖₁ and of ‖x_g − x‖₁
+    smoothing: float = Field(default=0.0, ge=0, lt=1)  # of the labels
+    augment: float = Field(default=0.0, ge=0, le=1)  # random turns, sizes and shifts, see `augmented`
+    epochs: int = Field(default=24, ge=1)  # passes over the training images
+    batch_size: int = Field(default=1024, ge=2)  # images per step
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)  # AdamW's at the peak of a one-cycle schedule
+    weight_decay: float = Field(default=1e-2, ge=0)  # AdamW's
+    average: float = Field(default=0.99, ge=0, lt=1)  # decay of the running average of weights that is kept
+    precision: Precision = "float32"  # of the matrix products
+
+
+class Purifier(nn.Module):
+    """U(G(E(x))): the defense without its descent, and without its classifier.
+
+    Returns:
+        U(x_g) and x_g, (N, C, H, W) in [0, 1].
+    """
+
+    def __init__(self, generator: nn.Module, encoder: nn.Module, unet: nn.Module) -> None:
+        super().__init__()
+        self.generator, self.encoder, self.unet = generator, encoder, unet
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Squeezed images (N, C, H, W) in [0, 1] → U(x_g), x_g."""
+        generated = self.generator(self.encoder(images))
+        return self.unet(generated), generated
+
+
+class AdversarialTraining(Training):
+    """Trains generator, encoder and U-Net against attacks through them, for a classifier that stays as it is.
+
+    Args:
+        config: attacks and training.
+        generator, encoder, unet: trained before, or new; copies of them learn.
+        classifier: images → logits; gradients pass through it.
+        images: x, (N, C, H, W) in [0, 1].
+        labels: int64 (N,).
+        seed: of order, attacks and augmentation.
+        device: where to train.
+
+    Attributes:
+        averaged: the running average of the networks, which is what to use.
+    """
+
+    def __init__(
+        self,
+        config: AdversarialConfig,
+        generator: nn.Module,
+        encoder: nn.Module,
+        unet: nn.Module,
+        classifier: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(config.epochs, seed, device)
+        self.config, self.classifier = config, freeze(classifier).to(device)
+        self.images, self.labels = images.to(device), labels.to(device)
+        self.batch_size = min(config.batch_size, len(labels))
+        self.learner = Purifier(*(copy.deepcopy(part) for part in (generator, encoder, unet)))
+        self.learner.to(device).to(memory_format=torch.channels_last).requires_grad_(False)
+        self.learning = [self.learner.get_submodule(name) for name in _named(config.learning)]
+        self.averaged = freeze(copy.deepcopy(self.learner))
+        weights = [weight for part in self.learning for weight in part.requires_grad_(True).parameters()]
+        fused = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(
+            weights, config.learning_rate, weight_decay=config.weight_decay, fused=fused
+        )
+        steps = config.epochs * -(-len(labels) // self.batch_size)
+        self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1, pct_start=0.15)
+
+    def parts(self) -> Mapping[str, Any]:
+        return {
+            "learner": self.learner,
+            "averaged": self.averaged,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
+
+    def run_epoch(self) -> dict[str, float]:
+        totals = torch.zeros(3, device=self.device)
+        for index in batches(len(self.labels), self.batch_size):
+            index = index.to(self.device)
+            totals += self._step(augmented(self.images[index], self.config.augment), self.labels[index])
+        loss, right, attacked = totals.tolist()
+        return {"loss": loss / len(self.labels), "attacked_right": right / max(1.0, attacked)}
+
+    def attack_steps(self) -> int:
+        """Steps of an attack in this epoch."""
+        config = self.config
+        share = self.epoch / max(1, config.epochs - 1)
+        return round(config.first_steps + share * (config.steps - config.first_steps))
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One optimizer step; the summed loss, and how many of the attacked images were right, of how many."""
+        count = round(self.config.attacked * len(images))
+        attacked = self._attacked(images[:count], labels[:count])
+        for part in self.learning:
+            part.train()
+        with autocast(self.device, self.config.precision):
+            logits, *made = self._through(torch.cat([attacked, images[count:]]))
+            loss = self._loss(logits.float(), labels, made, images)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self._average()
+        right = (logits[:count].argmax(1) == labels[:count]).sum()
+        return torch.stack([loss.detach() * len(images), right, right.new_tensor(count)])
+
+    def _loss(self, logits: Tensor, labels: Tensor, made: list[Tensor], originals: Tensor) -> Tensor:
+        config = self.config
+        loss = config.label_weight * functional.cross_entropy(logits, labels, label_smoothing=config.smoothing)
+        for images in made:
+            loss = loss + config.pixel_weight * (images - originals).abs().mean()
+        return loss
+
+    def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images in the ball that the networks as they stand, in evaluation mode, misread."""
+        epsilon, size = self.config.epsilon, self.config.step_size
+        low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
+        attacked = low + torch.rand_like(images) * (high - low)
+        if not len(images):
+            return attacked
+        self.learner.eval()
+        for _ in range(self.attack_steps()):
+            attacked = torch.clamp(attacked + size * self._gradient(attacked, labels).sign(), low, high)
+        return attacked
+
+    def _gradient(self, attacked: Tensor, labels: Tensor) -> Tensor:
+        attacked = attacked.detach().requires_grad_()
+        with autocast(self.device, self.config.precision):
+            logits = self._through(attacked)[0]
+            loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, attacked)
+        return gradient
+
+    def _through(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """C(U(x_g)), U(x_g) and x_g."""
+        seen = squeezed_with_gradient(images, self.config.levels, self.config.threshold)
+        denoised, generated = self.learner(seen)
+        return self.classifier(denoised), denoised, generated
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        step = self.schedule.last_epoch
+        decay = min(self.config.average, (1 + step) / (10 + step))  # a short memory while the weights still move fast
+        averages, weights = (_floating(network) for network in (self.averaged, self.learner))
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+
+
+def _floating(network: nn.Module) -> list[Tensor]:
+    """Weights and batch statistics, which belong together."""
+    return [tensor for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()]
+
+
+def _named(learning: str) -> tuple[str, ...]:
+    return PARTS if learning == "all" else tuple(learning.split("+"))
+
+
+def augmented(images: Tensor, strength: float) -> Tensor:
+    """Images (N, C, H, W) turned by up to 15°, resized by up to 15 % and shifted by up to a tenth, times `strength`."""
+    if not strength:
+        return images
+    drawn = strength * (2 * torch.rand(len(images), 5, device=images.device) - 1)
+    angle, scale, shift = drawn[:, 0] * math.radians(15), 1 + 0.15 * drawn[:, 1:3], 0.2 * drawn[:, 3:]
+    cosine, sine = angle.cos(), angle.sin()
+    rows = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1) * scale.unsqueeze(1)
+    grid = functional.affine_grid(torch.cat([rows, shift.unsqueeze(2)], 2), list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, align_corners=False).clamp(0, 1)

@@ -1,0 +1,113 @@
+"""Auto-PGD: projected gradient ascent that chooses its own step sizes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from components.attacks.base import ATTACKS, Attack
+from components.attacks.pgd import noise
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from components.attacks.losses import Loss
+
+
+@ATTACKS.register("apgd")
+class APGD(Attack):
+    """Auto-PGD in the L∞ ball.
+
+    Source: Croce, Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+    attacks (ICML 2020), algorithm 1 and section 4.
+    """
+
+    name: Literal["apgd"] = "apgd"  # the attack
+    loss: Literal["ce", "dlr", "targeted"] = "ce"  # cross-entropy, difference of logits ratio, or that towards classes
+    steps: int = Field(default=50, ge=1, le=10_000)  # gradient steps of each restart
+    restarts: int = Field(default=1, ge=1, le=1000)  # random starts; for targeted: the most likely other classes
+
+    def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> Tensor:
+        import torch
+
+        images, best = images.detach(), images.detach()
+        highest = torch.full_like(labels, -torch.inf, dtype=images.dtype)
+        for restart in range(self.restarts):
+            start = (images + self.epsilon * noise(images, seed, restart)).clamp(0, 1)
+            loss = self._loss(classifier, images, labels, restart)
+            attacked, reached = ascend(classifier, images, labels, self.epsilon, self.steps, loss, start)
+            better = reached > highest
+            highest = torch.where(better, reached, highest)
+            best = torch.where(better.view(-1, 1, 1, 1), attacked, best)
+        return best
+
+    def _loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, restart: int) -> Loss:
+        import torch
+
+        from components.attacks.losses import cross_entropy, dlr, targeted_dlr
+        from components.training import evaluating
+
+        if self.loss != "targeted":
+            return cross_entropy if self.loss == "ce" else dlr
+        with evaluating(classifier), torch.no_grad():
+            logits = classifier(images).scatter(1, labels.unsqueeze(1), -torch.inf)
+        others = max(1, logits.shape[1] - 1)
+        return targeted_dlr(logits.argsort(1, descending=True)[:, restart % others])
+
+
+def ascend(
+    model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int, loss: Loss, start: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One run of algorithm 1 from `start`, all images at once.
+
+    Returns:
+        Of each image's course the point with the largest margin (see `losses.margin`), and that margin.
+    """
+    import torch
+
+    from components.attacks.losses import input_gradient, margin
+
+    low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
+    x = previous = best = found = start
+    gradient, logits = input_gradient(model, x, labels, loss)
+    values = highest = loss(logits, labels)
+    best_gradient, widest = gradient, margin(logits, labels)
+    size = torch.full_like(values, 2 * epsilon)
+    rises = torch.zeros_like(values)
+    checked_best, shrunk = highest, torch.zeros_like(values, dtype=torch.bool)
+    since = 0
+    checkpoints = _checkpoints(steps)
+    for step in range(1, steps + 1):
+        share = 0.75 if step > 1 else 1.0
+        ahead = torch.clamp(x + _wide(size) * gradient.sign(), low, high)
+        x, previous = torch.clamp(x + share * (ahead - x) + (1 - share) * (x - previous), low, high), x
+        gradient, logits = input_gradient(model, x, labels, loss)
+        reached, wide = loss(logits, labels), margin(logits, labels)
+        rises += reached > values
+        values, since = reached, since + 1
+        better, wider = reached > highest, wide > widest
+        best, best_gradient = torch.where(_wide(better), x, best), torch.where(_wide(better), gradient, best_gradient)
+        highest, widest = torch.maximum(reached, highest), torch.maximum(wide, widest)
+        found = torch.where(_wide(wider), x, found)
+        if step in checkpoints:
+            stuck = (rises < 0.75 * since) | (~shrunk & (highest <= checked_best))
+            size = torch.where(stuck, size / 2, size)
+            x, gradient = torch.where(_wide(stuck), best, x), torch.where(_wide(stuck), best_gradient, gradient)
+            values = torch.where(stuck, highest, values)
+            checked_best, shrunk, since = highest, stuck, 0
+            rises = torch.zeros_like(rises)
+    return found, widest
+
+
+def _checkpoints(steps: int) -> set[int]:
+    """Steps after which the size may be halved (section 3.1, "Step size selection")."""
+    places = [0.0, 0.22]
+    while places[-1] < 1:
+        places.append(places[-1] + max(places[-1] - places[-2] - 0.03, 0.06))
+    return {-(-int(place * steps * 1000) // 1000) for _, place in pairwise(places) if place <= 1}
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)

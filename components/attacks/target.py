@@ -1,0 +1,129 @@
+"""What an adaptive attack sees of a model: its real answers, and differentiable stand-ins for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from components.attacks.bits import Cells
+from components.attacks.eot import EOT
+from components.defense import Defense
+from components.projector.surrogates import Surrogates
+from components.squeezing import Surrogate as Squeezing
+from components.squeezing import squeezed_with_gradient
+from components.training import evaluating
+
+Stage = Literal["classifier", "threshold", "gan", "defense"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model under attack.
+
+    Attributes:
+        model: images → logits, as it answers; judges every candidate.
+        views: differentiable stand-ins by the name of their surrogate; the first is the best known.
+        sources: models from which attacks are transferred, by what the attacker knows.
+        levels, threshold: as `squeezing.squeezed`, where the model sees nothing else of the images; else None.
+        draws: passes of which a random model's mean is taken for gradients; 1: it is not random.
+    """
+
+    model: nn.Module
+    views: Mapping[str, nn.Module]
+    sources: Mapping[str, nn.Module] = field(default_factory=dict)
+    levels: int | None = None
+    threshold: float | None = None
+    draws: int = 1
+
+    @torch.no_grad()
+    def judge(self, images: Tensor) -> Tensor:
+        """The logits (N, classes) of the real model."""
+        with evaluating(self.model):
+            logits: Tensor = self.model(images)
+        return logits.to(images.device)
+
+    def cells(self, images: Tensor, epsilon: float) -> Cells | None:
+        """What the images' pixels can become, or None where they are not squeezed."""
+        return None if self.levels is None else Cells(images, epsilon, self.levels, self.threshold)
+
+
+class Part(nn.Module):
+    """A defense up to one of its stages, in front of its classifier.
+
+    Args:
+        defense: the whole.
+        stage: classifier: nothing in front of it; threshold: the grey levels; gan: x_g; defense: all.
+        surrogates: of the gradient.
+    """
+
+    def __init__(self, defense: Defense, stage: Stage, surrogates: Surrogates | None = None) -> None:
+        super().__init__()
+        self.defense, self.stage = defense, stage
+        self.surrogates = surrogates or defense.surrogates
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
+        defense, config = self.defense, self.defense.projector.config
+        with_gradient = torch.is_grad_enabled() and images.requires_grad
+        if self.stage == "defense":
+            return defense.through(images, self.surrogates) if with_gradient else defense(images)
+        seen = images.to(next(defense.unet.parameters()))
+        if self.stage == "threshold":
+            levels = config.levels or 2  # one that squeezes nothing is set beside the plain threshold
+            seen = squeezed_with_gradient(seen, levels, config.threshold, self.surrogates.squeezing)
+        elif self.stage == "gan" and with_gradient:
+            seen = defense.reconstructed(seen, self.surrogates)
+        elif self.stage == "gan":
+            seen = defense.projector.project(seen).images
+        logits: Tensor = defense.classifier(seen)
+        return logits
+
+
+def target_of(model: nn.Module, stage: Stage = "defense") -> Target:
+    """What an attacker who knows everything sees of `model`.
+
+    Args:
+        model: a `Defense`, or any module that gives logits.
+        stage: up to which stage of a defense.
+    """
+    if not isinstance(model, Defense):
+        return Target(model, {"none": model})
+    config = model.projector.config
+    classifier, threshold = Part(model, "classifier"), Part(model, "threshold")
+    if stage == "classifier":
+        return Target(classifier, {"none": classifier})
+    sources = {"the classifier": classifier}
+    views: dict[str, nn.Module] = {}
+    squeezings: list[Squeezing] = ["straight_through", "sigmoid"]
+    if stage == "threshold":
+        for squeezing in squeezings:
+            views[squeezing] = Part(model, stage, Surrogates(squeezing))
+        return Target(threshold, views, sources, config.levels or 2, config.threshold)
+    if config.levels:
+        sources["the classifier and the grey levels"] = threshold
+    for descent in _descents(model):
+        for squeezing in squeezings if config.levels else squeezings[:1]:
+            name = ", ".join([*([squeezing] if config.levels else []), *([descent] if descent else [])]) or "none"
+            views[name] = Part(model, stage, Surrogates(squeezing, descent, exact=False))
+    blind = stage == "gan" or model.unet.input == "generated"  # to all but the grey levels
+    return Target(Part(model, stage), views, sources, config.levels if blind else None, config.threshold)
+
+
+def _descents(defense: Defense) -> list[Literal["encoder", "unrolled"] | None]:
+    """Surrogates of the purifier's descent in latents; none where it has no generator to descend in."""
+    networks = defense.projector.networks
+    if "generator" not in networks:
+        return [None]
+    return ["encoder", "unrolled"] if "encoder" in networks else ["unrolled"]
+
+
+def with_draws(target: Target, images: Tensor, draws: int) -> Target:
+    """The target with the mean of `draws` passes in its views, where it answers the same images differently."""
+    if torch.equal(target.judge(images), target.judge(images)):
+        return target
+    views = {name: EOT(view, draws) for name, view in target.views.items()}
+    return Target(target.model, views, target.sources, target.levels, target.threshold, draws)

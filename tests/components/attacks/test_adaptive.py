@@ -1,0 +1,228 @@
+"""Attacks through a defense: in the ball, judged by the real one, worst case per image, and flagged where in doubt."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from components.attacks import bits
+from components.attacks.adaptive import Campaign, evaluate_defense, plan
+from components.attacks.bpda import BPDA
+from components.attacks.eot import EOT
+from components.attacks.losses import dlr, input_gradient, margin, targeted_dlr
+from components.attacks.presets import PRESETS
+from components.attacks.target import Target, target_of
+from components.datasets.dataset import load_dataset
+from components.defense import Defense
+from components.pretrained import shipped_defense
+from components.squeezing import squeezed_with_gradient
+from components.training import drawn_from
+from tests.tiny import tiny_split
+from tests.tiny_networks import defense_of
+
+IMAGES = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+SMALL = PRESETS["quick"].model_copy(
+    update={
+        "origins": ("best so far", "image", "random"), "blocks": 10, "square": 10, "views": 4, "dlr": True,
+        "targets": 2, "seeds": 2, "curve_images": 4, "step_counts": (10, 20),
+    }
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "quick", SMALL)
+
+
+class Learned(nn.Module):
+    """A classifier that has learned tiny digits, behind something that hides its gradient, or nothing."""
+
+    def __init__(self, hides: bool = False, probabilities: bool = False, noise: float = 0.0) -> None:
+        super().__init__()
+        self.hides, self.probabilities, self.noise = hides, probabilities, noise
+        with drawn_from(0):
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
+            images, labels = digits(200)
+            optimizer = torch.optim.Adam(self.net.parameters(), 0.01)
+            for _ in range(60):
+                optimizer.zero_grad()
+                functional.cross_entropy(self.net(images), labels).backward()
+                optimizer.step()
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.noise:
+            images = images + self.noise * torch.randn_like(images)
+        if self.hides:
+            images = (images * 16).round() / 16
+        logits: Tensor = self.net(images)
+        return logits.softmax(1) if self.probabilities else logits
+
+
+class Thresholded(nn.Module):
+    """The same behind two grey levels, differentiable straight through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Learned()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(squeezed_with_gradient(images, 2))
+        return logits
+
+
+def digits(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    raw = tiny_split(n, seed=seed)
+    return torch.from_numpy(raw.images).float() / 255, torch.from_numpy(raw.labels).long()
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    epsilon=st.floats(0, 1),
+    levels=st.integers(2, 5),
+    threshold=st.none() | st.floats(0.05, 0.45),
+    seed=st.integers(0, 9),
+)
+def test_levels_are_realised_within_the_ball(epsilon: float, levels: int, threshold: float | None, seed: int) -> None:
+    cells = bits.Cells(IMAGES.double(), epsilon, levels, threshold)
+    low, high = cells.low, cells.high
+    own = cells.levels_of(cells.images)
+    assert bool((low <= own).all())
+    assert bool((own <= high).all())
+    assert torch.equal(cells.realised(own), cells.images)
+    for wanted in (low, high, bits.random_levels(cells, seed)):
+        made = cells.realised(wanted)
+        assert float((made - cells.images).abs().max()) <= epsilon + 1e-9
+        assert 0 <= float(made.min()) <= float(made.max()) <= 1
+        assert torch.equal(cells.levels_of(made), wanted)
+
+
+def test_two_levels_leave_only_the_pixels_between_to_the_attacker() -> None:
+    cells = bits.Cells(IMAGES, 0.3, 2, None)
+    free = cells.low != cells.high
+    assert torch.equal(free, (IMAGES > 0.2) & (IMAGES <= 0.8))
+
+
+@pytest.mark.parametrize("stage", ["classifier", "threshold", "gan", "defense"])
+def test_every_candidate_is_in_the_ball_and_judged_by_the_real_model(stage: str) -> None:
+    defense = defense_of(init="encoder", levels=2, restarts=1)
+    labels = defense(IMAGES).argmax(1)
+    campaign = Campaign(target_of(defense, stage), IMAGES, labels, 0.3, 0, lambda _: None)  # type: ignore[arg-type]
+    for planned in plan(campaign, SMALL):
+        campaign.make(planned)
+    assert float((campaign.worst - IMAGES).abs().max()) <= 0.3 + 1e-6
+    wrong = campaign.target.judge(campaign.worst).argmax(1) != labels
+    assert torch.equal(wrong, ~campaign.stands)
+    shares = [row.worst_so_far for row in campaign.rows]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_images_already_wrong_are_counted_and_not_attacked() -> None:
+    defense = defense_of(init="encoder", levels=2)
+    labels = defense(IMAGES).argmax(1)
+    labels[:3] = (labels[:3] + 1) % 4
+    found = evaluate_defense(defense, IMAGES, labels, preset="quick", curves=False)
+    assert found.clean == 5 / 8
+    assert found.rows[0].images == 5
+    assert not found.stands[:3].any()
+    assert found.to_json()["images"] == 8
+    assert "worst case at ε 0.3" in found.table()
+
+
+def test_greedy_search_finds_what_trying_every_level_finds_or_near_it() -> None:
+    """On few free pixels all combinations can be tried; the search is never better, and must not be blind."""
+    model = Thresholded()
+    images, labels = digits(8)
+    images = images.round()
+    images[..., 3, 2:8] = 0.5
+    target = Target(model, {"straight_through": model}, levels=2)
+    cells = target.cells(images, 0.3)
+    assert cells is not None
+    best = torch.full((8,), -torch.inf)
+    for number in range(64):
+        levels = cells.levels_of(images)
+        levels[..., 3, 2:8] = torch.tensor([float(number >> place & 1) for place in range(6)])
+        best = torch.maximum(best, margin(target.judge(cells.realised(levels)), labels))
+    view = next(iter(target.views.values()))
+    found = bits.greedy(target.judge, view, cells, labels, cells.levels_of(images), 12)[1]
+    clean = margin(target.judge(images), labels)
+    assert bool((found <= best + 1e-5).all())
+    assert float((found - clean).sum()) >= 0.5 * float((best - clean).sum())
+    queried = bits.blocks(target.judge, cells, labels, cells.levels_of(images), 300, 0)[1]
+    assert float((queried - clean).sum()) >= 0.5 * float((best - clean).sum())
+
+
+def test_an_honest_model_is_not_flagged_and_a_masked_one_is() -> None:
+    images, labels = digits(60, seed=1)
+    honest = evaluate_defense(Learned(), images, labels, epsilon=0.3, preset="quick")
+    assert honest.clean > 0.9
+    assert honest.flags == ()
+    masked = evaluate_defense(Learned(hides=True, noise=0.02), images, labels, epsilon=0.3, preset="quick")
+    assert any("gradient" in flag for flag in masked.flags)
+
+
+def test_probabilities_in_place_of_logits_are_flagged() -> None:
+    images, labels = digits(20)
+    found = evaluate_defense(Learned(probabilities=True), images, labels, preset="quick", curves=False)
+    assert any("probabilities" in flag for flag in found.flags)
+
+
+def test_random_models_are_attacked_through_their_mean() -> None:
+    images, labels = digits(20)
+    found = evaluate_defense(Learned(noise=0.3), images, labels, preset="quick", curves=False)
+    assert {row.eot for row in found.rows if row.name.startswith("APGD")} == {SMALL.draws}
+
+
+def test_bpda_has_the_values_of_one_and_the_gradient_of_the_other() -> None:
+    hard, soft = Learned(hides=True), Learned()
+    images, labels = digits(5)
+    both = BPDA(hard, soft)
+    torch.testing.assert_close(both(images), hard(images))
+    torch.testing.assert_close(
+        input_gradient(both, images, labels, lambda logits, _: logits[:, 0])[0],
+        input_gradient(soft, images, labels, lambda logits, _: logits[:, 0])[0],
+    )
+    assert float(input_gradient(hard, images, labels, margin)[0].abs().max()) == 0
+
+
+def test_eot_is_the_mean() -> None:
+    images, _ = digits(5)
+    torch.testing.assert_close(EOT(Learned(), 3)(images), Learned()(images))
+
+
+def test_losses_are_their_formulas() -> None:
+    logits, labels = torch.tensor([[3.0, 1.0, 0.0, -1.0]]), torch.tensor([0])
+    assert margin(logits, labels).tolist() == [-2]
+    assert dlr(logits, labels).tolist() == pytest.approx([-2 / 3])
+    assert targeted_dlr(torch.tensor([2]))(logits, labels).tolist() == pytest.approx([-3 / 3.5])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"epsilon": 1.5}, "epsilon: expected a number in 0 … 1, found 1.5"), ({"n": 0}, "images: expected at least one")],
+)
+def test_what_cannot_be_attacked_is_refused(changed: dict[str, float], message: str) -> None:
+    n = int(changed.pop("n", 8))
+    with pytest.raises(ValueError, match=message):
+        evaluate_defense(defense_of(), IMAGES[:n], torch.zeros(n).long(), **changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "epsilon", "most"), [("classifier", 0.3, 0.005), ("defense", 0.5, 0.05)])
+def test_the_attacks_are_strong(stage: str, epsilon: float, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = SMALL.model_copy(update={"steps": 30, "greedy": 20, "seeds": 1, "views": 1, "targets": 0, "square": 0})
+    monkeypatch.setitem(PRESETS, "quick", steps)
+    defense, test = Defense.load(shipped_defense("mnist")), load_dataset("mnist_mini").test
+    images, labels = test.images[:200], test.labels[:200]
+    found = evaluate_defense(defense, images, labels, epsilon=epsilon, preset="quick", stage=stage, curves=False)  # type: ignore[arg-type]
+    assert found.worst <= most
+
+
+@pytest.mark.slow
+def test_the_shipped_defense_is_honest_and_loses_something() -> None:
+    defense, test = Defense.load(shipped_defense("mnist")), load_dataset("mnist_mini").test
+    found = evaluate_defense(defense, test.images[:200], test.labels[:200], preset="quick")
+    assert 0.8 < found.worst < 0.97
+    assert not [flag for flag in found.flags if "gradient" in flag or "label" in flag]

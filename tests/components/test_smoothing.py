@@ -1,0 +1,63 @@
+"""Median smoothing, the second purifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from components.defense import Defense, Surrogates
+from components.smoothing import Smoothing, SmoothingConfig, medians
+from tests.tiny_networks import defense_of
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 5), st.integers(1, 3), st.integers(5, 9), st.integers(0, 100))
+def test_each_pixel_is_the_median_of_its_neighbourhood(window: int, channels: int, size: int, seed: int) -> None:
+    images = torch.rand(2, channels, size, size + 1, generator=torch.Generator().manual_seed(seed))
+    smoothed = medians(images, window)
+    assert smoothed.shape == images.shape
+    row, column = size // 2, size // 2
+    before, after = (window - 1) // 2, window // 2
+    seen = images[:, :, row - before : row + after + 1, column - before : column + after + 1]
+    torch.testing.assert_close(smoothed[:, :, row, column], seen.flatten(2).sort(2).values[..., (window**2 - 1) // 2])
+
+
+def test_a_single_changed_pixel_vanishes() -> None:
+    images = torch.zeros(1, 1, 8, 8)
+    images[0, 0, 4, 4] = 1
+    assert medians(images, 3).abs().max() == 0
+    assert torch.equal(medians(images, 1), images)
+
+
+def test_images_are_smoothed_in_parts_as_at_once() -> None:
+    images = torch.rand(501, 1, 8, 8)
+    found = Smoothing(SmoothingConfig()).project(images)
+    torch.testing.assert_close(found.images, medians(images, 3))
+    torch.testing.assert_close(found.errors, (found.images - images).square().flatten(1).mean(1))
+
+
+def test_a_defense_of_it_is_saved_and_passes_gradients(tmp_path: Path) -> None:
+    tiny = defense_of()
+    defense = Defense(Smoothing(SmoothingConfig(levels=2)), tiny.unet, tiny.classifier)
+    images = torch.rand(3, 1, 8, 8)
+    defense.save(tmp_path)
+    again = Defense.load(tmp_path)
+    assert again.projector.config == SmoothingConfig(levels=2)
+    torch.testing.assert_close(again.purify(images), defense.purify(images))
+    assert again.inspect(images).realism.isnan().all()
+    images.requires_grad_()
+    again.through(images, Surrogates()).sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().max() > 0
+    assert again.double()(images.detach().double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("given_settings", [{"window": 0}, {"window": 16}, {"levels": 1}, {"size": 3}])
+def test_refused(given_settings: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        SmoothingConfig.model_validate(given_settings)

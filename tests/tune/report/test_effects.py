@@ -1,0 +1,115 @@
+"""What the parameters did: planted effects are found, parameters that did nothing are not told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.tune.experiment_fixture import write_experiment
+from tune.report.data import Experiment
+from tune.report.effects import Effects, effects, shown
+from tune.report.reading import read_experiment
+from tune.report.search import parameters
+from tune.storage.folder import Storage
+from tune.storage.ledger import Outcome
+
+RANGES: dict[str, Any] = {
+    "projector.steps": {"choice": [1, 5, 20]},
+    "projector.distance": {"choice": ["l2", "insensitive"]},
+    "projector.tolerance": {"low": 0.1, "high": 0.4, "when": {"projector.distance": "insensitive"}},
+    "unet.high_level_weight": {"low": 0.01, "high": 10.0, "log": True},
+}
+
+
+def experiment(outcomes: list[Outcome]) -> Experiment:
+    space = {"search.target": "unet", **RANGES}
+    record = {"data": {"validation": 1000}}
+    return Experiment("one", "one", space, record, tuple(outcomes), {}, (), None, ())
+
+
+def trials(count: int, noise: float = 0.002, by_weight: float = 0.05, pruned: int = 0) -> list[Outcome]:
+    """The tolerance, where there is one, decides; the weight helps; steps do nothing."""
+    rng, found = np.random.default_rng(0), []
+    for number in range(count):
+        distance = str(rng.choice(["l2", "insensitive"]))
+        weight = float(10 ** rng.uniform(-2, 1))
+        params: dict[str, Any] = {"projector.steps": int(rng.choice([1, 5, 20])), "projector.distance": distance}
+        params["unet.high_level_weight"] = weight
+        psd = 0.8 + by_weight * np.log10(weight) + rng.normal(0, noise)
+        if distance == "insensitive":
+            params["projector.tolerance"] = float(rng.uniform(0.1, 0.4))
+            psd += by_weight * 4 * (params["projector.tolerance"] - 0.1)
+        epochs = {"1": psd - 0.1, "2": psd - 0.04}
+        if number < pruned:
+            found.append(Outcome(trial=number, status="pruned", params=params, intermediate={"1": epochs["1"]}))
+        else:
+            metrics = {"psd": psd}
+            found.append(
+                Outcome(trial=number, status="finished", params=params, metrics=metrics, intermediate=epochs)
+            )
+    return found
+
+
+def found(outcomes: list[Outcome]) -> Effects:
+    result = effects(experiment(outcomes))
+    assert result is not None
+    return result
+
+
+def test_what_did_something_is_told_from_what_did_not() -> None:
+    result = found(trials(60))
+    assert "unet.high_level_weight" in result.clear
+    assert "projector.steps" not in result.clear
+    assert next(iter(result.shares)) in ("unet.high_level_weight", "projector.tolerance")
+
+
+def test_a_parameter_that_not_every_trial_has_is_judged() -> None:
+    assert "projector.tolerance" in found(trials(60)).shares
+
+
+def test_nothing_is_told_apart_in_noise() -> None:
+    result = found(trials(40, noise=0.01, by_weight=0.0))
+    assert not result.clear
+    words = parameters(experiment(trials(40, noise=0.01, by_weight=0.0)), result).blocks[1]
+    assert "could not tell apart those of `projector.steps`, `projector.distance`" in words.text  # type: ignore[union-attr]
+
+
+def test_stopped_trials_count_with_what_they_showed() -> None:
+    outcomes = trials(8, pruned=4)
+    showed = shown(outcomes, {"psd": "max"})
+    assert [trial.finished for trial in showed] == [True] * 4 + [False] * 4
+    whole = {trial.params["unet.high_level_weight"]: trial.score for trial in shown(trials(8), {"psd": "max"})}
+    for trial in showed:  # the others gained 0.1 after the first epoch, and these would have
+        assert trial.score == pytest.approx(whole[trial.params["unet.high_level_weight"]])
+    assert effects(experiment(outcomes)) is not None
+
+
+EQUAL = [outcome.model_copy(update={"metrics": {"psd": 0.5}}) for outcome in trials(9)]
+
+
+@pytest.mark.parametrize("outcomes", [[], trials(7), EQUAL])
+def test_too_few_or_equal_trials_say_nothing(outcomes: list[Outcome]) -> None:
+    assert effects(experiment(outcomes)) is None
+    assert "Left out" in parameters(experiment(outcomes), None).blocks[0].text  # type: ignore[union-attr]
+
+
+def test_the_course_over_a_parameter_is_its_own() -> None:
+    result = found(trials(60))
+    weights = [0.01, 0.1, 1.0, 10.0]
+    middle, deviation = result.course("unet.high_level_weight", weights)
+    assert np.diff(middle) == pytest.approx([0.05] * 3, abs=0.012)
+    assert (deviation < 0.02).all()
+    heights = result.surface("unet.high_level_weight", "projector.steps", (weights, [1, 5, 20]))
+    assert heights.shape == (3, 4)
+    assert np.diff(heights, axis=1).min() > 0.02
+
+
+def test_of_a_whole_experiment(tmp_path: Path) -> None:
+    read = read_experiment(Storage(write_experiment(tmp_path / "whole")))
+    result = effects(read)
+    assert result is not None
+    assert len(result.trials) == 22  # nineteen finished and three that were pruned
+    assert set(result.shares) == {*read.ranges}

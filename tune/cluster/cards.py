@@ -1,0 +1,96 @@
+"""The GPUs of this machine, held against what a search would have them do, before anything is started."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from tune.cluster.resources import GIB, Request, Resources
+from tune.errors import Refused
+from tune.execution.gpu_errors import unusable
+from tune.space.space import SearchSpace
+
+BFLOAT16 = (8, 0)  # the first compute capability (NVIDIA Ampere) with bfloat16 of its own; before, it is imitated
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU.
+
+    Attributes:
+        name: the maker's.
+        memory: bytes.
+        capability: NVIDIA's compute capability, such as (9, 0).
+    """
+
+    name: str
+    memory: int
+    capability: tuple[int, int]
+
+    def __str__(self) -> str:
+        """`Tesla T4 (16 GiB, compute capability 7.5)`."""
+        major, minor = self.capability
+        return f"{self.name} ({self.memory / GIB:.3g} GiB, compute capability {major}.{minor})"
+
+
+def cards() -> list[Card]:
+    """The GPUs that torch may use here.
+
+    Raises:
+        Refused: it can use none, and why.
+    """
+    if reason := unusable():
+        raise Refused(
+            f"--gpus-per-trial: expected a GPU that torch can use, found none: {reason}; "
+            f"0 computes on the processor"
+        )
+    found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return [Card(card.name, card.total_memory, (card.major, card.minor)) for card in found]
+
+
+def fitted(
+    resources: Resources, request: Request, space: SearchSpace, found: Sequence[Card], memory: Callable[[], int]
+) -> Resources:
+    """The resources with no more trials on a card than it has memory for, where their number was not asked for.
+
+    Args:
+        resources: what each trial would get.
+        request: what was asked for.
+        space: what is searched.
+        found: the cards.
+        memory: counts how many bytes a trial takes on a GPU.
+
+    Raises:
+        Refused: a card lacks the memory or the arithmetic.
+    """
+    _check_arithmetic(space, found)
+    least, needed = min(found, key=lambda card: card.memory), memory()
+    share = least.memory * min(1.0, resources.gpus)
+    if needed <= share:
+        return resources
+    most = int(least.memory / needed)
+    if request.gpus is not None or not most:
+        raise Refused(
+            f"--gpus-per-trial: expected about {needed / GIB:.1f} GiB of GPU memory for each trial, found "
+            f"{share / GIB:.1f} GiB: {resources.gpus:g} of {least}; give each trial more, or lower projector.chunk, "
+            f"the batch sizes or the widths ({space.source})"
+        )
+    reason = f"a trial takes about {needed / GIB:.1f} GiB of {least}"
+    concurrent = min(resources.concurrent, len(found) * most)
+    return replace(resources, gpus=math.floor(1e4 / most) / 1e4, concurrent=concurrent, reason=reason)
+
+
+def _check_arithmetic(space: SearchSpace, found: Sequence[Card]) -> None:
+    """No bfloat16 on a card that would only imitate it, slower than float32."""
+    without = [card for card in found if card.capability < BFLOAT16]
+    if not without:
+        return
+    for key in sorted({*space.fixed, *space.ranges}):
+        if key.endswith("precision") and "bfloat16" in (space.values(key) or ()):
+            raise Refused(
+                f"{key}: expected float32 on a card without bfloat16 (compute capability below 8.0), "
+                f"found bfloat16 and {without[0]} ({space.source})"
+            )

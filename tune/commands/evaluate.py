@@ -1,0 +1,125 @@
+"""`python -m tune evaluate`: what is left of a saved defense when the attacker knows all of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from components.attacks.adaptive import evaluate_defense
+from components.attacks.target import Stage
+from components.datasets.dataset import DataSplit, load_dataset
+from components.defense import Defense
+from components.files import write_json
+from components.plugins import plugged
+from components.processor import keep_memory
+from components.robustness import Robustness
+from tune.commands.purify import load_defense
+
+IMAGES = {"quick": 200, "standard": 1000, "full": 1000}  # where the command line does not say
+BESIDE: dict[Stage, str] = {
+    "classifier": "classifier alone",
+    "threshold": "threshold alone",
+    "gan": "GAN only",
+    "defense": "whole defense",
+}
+Attacks = Literal["quick", "standard", "full"]
+
+
+def evaluate(
+    folder: str,
+    *,
+    attacks: Attacks = "quick",
+    images: int | None = None,
+    data: str = "mnist_mini",
+    data_dir: Annotated[str | None, "DIR"] = None,
+    epsilon: float = 0.3,
+    seed: int = 0,
+    device: str | None = None,
+    out: Annotated[str | None, "FILE.json"] = None,
+    plugin: Annotated[str | None, "FILE.py"] = None,
+) -> int:
+    """Attacks a saved defense in every known way, by an attacker who knows all of it.
+
+    Args:
+        folder: an experiment's folder, whose best/ is used, or that of a saved defense, or mnist for the shipped one.
+        attacks: how much is tried: quick takes half a minute, full takes hours on a processor.
+        images: how many test images; 200 where quick, else 1000.
+        data: whose test images, by name or folder.
+        data_dir: where a named data set is.
+        epsilon: radius of the L∞ ball, on images in [0, 1].
+        seed: of all random starts.
+        device: where to compute; a GPU where there is one.
+        out: where to write the rows, as JSON.
+        plugin: the Python file with the classifier that the defense was made for, where it has one; it is run.
+
+    Examples:
+        python -m tune evaluate mnist
+        python -m tune evaluate results/quickstart --attacks standard --images 500 --out adaptive.json
+
+    Raises:
+        ValueError: no defense, ε outside [0, 1], or images that it was not trained for; nothing was attacked.
+    """
+    if not 0 <= epsilon <= 1:
+        raise ValueError(f"--epsilon: expected a number in 0 … 1, found {epsilon:g}")
+    if images is not None and images < 1:
+        raise ValueError(f"--images: expected an integer ≥ 1, found {images}")
+    with plugged(plugin):
+        defense = load_defense(folder)
+    if device:
+        defense = defense.to(device)
+    test = _images(defense, data, data_dir, images or IMAGES[attacks])
+    keep_memory()
+    found = {stage: _attacked(defense, test, stage, attacks, epsilon, seed) for stage in BESIDE}
+    whole = found["defense"]
+    beside = {stage: {"clean": one.clean, "worst": one.worst} for stage, one in found.items()}
+    if out:
+        write_json(Path(out).expanduser(), {"adaptive": {**whole.to_json(), "beside": beside}})
+    _show(found, attacks)
+    return 0
+
+
+def _images(defense: Defense, data: str, data_dir: str | None, wanted: int) -> DataSplit:
+    test = load_dataset(data, data_dir).test
+    shape, expected = tuple(test.images.shape[1:]), defense.classifier.image_shape
+    if shape != expected:
+        raise ValueError(f"--data: expected images of shape {expected}, found {shape} in {data}")
+    return test.subset(min(wanted, len(test)))
+
+
+def _attacked(
+    defense: Defense, test: DataSplit, stage: Stage, attacks: Attacks, epsilon: float, seed: int
+) -> Robustness:
+    """The whole defense by all attacks; what stands beside it by the quick ones, without curves."""
+    whole, began = stage == "defense", time.perf_counter()
+
+    def tell(sentence: str) -> None:
+        print(f"{time.perf_counter() - began:6.1f} s  {BESIDE[stage]}: {sentence}", file=sys.stderr, flush=True)
+
+    return evaluate_defense(
+        defense,
+        test.images,
+        test.labels,
+        epsilon=epsilon,
+        preset=attacks if whole else "quick",
+        stage=stage,
+        seed=seed,
+        curves=whole,
+        tell=tell,
+    )
+
+
+def _show(found: dict[Stage, Robustness], attacks: str) -> None:
+    console = Console(highlight=False)
+    console.print(found["defense"].table(), soft_wrap=True)
+    table = Table("in front of the classifier", "clean %", "worst %", "attacks", box=None, header_style="dim")
+    for stage, one in found.items():
+        numbers = (f"{100 * one.clean:.2f}", f"{100 * one.worst:.2f}")
+        table.add_row(BESIDE[stage], *numbers, attacks if stage == "defense" else "quick")
+    console.print(table)
+    wrong = round((1 - found["defense"].clean) * found["defense"].images)
+    console.print(f"{wrong} images were wrong without an attack: counted as wrong, not attacked.", style="dim")

@@ -1,0 +1,87 @@
+"""Trains the finalists with several seeds on the training images, and compares them on the validation images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from components.datasets.dataset import Dataset
+from tune.execution.driver import LOOK, seed_view
+from tune.execution.trial import Arrays, Setting, arrays_of, development
+from tune.metrics import OBJECTIVES
+from tune.monitor.progress import Message, Teller, new_board
+from tune.monitor.terminal import LiveView
+from tune.optimizer.finalists import Finalist, cost_of
+from tune.pipeline.recipe import bounds_of
+from tune.pipeline.stages import path_of
+from tune.pipeline.unet import RIGHT
+from tune.storage.ledger import Outcome
+
+
+def run_finalists(
+    setting: Setting,
+    dataset: Dataset,
+    outcomes: Sequence[Outcome],
+    seeds: Sequence[int],
+    view: LiveView,
+    check: Callable[[], None],
+) -> list[Finalist]:
+    """Every finalist with every seed. What is in the store, as is all of the search's own seed, is read.
+
+    Args:
+        check: raises where this driver must stop, and is called often.
+
+    Raises:
+        ray.exceptions.RayError: a training failed; what the others made stays in the store.
+    """
+    arrays: Any = ray.put(arrays_of(train=dataset.train, validation=dataset.validation))
+    board = new_board()
+    remote = ray.remote(run_finalist).options(num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=2)
+    runs = [(outcome, seed) for seed in seeds for outcome in outcomes]
+    tasks = {
+        remote.remote(setting, arrays, outcome.params, seed, number, board): number
+        for number, (outcome, seed) in enumerate(runs)
+    }
+    began, results = time.time(), dict[int, dict[str, Any]]()
+    while len(results) < len(runs):
+        check()
+        done, _ = ray.wait([task for task, number in tasks.items() if number not in results], timeout=LOOK)
+        results |= {tasks[task]: ray.get(task) for task in done}
+        messages: dict[int, Message] = ray.get(board.all.remote())
+        view.update(
+            [
+                seed_view(n, results.get(n), messages.get(n), began, f"trial {outcome.trial}, seed {seed}")
+                for n, (outcome, seed) in enumerate(runs)
+            ],
+            {},
+        )
+    metric = next(iter(OBJECTIVES[setting.space.fixed["search.target"]]))
+    return [
+        _finalist(outcome, {seed: results[n] for n, (other, seed) in enumerate(runs) if other is outcome}, metric)
+        for outcome in outcomes
+    ]
+
+
+def _finalist(outcome: Outcome, results: Mapping[int, Mapping[str, Any]], metric: str) -> Finalist:
+    rows: list[NDArray[np.bool_]] = [r["right"] for _, r in sorted(results.items()) if r["right"] is not None]
+    scores = {seed: float(result["metrics"][metric]) for seed, result in sorted(results.items())}
+    right = np.stack(rows) if len(rows) == len(results) else None
+    return Finalist(outcome.trial, cost_of(outcome), float(outcome.metrics[metric]), scores, right)
+
+
+def run_finalist(
+    setting: Setting, arrays: Arrays, params: Mapping[str, Any], seed: int, number: int, board: Any
+) -> dict[str, Any]:
+    """One finalist with one seed: its validation metrics, and which images come out right, where that was kept."""
+    config = setting.space.config(params)
+    bench = setting.workbench(development(setting, arrays), bounds_of(setting.space), seed)
+    path = bench.get(config, path_of(config), Teller(number, board, None, judged=False))
+    (score,) = path.artifacts[path_of(config)[-1]]
+    kept = score.folder / RIGHT
+    return {"metrics": dict(score.metrics), "right": load_file(kept)["right"] if kept.exists() else None}

@@ -1,0 +1,44 @@
+"""What the store held when a search began, and the seconds of what it did not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tune.execution.preflight import Plan
+from tune.optimizer.costs import StageCosts
+from tune.pipeline.recipe import Development, Recipe, bounds_of
+from tune.pipeline.stages import path_of, signatures_of
+from tune.storage.folder import Storage
+from tune.storage.store import Store
+
+FILE = "stored.json"
+
+
+def stage_costs(plan: Plan) -> Callable[[], StageCosts] | None:
+    """Makes the costs by which proposals are ranked; None where the search is not to be aware of them.
+
+    What was in the store at the beginning is noted once: a search that is resumed must not see more, or it would
+    propose otherwise than one that was not interrupted.
+    """
+    if not plan.config.search.cost_aware:
+        return None
+    stored = _stored(plan.home, Store(plan.storage.child("store")))
+    data, bounds, seed = Development.for_search(plan.dataset), bounds_of(plan.space), plan.config.search.seed
+
+    def signatures(params: Mapping[str, Any]) -> Mapping[str, str]:
+        config = plan.space.config(params)
+        return signatures_of(Recipe(config, bounds, data, seed), path_of(config))
+
+    return lambda: StageCosts(signatures, stored)
+
+
+def _stored(home: Storage, store: Store) -> frozenset[str]:
+    try:
+        return frozenset(json.loads(home.read(FILE)))
+    except (FileNotFoundError, ValueError, TypeError):
+        # a part of a projection is named after it; with one of them most likely come the others
+        found = sorted({str(manifest["signature"])[:20] for manifest in store.artifacts()})
+        home.write(FILE, json.dumps(found).encode())
+        return frozenset(found)

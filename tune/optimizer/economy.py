@@ -1,0 +1,127 @@
+"""Chooses among candidates by what they promise per second that is not spent yet."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tune.optimizer.acquisition import expected_front, expected_improvement
+from tune.optimizer.choice import Objectives, has_objectives
+from tune.optimizer.costs import StageCosts
+from tune.optimizer.surrogate import Array, Encoding, Surrogate
+from tune.space.space import SearchSpace
+from tune.storage.ledger import Outcome, Params
+
+FEWEST = 3  # scores from which a surrogate says anything
+_SECTIONS = ("classifier", "gan", "projector", "unet")  # in the order in which stages follow from them
+_RECENT = 8  # trials whose stages candidates go on from
+
+
+@dataclass
+class Economy:
+    """Expected improvement per uncached second, for one objective or for a score and its projection cost.
+
+    Attributes:
+        space: what is searched.
+        objectives: metric → "max" or "min"; the first is modelled, the second is known from the parameters.
+        costs: seconds of what is not there yet.
+        max_cost: the largest projection cost that is feasible; None for any.
+    """
+
+    space: SearchSpace
+    objectives: Objectives
+    costs: StageCosts
+    max_cost: float | None = None
+    _scores: list[tuple[Params, float]] = field(default_factory=list)
+    _front: list[tuple[float, float]] = field(default_factory=list)
+    _running: dict[int, Params] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._encoding = Encoding({key: values.written() for key, values in self.space.ranges.items()})
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough trials have a score."""
+        return len(self._front) >= FEWEST
+
+    def start(self, trial: int, params: Params) -> None:
+        """A trial begins: its stages are there, or will be."""
+        self._running[trial] = params
+        self.costs.start(params)
+
+    def finish(self, trial: int, outcome: Outcome | None) -> None:
+        """A trial has ended; one that was stopped early counts with its last score."""
+        params = self._running.pop(trial, None)
+        if params is not None and outcome is not None:
+            self.costs.learn(params, outcome)
+            self.learn(params, outcome)
+
+    def learn(self, params: Params, outcome: Outcome) -> None:
+        """The score of a trial, of this experiment or another."""
+        metric, direction = next(iter(self.objectives.items()))
+        sign = 1.0 if direction == "max" else -1.0
+        if has_objectives(outcome, self.objectives):
+            score = sign * float(outcome.metrics[metric])
+            self._scores.append((params, score))
+            self._front.append((self.cost(params), score))
+        elif outcome.status == "pruned" and outcome.intermediate:
+            self._scores.append((params, sign * float(outcome.intermediate[max(outcome.intermediate, key=int)])))
+
+    def cost(self, params: Mapping[str, object]) -> float:
+        """Projection cost of a configuration: gradient evaluations per image."""
+        known = {**self.space.fixed, **params}
+        return float(known["projector.restarts"]) * float(known["projector.steps"])
+
+    def continued(self, drawn: Sequence[Params]) -> Iterator[Params]:
+        """Candidates that go on from stages of earlier trials: their first sections, and the rest as drawn."""
+        recent = [params for params, _ in self._scores[-_RECENT:]]
+        for earlier, new, cut in itertools.product(recent, drawn, range(1, len(_SECTIONS))):
+            kept = {key: value for key, value in earlier.items() if key.split(".")[0] in _SECTIONS[:cut]}
+            rest = {key: value for key, value in new.items() if key.split(".")[0] not in _SECTIONS[:cut]}
+            if self.space.contains({**kept, **rest}):
+                yield {**kept, **rest}
+
+    def choose(self, candidates: Sequence[Params], left: float) -> Params:
+        """The candidate with the largest expected improvement per second to the power of `left`.
+
+        Args:
+            candidates: at least one.
+            left: share of the search that is left, in [0, 1].
+        """
+        feasible = [p for p in candidates if self.max_cost is None or self.cost(p) <= self.max_cost] or candidates
+        gains = self._gains(feasible)
+        seconds = self.costs.seconds(feasible)
+        worth = np.log(np.maximum(gains, 1e-300)) - left * np.log(seconds)
+        return feasible[int(worth.argmax())]
+
+    def _gains(self, candidates: Sequence[Params]) -> Array:
+        surrogate = self._surrogate()
+        mean, deviation = surrogate.predict(self._encoding(candidates))
+        # against what the surrogate makes of the trials, not their own scores: the best of those is a bit lucky
+        believed = surrogate.predict(self._encoding([params for params, _ in self._scores]))[0]
+        reached = [(self.cost(params), float(score)) for (params, _), score in zip(self._scores, believed, strict=True)]
+        if len(self.objectives) < 2:
+            return expected_improvement(mean, deviation, max(score for _, score in reached))
+        return expected_front(mean, deviation, np.array([self.cost(p) for p in candidates]), front_of(reached))
+
+    def _surrogate(self) -> Surrogate:
+        """Of the scores; running trials stand with what is expected of them, so that none is proposed beside them."""
+        points, values = [params for params, _ in self._scores], [score for _, score in self._scores]
+        surrogate = Surrogate.fit(self._encoding(points), np.array(values))
+        if not self._running:
+            return surrogate
+        running = [params for _, params in sorted(self._running.items())]
+        expected = surrogate.predict(self._encoding(running))[0]
+        return Surrogate.fit(self._encoding([*points, *running]), np.array([*values, *expected]))
+
+
+def front_of(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, score) those that no other beats, by cost."""
+    front: list[tuple[float, float]] = []
+    for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or score > front[-1][1]:
+            front.append((cost, score))
+    return front

@@ -1,0 +1,138 @@
+"""The best few trials, trained with several seeds before one is chosen: what is best of many is a bit lucky."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, variance
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune.optimizer.choice import Objectives, has_objectives
+from tune.storage.ledger import Outcome
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """One trial on the same seeds and images as the others.
+
+    Attributes:
+        trial: its number.
+        cost: of projection; infinite where it is not known.
+        searched: the score by which the search ranked it.
+        scores: by seed, larger is better.
+        right: bool (seeds, images): which validation images come out right; None where that is not known.
+    """
+
+    trial: int
+    cost: float
+    searched: float
+    scores: Mapping[int, float]
+    right: NDArray[np.bool_] | None = None
+
+    @property
+    def mean(self) -> float:
+        """Mean score over the seeds."""
+        return mean(self.scores.values())
+
+    @property
+    def fresh(self) -> float:
+        """Mean score over the seeds that the search did not rank it by."""
+        others = [score for seed, score in sorted(self.scores.items())[1:]]
+        return mean(others) if others else self.mean
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the finalists' comparison came to.
+
+    Attributes:
+        chosen: the trial to go on with.
+        best: the trial with the best mean.
+        behind: trial → how much its mean lies below the best one's, and the standard error of that.
+    """
+
+    chosen: int
+    best: int
+    behind: Mapping[int, tuple[float, float]]
+
+    def equal(self, trial: int) -> bool:
+        """Whether a trial cannot be told from the best by one standard error."""
+        difference, error = self.behind[trial]
+        return difference <= error
+
+
+def finalists_of(
+    outcomes: Iterable[Outcome], objectives: Objectives, count: int, max_cost: float | None = None
+) -> list[Outcome]:
+    """The `count` best finished trials by the first objective, ties to the cheaper, then to the earlier."""
+    metric, direction = next(iter(objectives.items()))
+    sign = -1 if direction == "max" else 1
+    fit = [o for o in outcomes if has_objectives(o, objectives) and (max_cost is None or cost_of(o) <= max_cost)]
+    return sorted(fit, key=lambda o: (sign * o.metrics[metric], cost_of(o), o.trial))[:count]
+
+
+def cost_of(outcome: Outcome) -> float:
+    """Projection cost; infinite where it is not known."""
+    return float(outcome.metrics.get("cost", math.inf))
+
+
+def decide(finalists: Sequence[Finalist], images: int) -> Verdict:
+    """The cheapest of those that cannot be told from the best; ties to the better mean, then to the earlier trial.
+
+    Args:
+        finalists: at least one, all with the same seeds.
+        images: that each score is a share of.
+    """
+    best = max(finalists, key=lambda f: (f.mean, -f.cost, -f.trial))
+    behind = {f.trial: _difference(best, f, images) for f in finalists}
+    verdict = Verdict(best.trial, best.trial, behind)
+    equal = [f for f in finalists if verdict.equal(f.trial)]
+    chosen = min(equal, key=lambda f: (f.cost, -f.mean, f.trial))
+    return Verdict(chosen.trial, best.trial, behind)
+
+
+def _difference(best: Finalist, other: Finalist, images: int) -> tuple[float, float]:
+    """How far a mean lies below the best one's, and its standard error by the choice of seeds and of images."""
+    if best.trial == other.trial:
+        return 0.0, 0.0
+    by_seed = [best.scores[seed] - other.scores[seed] for seed in sorted(best.scores)]
+    of_seeds = variance(by_seed) / len(by_seed) if len(by_seed) > 1 else 0.0
+    return best.mean - other.mean, math.sqrt(of_seeds + _by_images(best, other, images))
+
+
+def _by_images(best: Finalist, other: Finalist, images: int) -> float:
+    """Variance of the difference by the choice of images: in pairs where it is known which ones come out right."""
+    if best.right is None or other.right is None:
+        return sum(f.mean * (1 - f.mean) for f in (best, other)) / max(images, 1)
+    pairs = best.right.astype(float).mean(0) - other.right.astype(float).mean(0)
+    return float(pairs.var(ddof=1)) / len(pairs) if len(pairs) > 1 else 0.0
+
+
+def shrinkage(finalists: Sequence[Finalist], trial: int) -> float:
+    """How much less a trial scores with seeds that it was not chosen by than the search had found: winner's curse."""
+    finalist = next(f for f in finalists if f.trial == trial)
+    return finalist.searched - finalist.fresh
+
+
+def as_json(finalists: Sequence[Finalist], verdict: Verdict, params: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """What stands in finalists.json."""
+    rows = [
+        {
+            "trial": f.trial,
+            "params": dict(params[f.trial]),
+            "cost": f.cost if math.isfinite(f.cost) else None,
+            "searched": f.searched,
+            "scores": {str(seed): score for seed, score in f.scores.items()},
+            "mean": f.mean,
+            "fresh": f.fresh,
+            "behind": verdict.behind[f.trial][0],
+            "error": verdict.behind[f.trial][1],
+            "equal": verdict.equal(f.trial),
+        }
+        for f in finalists
+    ]
+    return {"chosen": verdict.chosen, "best": verdict.best, "finalists": rows}
