@@ -29,10 +29,10 @@ class Grey(Attack):
     """Moves every pixel towards grey."""
 
     name: Literal["grey"] = "grey"  # the attack
-    share: float = Field(default=0.5, ge=0, le=1)  # of the way
+    way: float = Field(default=0.5, ge=0, le=1)  # of the whole way
 
     def perturb(self, classifier, images, labels, seed=0):
-        return images + (self.share * (0.5 - images)).clamp(-self.epsilon, self.epsilon)
+        return images + (self.way * (0.5 - images)).clamp(-self.epsilon, self.epsilon)
 '''
 DATASET = """
 import numpy as np
@@ -76,17 +76,17 @@ def test_another_file_gives_another_signature(tmp_path: Path) -> None:
 
 
 def test_an_attack_brings_its_fields(tmp_path: Path) -> None:
-    ranged = "attack.name: grey\nattack.share: 0.25\nprojector.restarts: {choice: [1, 2]}"
+    ranged = "attack.name: grey\nattack.way: 0.25\nprojector.restarts: {choice: [1, 2]}"
     with plugged(write(tmp_path, ATTACK)) as plugin:
         assert plugin is not None
-        assert leaves()["attack.share"].comment == "of the way"
+        assert leaves()["attack.way"].comment == "of the whole way"
         config = parse_space(ranged, "mine", "mine.yaml").config({"projector.restarts": 1})
-        assert config.attack.model_dump() == {"name": "grey", "epsilon": 0.3, "labels": "true", "share": 0.25}
+        assert config.attack.model_dump() == {"name": "grey", "epsilon": 0.3, "labels": "true", "way": 0.25}
         assert config.attack.identity()["plugin"] == plugin.sha256
         moved = config.attack.perturb(torch.nn.Identity(), torch.zeros(1, 1, 2, 2), torch.zeros(1))
         assert torch.equal(moved, torch.full((1, 1, 2, 2), 0.125))
     assert "grey" not in ATTACKS
-    with pytest.raises(SpaceError, match=r"attack\.name: expected one of 'fgsm', .*found 'grey'|attack\.share"):
+    with pytest.raises(SpaceError, match=r"attack\.name: expected one of 'fgsm', .*found 'grey'|attack\.way"):
         parse_space(ranged, "mine", "mine.yaml")
 
 
