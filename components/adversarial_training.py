@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
+from components.capture import Captured
 from components.config import Config
 from components.precision import Precision
 from components.squeezing import squeezed_with_gradient
@@ -104,6 +105,7 @@ class AdversarialTraining(Training):
         self.learner.to(device).to(memory_format=torch.channels_last).requires_grad_(False)
         self.learning = [self.learner.get_submodule(name) for name in _named(config.learning)]
         self.averaged = freeze(copy.deepcopy(self.learner))
+        self._ascent: Ascent | None = None
         weights = [weight for part in self.learning for weight in part.requires_grad_(True).parameters()]
         fused = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
@@ -160,15 +162,21 @@ class AdversarialTraining(Training):
 
     def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
         """Images in the ball that the networks as they stand, in evaluation mode, misread."""
-        epsilon, size = self.config.epsilon, self.config.step_size
-        low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
-        attacked = low + torch.rand_like(images) * (high - low)
         if not len(images):
-            return attacked
+            return images
+        ascent = self._ascent
+        if ascent is None or len(ascent.labels) != len(labels):  # a last, smaller batch has one of its own
+            ascent = Ascent(self._gradient, self.config, images, labels, self._ascents(len(labels)))
+            self._ascent = ascent if self._ascent is None else self._ascent
         self.learner.eval()
-        for _ in range(self.attack_steps()):
-            attacked = torch.clamp(attacked + size * self._gradient(attacked, labels).sign(), low, high)
-        return attacked
+        return ascent.run(images, labels, self.attack_steps())
+
+    def _ascents(self, images: int) -> int:
+        """Steps of attacks on full batches in all epochs; none on a smaller one are worth a capture."""
+        config = self.config
+        full = images == round(config.attacked * self.batch_size)
+        steps = (config.first_steps + config.steps) // 2
+        return config.epochs * (len(self.labels) // self.batch_size) * steps if full else 0
 
     def _gradient(self, attacked: Tensor, labels: Tensor) -> Tensor:
         attacked = attacked.detach().requires_grad_()
@@ -190,6 +198,44 @@ class AdversarialTraining(Training):
         decay = min(self.config.average, (1 + step) / (10 + step))  # a short memory while the weights still move fast
         averages, weights = (_floating(network) for network in (self.averaged, self.learner))
         torch._foreach_lerp_(averages, weights, 1 - decay)
+
+
+class Ascent:
+    """The steps of an attack in tensors that stay, so that a card can take each as one CUDA graph.
+
+    Args:
+        gradient: images (N, C, H, W) and labels (N,) → the gradient of what the attack raises.
+        config: radius and size of the steps.
+        images, labels: of the shapes to come.
+        calls: steps that will be taken in all.
+    """
+
+    def __init__(
+        self,
+        gradient: Callable[[Tensor, Tensor], Tensor],
+        config: AdversarialConfig,
+        images: Tensor,
+        labels: Tensor,
+        calls: int,
+    ) -> None:
+        self._gradient, self._epsilon, self._size = gradient, config.epsilon, config.step_size
+        self.attacked, self.low, self.high = (torch.empty_like(images) for _ in range(3))
+        self.labels = torch.empty_like(labels)
+        self._step = Captured(self._advance, images.device, calls)
+
+    def run(self, images: Tensor, labels: Tensor, steps: int) -> Tensor:
+        """The images after `steps` steps from a random start in the ball."""
+        self.low.copy_((images - self._epsilon).clamp(min=0))
+        self.high.copy_((images + self._epsilon).clamp(max=1))
+        self.labels.copy_(labels)
+        self.attacked.copy_(self.low + torch.rand_like(images) * (self.high - self.low))
+        for _ in range(steps):
+            self._step()
+        return self.attacked.clone()
+
+    def _advance(self) -> None:
+        moved = self.attacked + self._size * self._gradient(self.attacked, self.labels).sign()
+        self.attacked.copy_(torch.clamp(moved, self.low, self.high))
 
 
 def _floating(network: nn.Module) -> list[Tensor]:
