@@ -11,6 +11,7 @@ from components.files import read_json
 _HERE = Path(__file__).parent
 _FILES = ("gan.json", "generator.safetensors", "discriminator.safetensors")
 _ENCODER = "encoder.safetensors"  # where one was trained
+_DEFENSE = "manifest.json"  # of a whole defense
 
 
 def shipped_names() -> list[str]:
@@ -27,12 +28,19 @@ def shipped_folder(name: str) -> Path:
     return _HERE / name
 
 
+def shipped_defenses() -> list[str]:
+    """The whole defenses that come with the project."""
+    return sorted(folder.name for folder in _HERE.iterdir() if (folder / _DEFENSE).is_file())
+
+
 def shipped_defense(name: str) -> Path:
-    """Where a whole defense of that name lies, as `Defense.load` reads it. Raises ValueError where there is none."""
-    folder = shipped_folder(name)
-    if not (folder / "manifest.json").is_file():
+    """The folder of a whole defense, as `Defense.load` reads it. Raises ValueError where there is none of that name."""
+    names = shipped_defenses()
+    if name in shipped_names() and name not in names:
         raise ValueError(f"expected a defense that comes with the project, found a generator alone: {name!r}")
-    return folder
+    if name not in names:
+        raise ValueError(f"expected one of {', '.join(names)}, found {name!r}{nearest(name, names)}")
+    return _HERE / name
 
 
 def described(name: str) -> str:

@@ -23,7 +23,7 @@ from components.datasets.images import DARK, border, printable
 from components.defense import Defense
 from components.files import write_atomic
 from components.plugins import plugged
-from components.pretrained import shipped_defense, shipped_names
+from components.pretrained import shipped_defense, shipped_defenses
 from components.processor import keep_memory
 from tune.commands.image_files import Picture, Reading, batch_of, find_pictures, png_of
 from tune.storage.folder import Storage
@@ -112,7 +112,7 @@ def load_defense(folder: str) -> Defense:
         DefenseError: there is none, or it is damaged.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if folder in shipped_names() and not Path(folder).exists():
+    if folder in shipped_defenses() and not Path(folder).exists():
         return Defense.load(shipped_defense(folder), device)
     home = Storage(folder)
     if home.exists("space.yaml") or home.child("best").exists("manifest.json"):
