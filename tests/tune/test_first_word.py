@@ -76,7 +76,12 @@ def test_the_first_line_comes_before_anything_heavy(tmp_path: Path) -> None:
 
 def test_a_worker_imports_no_plots() -> None:
     packages, _ = imported("import tune.execution.trial")
-    assert not packages & {"matplotlib", "scipy", "sklearn", "optuna", "jinja2", "fire"}
+    assert not packages & {"matplotlib", "scipy", "sklearn", "optuna", "jinja2", "fire", "pandas"}
+
+
+def test_a_board_imports_ray_alone() -> None:
+    packages, _ = imported("import tune.monitor.board")
+    assert not packages & {"torch", "pandas", "pyarrow", "tensorboard"}
 
 
 def test_a_training_imports_neither_torchs_compiler_nor_torchvision() -> None:

@@ -261,7 +261,10 @@ class Session:
         seeds = [search.seed + index for index in range(search.retrain_seeds)]
         work = f"retraining trial {best.trial} on train + validation, then the test images"
         with self._view(work, len(seeds), {"psd": "max"}) as view:
-            results = run_seeds(setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check)
+            concurrent = self.resources.concurrent if self.resources.address is None else 1
+            results = run_seeds(
+                setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check, concurrent
+            )
         config = self.plan.space.config(best.params)
         final = Development.for_retraining(self.plan.dataset)
         arrays = arrays_of(train=final.train)
