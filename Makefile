@@ -5,7 +5,10 @@ PIP_ARGS ?= --no-compile
 ARGS     ?=
 
 python  := $(VENV)/bin/python
-install := $(python) -m pip install --disable-pip-version-check $(PIP_ARGS) -e
+uv      := $(shell command -v uv 2>/dev/null)
+# uv, where it is there, installs several times as fast as pip, and needs no pip in the environment.
+install := $(if $(uv),$(uv) pip install --python $(python),$(python) -m pip install --disable-pip-version-check) \
+           $(PIP_ARGS) -e
 
 .DEFAULT_GOAL := help
 .PHONY: help search test test-all test-gpu check clean
@@ -40,11 +43,12 @@ $(VENV)/.test-all: extras := [test,cluster,browser]
 $(VENV)/.check:    extras := [check]
 
 $(VENV)/.search $(VENV)/.test $(VENV)/.test-all $(VENV)/.check: pyproject.toml | $(VENV)/.created
+	$(if $(uv),,@$(python) -m pip --version >/dev/null 2>&1 || $(python) -m ensurepip --upgrade)
 	$(install) '.$(extras)'
 	@touch $@
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	    "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; name one with make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(if $(uv),--without-pip) $(VENV)
 	@touch $@

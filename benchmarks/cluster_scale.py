@@ -35,7 +35,7 @@ from tune.cluster.lease_actor import LeaseKeeper
 from tune.execution import driver
 from tune.execution.trial import Setting, arrays_of
 from tune.metrics import OBJECTIVES
-from tune.monitor.progress import Message, new_board
+from tune.monitor.board import Message, new_board
 from tune.monitor.terminal import LiveView
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.executor import LONGEST_POLL, Workbench, part_signatures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ class Adam(torch.optim.Adam):
     parameters' device; `update` moves the parameters by operations on tensors alone, and so can be captured. State
     saved by torch's Adam can be loaded, on another device too.
     """
+
+    # without the wrappers that keep torch's compiler out of them, and for that import it: seconds of every process
+    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
 
     def __init__(self, parameters: Any, rate: float | Tensor, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         super().__init__(parameters, rate, betas)
@@ -73,7 +78,7 @@ class Adam(torch.optim.Adam):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Loads into the tensors that are there: a captured step goes on using them."""
         held = dict(self.state)
-        super().load_state_dict(dict(state_dict))
+        inspect.unwrap(torch.optim.Adam.load_state_dict)(self, dict(state_dict))
         for parameter, mine in held.items():
             loaded = self.state.get(parameter, {})
             for name, tensor in mine.items():

@@ -13,11 +13,11 @@ RAY = {
     "tune/execution/session.py",
     "tune/execution/driver.py",
     "tune/execution/finals.py",
-    "tune/execution/trial.py",
     "tune/cluster/connection.py",
     "tune/cluster/lease_actor.py",
     "tune/optimizer/searcher.py",
     "tune/optimizer/early_stopping.py",
+    "tune/monitor/board.py",
     "tune/monitor/progress.py",
 }
 OPTUNA = {

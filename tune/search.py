@@ -12,8 +12,9 @@ from typing import Annotated
 from tune.cluster.resources import Request
 from tune.commands import command_line
 from tune.commands.types import IN_PYTHON
-from tune.errors import FAILED, INTERRUPTED, REFUSED, Refused
+from tune.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused
 from tune.execution.experiment import Experiment, find_experiment
+from tune.execution.finished import is_finished
 from tune.execution.given import giving
 from tune.execution.interruption import leave_at_once, resume_command
 from tune.space.space import parse_settings
@@ -100,6 +101,8 @@ def search(
             experiment = find_experiment(space, overrides, place, name, resume=resume, given=given)
             if not quiet:
                 print(_first_line(experiment), flush=True)
+            if not dry_run and address is None and is_finished(experiment, data_dir, warm_start, not no_reuse):
+                return _tell_of_report(experiment)
             from tune.execution import session  # seconds
 
             options = session.Options(data_dir, warm_start, not no_reuse, quiet, verbose)
@@ -123,6 +126,16 @@ def _first_line(experiment: Experiment) -> str:
     state, space = "resumed" if experiment.resumed else "new", experiment.space
     place = experiment.home.uri
     return f"Search space {space.source}, {state} experiment {place}; reading {space.fixed['data.name']} …"
+
+
+def _tell_of_report(experiment: Experiment) -> int:
+    """Says where the report of a finished search is."""
+    from tune.monitor.runs import where_to_watch  # and with it pyarrow
+
+    print("Nothing is left to do: every trial has its outcome and every seed is measured. The report:")
+    print(f"{experiment.home.uri}/report.html")
+    print(where_to_watch(experiment.home, None))
+    return DONE
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from components.training import evaluating
 
@@ -48,6 +47,8 @@ class TracedLayers:
     def __init__(self, network: nn.Module, images: Tensor) -> None:
         self._network = network
         self._extractors: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {}
+        from torchvision.models.feature_extraction import get_graph_node_names  # takes seconds to import
+
         evaluated: list[str]
         self._train, evaluated = get_graph_node_names(network, suppress_diff_warning=True)
         self._logits = evaluated[-1]
@@ -66,6 +67,8 @@ class TracedLayers:
 
     def _extractor(self, names: list[str]) -> Callable[[Tensor], dict[str, Tensor]]:
         """What gives the outputs of these layers; it has the network's own weights, not copies."""
+        from torchvision.models.feature_extraction import create_feature_extractor
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found: Callable[[Tensor], dict[str, Tensor]] = create_feature_extractor(

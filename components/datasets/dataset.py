@@ -51,13 +51,17 @@ class DataSplit:
         return DataSplit(self.images[:which], self.labels[:which])
 
     def sample(self, n: int, seed: int) -> "DataSplit":
-        """`n` images drawn by `seed`, each class in its proportion, in their order here.
+        """`n` images drawn by `seed`, each class in its proportion, in their order here; raises as `draw`."""
+        return self.subset(self.draw(n, seed))
+
+    def draw(self, n: int, seed: int) -> Tensor:
+        """The indices, int64 (n,), of the images of `sample`.
 
         Raises:
             ValueError: `n` is below 1 or above the number of images.
         """
         _check_size(n, len(self))
-        return self.subset(torch.from_numpy(stratified_indices(self.labels.cpu().numpy(), n, seed)))
+        return torch.from_numpy(stratified_indices(self.labels.cpu().numpy(), n, seed))
 
     def to(self, device: torch.device | str) -> "DataSplit":
         """This split on another device."""

@@ -66,7 +66,7 @@ class UNetTraining(Training):
             self.unet = UNet(originals.shape[1], config.width, config.depth, config.input)
         self.unet.to(device).to(memory_format=torch.channels_last)
         self.optimizer = Adam(self.unet.parameters(), config.learning_rate)
-        self._wanted = self._features_of_originals()
+        self._wanted = self.features_of(self.originals)
         steps = config.epochs * -(-len(labels) // self.batch_size)
         self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1)
 
@@ -85,13 +85,13 @@ class UNetTraining(Training):
             return self.loss(self.inputs[index], self.originals[index], self.labels[index], wanted)
 
     @torch.no_grad()
-    def _features_of_originals(self) -> Tensor | None:
+    def features_of(self, originals: Tensor) -> Tensor | None:
         """F(x), which no step changes, once for all epochs; None where it is not needed or would fill the memory."""
         if not self.config.high_level_weight:
             return None
         parts: list[Tensor] = []
-        for part in self.originals.split(250):
-            parts.append(self.classifier.features(part, self.config.layer))
+        for part in originals.split(250):
+            parts.append(self.classifier.features(part.to(self.device), self.config.layer))
             if parts[0][0].numel() > _KEPT:
                 return None
         return torch.cat(parts)
@@ -100,11 +100,16 @@ class UNetTraining(Training):
         self, inputs: Tensor, originals: Tensor, labels: Tensor, wanted: Tensor | None = None
     ) -> Tensor:
         """Eq. 3 on one batch: pixels, high-level representation, label. `wanted` is F(originals) where it is known."""
+        return self._judged(self.unet(inputs), originals, labels, wanted)[0]
+
+    def _judged(
+        self, denoised: Tensor, originals: Tensor, labels: Tensor, wanted: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Eq. 3 of what U made, and its logits where the loss needs them."""
         config = self.config
-        denoised = self.unet(inputs)
         loss: Tensor = config.pixel_weight * (denoised - originals).abs().mean()
         if not (config.high_level_weight or config.label_weight):
-            return loss
+            return loss, None
         seen, logits = self.classifier.features_and_logits(denoised, config.layer)
         if config.high_level_weight:
             if wanted is None:
@@ -115,16 +120,40 @@ class UNetTraining(Training):
             loss = loss + config.high_level_weight * size.mean()
         if config.label_weight:
             loss = loss + config.label_weight * functional.cross_entropy(logits, labels)
-        return loss
+        return loss, logits
 
     @torch.no_grad()
+    def validate(
+        self,
+        inputs: Tensor,
+        originals: Tensor,
+        labels: Tensor,
+        wanted: Tensor | None = None,
+        batch_size: int = 250,
+    ) -> tuple[float, Tensor]:
+        """Mean of Eq. 3 over images that were not trained on, in evaluation mode, and what the classifier calls them.
+
+        Args:
+            inputs, originals, labels: as those of the training.
+            wanted: `features_of(originals)`, where it is kept.
+            batch_size: images at once.
+
+        Returns:
+            The loss, and the labels int64 (N,) of the denoised images, on the processor.
+        """
+        self.unet.eval()
+        total, predicted = torch.zeros((), dtype=torch.float64, device=self.device), list[Tensor]()
+        for rows in torch.arange(len(labels)).split(batch_size):
+            read, x, y = (tensor[rows].to(self.device) for tensor in (inputs, originals, labels))
+            known = None if wanted is None else wanted[rows.to(self.device)]
+            denoised = self.unet(read)
+            loss, logits = self._judged(denoised, x, y, known)
+            predicted.append((self.classifier(denoised) if logits is None else logits).argmax(1))
+            total += loss.double() * len(y)
+        return float(total) / len(labels), torch.cat(predicted).cpu()
+
     def validation_loss(
         self, inputs: Tensor, originals: Tensor, labels: Tensor, batch_size: int = 250
     ) -> float:
-        """Mean of Eq. 3 over images that were not trained on, in evaluation mode."""
-        self.unet.eval()
-        total = 0.0
-        for part in zip(*(tensor.split(batch_size) for tensor in (inputs, originals, labels)), strict=True):
-            read, x, y = (tensor.to(self.device) for tensor in part)
-            total += float(self.loss(read, x, y)) * len(y)
-        return total / len(labels)
+        """The loss of `validate` alone."""
+        return self.validate(inputs, originals, labels, batch_size=batch_size)[0]

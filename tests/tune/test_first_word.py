@@ -76,7 +76,28 @@ def test_the_first_line_comes_before_anything_heavy(tmp_path: Path) -> None:
 
 def test_a_worker_imports_no_plots() -> None:
     packages, _ = imported("import tune.execution.trial")
-    assert not packages & {"matplotlib", "scipy", "sklearn", "optuna", "jinja2", "fire"}
+    assert not packages & {"matplotlib", "scipy", "sklearn", "optuna", "jinja2", "fire", "pandas"}
+
+
+def test_a_board_imports_ray_alone() -> None:
+    packages, _ = imported("import tune.monitor.board")
+    assert not packages & {"torch", "pandas", "pyarrow", "tensorboard"}
+
+
+def test_a_training_imports_neither_torchs_compiler_nor_torchvision() -> None:
+    code = (
+        "import torch\nimport tune.execution.trial\n"
+        "from components.classifiers.config import ClassifierConfig\n"
+        "from components.classifiers.training import ClassifierTraining\n"
+        "from components.datasets.dataset import DataSplit\n"
+        "split = DataSplit(torch.rand(20, 1, 8, 8), torch.arange(20) % 2)\n"
+        "training = ClassifierTraining(ClassifierConfig(architecture='A', epochs=1), split, 2, 0)\n"
+        "training.run()\ntraining.load_state_dict(training.state_dict())\n"
+        "print('COMPILER' if 'torch._dynamo' in sys.modules else 'NONE')"
+    )
+    packages, said = imported(code)
+    assert not packages & {"torchvision", "sympy"}
+    assert "NONE" in said
 
 
 def test_on_windows_a_search_says_one_sentence() -> None:

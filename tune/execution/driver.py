@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -13,7 +14,7 @@ from ray.tune import Callback
 
 from components.datasets.dataset import Dataset
 from tune.execution.trial import Setting, arrays_of, run_retraining, run_trial
-from tune.monitor.progress import Message, new_board
+from tune.monitor.board import Message, new_board
 from tune.monitor.runs import run_name
 from tune.monitor.tensorboard import close_run
 from tune.monitor.terminal import LiveView, TrialView
@@ -92,10 +93,12 @@ def run_seeds(
     seeds: Sequence[int],
     view: LiveView,
     check: Callable[[], None],
+    concurrent: int,
 ) -> dict[int, dict[str, Any]]:
     """Retrains a configuration with each seed and returns what each measured on the test images.
 
     Args:
+        concurrent: seeds that this machine runs at once; 1 on a cluster, whose nodes may be of many kinds.
         check: raises where this driver must stop, and is called often.
 
     Raises:
@@ -104,10 +107,12 @@ def run_seeds(
     final = Development.for_retraining(dataset)
     arrays: Any = ray.put(arrays_of(train=final.train, test=dataset.test))
     board = new_board()
-    remote = ray.remote(run_retraining).options(num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=2)
+    remote = ray.remote(run_retraining)
     tasks = {
-        remote.remote(setting, arrays, final.fingerprint, dict(params), trial, seed, board): seed
-        for seed in seeds
+        remote.options(num_cpus=cpus, num_gpus=setting.gpus, max_retries=2).remote(
+            replace(setting, cpus=cpus), arrays, final.fingerprint, dict(params), trial, seed, board
+        ): seed
+        for seed, cpus in zip(seeds, cores_of(len(seeds), concurrent, setting.cpus), strict=True)
     }
     began = time.time()
     results: dict[int, dict[str, Any]] = {}
@@ -118,6 +123,12 @@ def run_seeds(
         messages: dict[int, Message] = ray.get(board.all.remote())
         view.update([seed_view(n, results.get(n), messages.get(n), began, f"seed {n}") for n in seeds], {})
     return results
+
+
+def cores_of(runs: int, concurrent: int, cpus: float) -> list[float]:
+    """Cores of each run, `concurrent` at once with `cpus` each: the last ones also have what would stand idle."""
+    last = runs % concurrent or min(runs, concurrent)
+    return [cpus] * (runs - last) + [cpus * (concurrent // last)] * last
 
 
 class Watch(Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.attacks import attack
+from components.classifiers.base import ImageClassifier
 from components.datasets.dataset import DataSplit
 from components.defense import Defense, Purification, in_batches
 from components.metrics import agreement, threshold
@@ -19,7 +21,8 @@ from tune.pipeline.purifier import cost
 from tune.space.config import ExperimentConfig
 
 EPSILONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-CURVE_IMAGES, CURVE_EVALUATIONS = 400, 16_000  # per ε of the curve: more images where each costs little
+CURVE_IMAGES, CURVE_EVALUATIONS = 400, 16_000  # per ε of the curve: more images where each costs little …
+MOST_CURVE_IMAGES = 1000  # … as far as a curve shows it: a share of 1,000 is known to a point
 FIGURE_IMAGES = 10
 DRAW = 0  # seed of what is drawn for the curve and the figure: chosen before anything was seen
 
@@ -46,59 +49,93 @@ def evaluate(
     seconds = time.perf_counter() - began
     tell("clean test images")
     clean = defense.inspect(test.images)
+    plain, seen = Labels.of(judge, test.images, clean), Labels.of(judge, attacked, purified)
+    tell("the U-Net alone")
+    metrics = _metrics(defense, test, attacked, plain, seen)
     tell("other strengths of the attack")
     scores = {
         "n": len(test),
-        "metrics": _metrics(defense, test, attacked, purified, clean),
-        "epsilon": _curve(defense, config, test),
+        "metrics": metrics,
+        "epsilon": _curve(defense, config, test, {0.0: plain, config.attack.epsilon: seen}),
         "epsilon_images": curve_images(config, len(test)),
         "confusion": _confusion(test.labels, purified.label, judge.classes),
         "images_per_second": len(test) / seconds,
     }
-    return scores, _pictures(defense, test, attacked, purified)
+    return scores, _pictures(defense, test, attacked, purified, plain, seen)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the classifier says of images on their way through the defense, each int64 (N,).
+
+    Attributes:
+        bare: of the images themselves.
+        threshold: of their thresholds.
+        generated: of x_g.
+        purified: of U(x_g).
+    """
+
+    bare: Tensor
+    threshold: Tensor
+    generated: Tensor
+    purified: Tensor
+
+    @classmethod
+    def of(cls, judge: ImageClassifier, images: Tensor, found: Purification) -> Labels:
+        """The labels of images and of what became of them."""
+        return cls(judge.predict(images), judge.predict(threshold(images)), found.label_before, found.label)
+
+    def rows(self, index: Tensor) -> Labels:
+        """Those of some of the images."""
+        return Labels(self.bare[index], self.threshold[index], self.generated[index], self.purified[index])
 
 
 def _metrics(
-    defense: Defense, test: DataSplit, attacked: Tensor, purified: Purification, clean: Purification
+    defense: Defense, test: DataSplit, attacked: Tensor, plain: Labels, seen: Labels
 ) -> dict[str, float]:
-    predict = defense.classifier.predict
-    originals, noisy = predict(test.images), predict(attacked)
-    unet_alone = predict(defense.denoise(attacked, attacked))  # the attacked image stands in for x_g
+    """Everything that is measured once, of the labels of the test images and of these attacked."""
+    unet_alone = defense.classifier.predict(defense.denoise(attacked, attacked))  # attacked images stand in for x_g
     return {
-        "pso": agreement(originals, test.labels),
-        "noisy": agreement(noisy, test.labels),
-        "threshold": agreement(predict(threshold(attacked)), test.labels),
-        "psd_gan": agreement(purified.label_before, test.labels),
+        "pso": agreement(plain.bare, test.labels),
+        "noisy": agreement(seen.bare, test.labels),
+        "threshold": agreement(seen.threshold, test.labels),
+        "psd_gan": agreement(seen.generated, test.labels),
         "psd_unet": agreement(unet_alone, test.labels),
-        "psd": agreement(purified.label, test.labels),
-        "pco": agreement(purified.label, originals),
-        "clean_gan": agreement(clean.label_before, test.labels),
-        "clean_purified": agreement(clean.label, test.labels),
-        "attacked_label": agreement(purified.label, noisy),
+        "psd": agreement(seen.purified, test.labels),
+        "pco": agreement(seen.purified, plain.bare),
+        "clean_gan": agreement(plain.generated, test.labels),
+        "clean_purified": agreement(plain.purified, test.labels),
+        "attacked_label": agreement(seen.purified, seen.bare),
     }
 
 
 def curve_images(config: ExperimentConfig, images: int) -> int:
     """Number of test images that each ε of the curve is measured on."""
-    return min(images, max(CURVE_IMAGES, CURVE_EVALUATIONS // max(1, cost(config))))
+    affordable = CURVE_EVALUATIONS // max(1, cost(config))
+    return min(images, max(CURVE_IMAGES, min(affordable, MOST_CURVE_IMAGES)))
 
 
-def _curve(defense: Defense, config: ExperimentConfig, test: DataSplit) -> dict[str, list[float]]:
-    """PSD, PCO and what they stand beside, on the same images for every ε."""
-    some = test.sample(curve_images(config, len(test)), seed=DRAW)
+def _curve(
+    defense: Defense, config: ExperimentConfig, test: DataSplit, known: Mapping[float, Labels]
+) -> dict[str, list[float]]:
+    """PSD, PCO and what they stand beside, on the same images for every ε; all test images are `known` at some."""
     judge = defense.classifier
-    originals = judge.predict(some.images)
+    drawn = test.draw(curve_images(config, len(test)), seed=DRAW)
+    some = test.subset(drawn)
     curve: dict[str, list[float]] = {"values": list(EPSILONS)}
     for epsilon in EPSILONS:
-        stronger = config.attack.model_copy(update={"epsilon": epsilon})
-        attacked = attack(stronger, judge, some.images, some.labels)
-        purified = defense.inspect(attacked)
+        if epsilon in known:
+            seen = known[epsilon].rows(drawn)
+        else:
+            stronger = config.attack.model_copy(update={"epsilon": epsilon})
+            attacked = attack(stronger, judge, some.images, some.labels)
+            seen = Labels.of(judge, attacked, defense.inspect(attacked))
         point = {
-            "noisy": agreement(judge.predict(attacked), some.labels),
-            "threshold": agreement(judge.predict(threshold(attacked)), some.labels),
-            "psd_gan": agreement(purified.label_before, some.labels),
-            "psd": agreement(purified.label, some.labels),
-            "pco": agreement(purified.label, originals),
+            "noisy": agreement(seen.bare, some.labels),
+            "threshold": agreement(seen.threshold, some.labels),
+            "psd_gan": agreement(seen.generated, some.labels),
+            "psd": agreement(seen.purified, some.labels),
+            "pco": agreement(seen.purified, known[0.0].bare[drawn]),
         }
         for name, value in point.items():
             curve.setdefault(name, []).append(value)
@@ -111,7 +148,7 @@ def _confusion(truth: Tensor, predicted: Tensor, classes: int) -> list[list[int]
 
 
 def _pictures(
-    defense: Defense, test: DataSplit, attacked: Tensor, purified: Purification
+    defense: Defense, test: DataSplit, attacked: Tensor, purified: Purification, plain: Labels, seen: Labels
 ) -> dict[str, NDArray[Any]]:
     """Images for the figure, drawn by a fixed seed, and the mistakes that the classifier was surest of."""
     drawn = np.random.default_rng(DRAW).permutation(len(test))[:FIGURE_IMAGES]
@@ -125,7 +162,7 @@ def _pictures(
         "gan": purified.generated,
         "denoised": purified.images,
     }
-    labels = torch.stack([defense.classifier.predict(images) for images in stages.values()])
+    labels = torch.stack([plain.bare, seen.bare, seen.generated, seen.purified])
     return {
         **_chosen(drawn, stages, labels, test.labels, purified.realism, ""),
         **_chosen(worst, stages, labels, test.labels, purified.realism, "worst_"),

@@ -15,7 +15,8 @@ from components.datasets.dataset import Dataset
 from tune.execution.driver import LOOK, seed_view
 from tune.execution.trial import Arrays, Setting, arrays_of, development
 from tune.metrics import OBJECTIVES
-from tune.monitor.progress import Message, Teller, new_board
+from tune.monitor.board import Message, new_board
+from tune.monitor.progress import Teller
 from tune.monitor.terminal import LiveView
 from tune.optimizer.finalists import Finalist, cost_of
 from tune.pipeline.recipe import bounds_of

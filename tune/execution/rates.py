@@ -34,7 +34,8 @@ def workloads(recipe: Recipe, device: torch.device, batches: int = BATCHES) -> I
 
 def seconds_of_test(recipe: Recipe, images: int, rates: Rates) -> float:
     """Computing time of the look at the test images, of one seed: attacked, clean, and some at each strength."""
-    attacked = images + len(EPSILONS) * curve_images(recipe.config, images)
+    known = {0.0, recipe.config.attack.epsilon}
+    attacked = images + len({*EPSILONS} - known) * curve_images(recipe.config, images)
     projected = cost(recipe.config) * rates["projection"].seconds if "projection" in rates else 0.0
     classified, denoised = rates["classifier"].seconds, rates["unet"].seconds
     # each is classified behind the GAN and behind the U-Net; attacked ones also undefended, thresholded, as originals

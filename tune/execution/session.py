@@ -20,6 +20,7 @@ from tune.execution.driver import run_seeds, run_trials
 from tune.execution.dry_run import describe
 from tune.execution.experiment import Experiment
 from tune.execution.finals import run_finalists
+from tune.execution.finished import note_finished
 from tune.execution.interruption import interrupt, resume_command
 from tune.execution.preflight import Plan, prepare
 from tune.execution.retraining import save_median
@@ -145,6 +146,7 @@ class Session:
                 add_time(home, time.monotonic() - began, self._ended())
         print(write_report(home))
         print(where_to_watch(home, self.resources.address))
+        note_finished(self.plan, self.options.data_dir, self.options.warm_start, self.options.reuse)
         return DONE
 
     def _begin(self) -> None:
@@ -261,7 +263,10 @@ class Session:
         seeds = [search.seed + index for index in range(search.retrain_seeds)]
         work = f"retraining trial {best.trial} on train + validation, then the test images"
         with self._view(work, len(seeds), {"psd": "max"}) as view:
-            results = run_seeds(setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check)
+            concurrent = self.resources.concurrent if self.resources.address is None else 1
+            results = run_seeds(
+                setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check, concurrent
+            )
         config = self.plan.space.config(best.params)
         final = Development.for_retraining(self.plan.dataset)
         arrays = arrays_of(train=final.train)

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from ray import tune
 from safetensors.torch import load_file
 
 from components.datasets.dataset import DataSplit
@@ -21,7 +20,7 @@ from tune.execution.given import Given
 from tune.execution.gpu_errors import Faults, GpuLost, broken, end_process, free_memory, lacking_gpu, out_of_memory
 from tune.execution.retraining import retrain_seed
 from tune.monitor.heatmap import map_png
-from tune.monitor.progress import Teller
+from tune.monitor.progress import Teller, tell_tune
 from tune.monitor.tensorboard import TrialBoard
 from tune.pipeline.executor import Path, Workbench
 from tune.pipeline.purifier import cost
@@ -107,7 +106,7 @@ def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board
         end_process(error)
     except Exception as error:
         if reason := outage(error):
-            tune.report({"trial": int(config["trial"]), "outage": reason})
+            tell_tune({"trial": int(config["trial"]), "outage": reason})
         raise
 
 
@@ -115,7 +114,7 @@ def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, boar
     setting.given.install(setting.home)  # in this process nobody has run the plug-in yet
     number, params = int(config["trial"]), dict(config["params"])
     ledger = Ledger(setting.home)
-    tune.report({"trial": number})  # the driver learns the number even of a trial that dies at once
+    tell_tune({"trial": number})  # the driver learns the number even of a trial that dies at once
     if ledger.outcome(number) is not None:
         return  # it had ended just before its worker was lost
     with TrialBoard(setting.home, setting.space, number, params) as run:

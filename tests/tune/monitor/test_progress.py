@@ -13,7 +13,6 @@ from components.datasets.dataset import Dataset
 from tests.tune.workbench_fixture import PARAMS, SilentBoard, setting_on
 from tune.execution.trial import attempt
 from tune.metrics import TARGETS
-from tune.monitor import progress
 from tune.monitor.progress import Teller
 from tune.monitor.tensorboard import TrialBoard, close_run
 from tune.pipeline.recipe import Development
@@ -30,7 +29,7 @@ def test_a_trial_that_is_stopped_early_has_its_metrics_and_its_work(
         if row["epoch"] == 2:
             raise SystemExit
 
-    monkeypatch.setattr(progress.tune, "report", stop)
+    monkeypatch.setattr("ray.tune.report", stop)
     setting = setting_on(tmp_path, tiny_dataset)
     run = TrialBoard(setting.home, setting.space, 3, PARAMS)
     with pytest.raises(SystemExit), run:
