@@ -113,7 +113,12 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                 "denoised images that the classifier labels as it labels the attacked image",
                 row="denoised labelled as attacked image",
             ),
-            Metric("robust", "robust", "images that stay right under the worst of all adaptive attacks, per image"),
+            Metric(
+                "robust",
+                "robust",
+                "images that stay right under the worst of all adaptive attacks, per image",
+                row="worst case of an attacker who knows the defense, right",
+            ),
             Metric(
                 "cost",
                 "cost",
@@ -184,7 +189,7 @@ TARGETS: Mapping[Target, Judged] = MappingProxyType(
         ),
         "unet": Judged("the U-Net alone", ("psd",), _DEFENDED),
         "defense": Judged(
-            "the whole defense: GAN, latent projector and U-Net", ("psd", "cost"), _DEFENDED, ("psd", "pco")
+            "the whole defense: GAN, latent projector and U-Net", ("psd", "cost"), _DEFENDED, ("psd", "pco", "robust")
         ),
     }
 )

@@ -15,6 +15,7 @@ from components.attacks import attack
 from components.datasets.dataset import DataSplit
 from components.defense import Defense, Purification, in_batches
 from components.metrics import agreement, threshold
+from tune.execution.adaptive import adaptive
 from tune.pipeline.purifier import cost
 from tune.space.config import ExperimentConfig
 
@@ -46,10 +47,12 @@ def evaluate(
     seconds = time.perf_counter() - began
     tell("clean test images")
     clean = defense.inspect(test.images)
+    known = adaptive(defense, config, test, tell)
     tell("other strengths of the attack")
     scores = {
         "n": len(test),
-        "metrics": _metrics(defense, test, attacked, purified, clean),
+        "metrics": _metrics(defense, test, attacked, purified, clean) | ({"robust": known["worst"]} if known else {}),
+        "adaptive": known,
         "epsilon": _curve(defense, config, test),
         "epsilon_images": curve_images(config, len(test)),
         "confusion": _confusion(test.labels, purified.label, judge.classes),
