@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from components.attacks.adaptive import evaluate_defense
 from components.classifiers.base import ImageClassifier
-from components.defense import in_batches
+from components.defense import Defense, in_batches
 from components.files import read_json
 from components.metrics import agreement
 from components.training import freeze
@@ -20,7 +21,7 @@ from components.unet.training import UNetTraining
 from components.weights import load_weights
 from tune.pipeline.attack import attacked_of, images_of, split_of
 from tune.pipeline.classifier import classifier_of, new_classifier
-from tune.pipeline.job import Job, Row
+from tune.pipeline.job import Job, Progress, Row
 from tune.pipeline.purifier import cost, purifier_of
 from tune.pipeline.recipe import Recipe
 from tune.pipeline.scoring import undefended
@@ -86,7 +87,8 @@ class ScoreUNet(Stage):
     name = "score_unet"
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
-        return dict(purifier_of(recipe.config).settings(recipe.config))
+        asked = {"robust_images": recipe.config.search.robust_images} if _robust(recipe.config) else {}
+        return {**purifier_of(recipe.config).settings(recipe.config), **asked}
 
     def inputs(self, config: ExperimentConfig) -> tuple[str, ...]:
         purifier = purifier_of(config)
@@ -102,9 +104,11 @@ class ScoreUNet(Stage):
         rows = (held.images, attacked, generated, denoised)
         examples = torch.stack([(images[:EXAMPLES] * 255).round().byte() for images in rows])
         save_file({"examples": examples}, job.draft.folder / "examples.safetensors")
-        save_file({"right": labels == held.labels}, job.draft.folder / RIGHT)
+        robust, stands = _attacked_through(job, network) if _robust(job.config) else ({}, {})
+        save_file({"right": labels == held.labels, **stands}, job.draft.folder / RIGHT)
         job.draft.metrics.update(
             **shares,
+            **robust,
             psd_gan=agreement(judge.predict(generated), held.labels),
             psd=agreement(labels, held.labels),
             pco=agreement(labels, originals),
@@ -112,6 +116,22 @@ class ScoreUNet(Stage):
             validation_loss=float(read_json(job.folder("unet") / "history.json")[-1]["validation_loss"]),
             cost=cost(job.config),
         )
+
+
+def _robust(config: ExperimentConfig) -> bool:
+    return "robust" in config.search.objectives
+
+
+def _attacked_through(job: Job, network: UNet) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """The share of some validation images that an attacker who knows the defense leaves right, and which these are."""
+    config, held = job.config, job.data.held
+    some = held.sample(min(config.search.robust_images, len(held)), seed=0)
+    defense = Defense(purifier_of(config).component(job), network, classifier_of(job))
+    job.report(Progress("an attacker who knows the defense", 0, 0))
+    found = evaluate_defense(
+        defense, some.images, some.labels, epsilon=config.attack.epsilon, preset="quick", curves=False
+    )
+    return {"robust": found.worst}, {"stands": found.stands}
 
 
 STAGES.register("unet")(UNetStage())

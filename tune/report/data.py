@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from components.intervals import Interval, wilson
-from tune.metrics import METRICS, OBJECTIVES, Target
+from tune.metrics import METRICS, OBJECTIVES, Objective, Target, objectives_of
 from tune.optimizer.choice import NoChoiceError, Objectives, choose, has_objectives, median_seed
 from tune.optimizer.finalists import finalists_of
 from tune.space.config import PURIFIERS
@@ -99,9 +99,14 @@ class Experiment:
         target: Target = self.space.get("search.target", "defense")
         return target if target in OBJECTIVES else "defense"
 
+    @property
+    def _objective(self) -> Objective:
+        asked: Objective = self.space.get("search.objective", "psd")
+        return asked if asked in get_args(Objective) else "psd"
+
     @cached_property
     def objectives(self) -> Objectives:
-        return self.choice.get("objectives") or OBJECTIVES[self.target]
+        return self.choice.get("objectives") or objectives_of(self.target, self._objective)
 
     @cached_property
     def ranges(self) -> dict[str, Mapping[str, Any]]:

@@ -14,7 +14,7 @@ from components.gan.config import GanConfig
 from components.projector.config import ProjectorConfig
 from components.purifiers import PURIFIERS, DefenseConfig, PurifierConfig
 from components.unet.config import UNetConfig
-from tune.metrics import OBJECTIVES, Direction, Target
+from tune.metrics import OBJECTIVES, Direction, Objective, Target, objectives_of
 
 __all__ = ["OBJECTIVES", "Direction", "ExperimentConfig", "Sampler", "SearchConfig", "Target"]
 
@@ -26,6 +26,12 @@ class SearchConfig(Config):
     """What is searched for, and how long."""
 
     target: Target = "defense"  # the part that is judged; those before it are built, those after it are not
+    objective: Objective = Field(
+        default="psd", json_schema_extra={"neutral": "psd"}
+    )  # robust: right against an attacker who knows the defense; both: robust, then psd; targets unet and defense
+    robust_images: int = Field(
+        default=100, ge=1, json_schema_extra={"neutral": 100}
+    )  # validation images that such an attacker is given, by the quick list; where objective is not psd
     trials: int = Field(default=20, ge=1)  # configurations to try
     startup_trials: int = Field(default=8, ge=1)  # of these, drawn at random before results guide the rest
     sampler: Sampler = Field(default="tpe", json_schema_extra={"neutral": "tpe"})  # what proposes trials; of Optuna
@@ -52,6 +58,11 @@ class SearchConfig(Config):
     )  # the best so many are trained with further seeds before one is chosen; 1 = the search's own score decides
     finalist_seeds: int = Field(default=3, ge=2, json_schema_extra={"neutral": 3})  # of each, the search's own included
     retrain_seeds: int = Field(default=3, ge=1)  # trainings of the best one, averaged in the report
+
+    @property
+    def objectives(self) -> Mapping[str, Direction]:
+        """What trials are judged by; the first decides."""
+        return objectives_of(self.target, self.objective)
 
 
 class ExperimentConfig(Config):
