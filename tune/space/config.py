@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from components import catalog  # noqa: F401  (its purifiers have sections)
 from components.attacks import ATTACKS, FGSM, Attack
@@ -77,6 +77,14 @@ class ExperimentConfig(Config):
     defense: DefenseConfig = DefenseConfig()  # which parts it has
     search: SearchConfig = SearchConfig()  # the search itself
     others: Mapping[str, SerializeAsAny[PurifierConfig]] = Field(default_factory=dict)  # further purifiers
+
+    @model_validator(mode="after")
+    def _adaptive_training_has_an_encoder(self) -> "ExperimentConfig":
+        reads = (self.defense.purifier, self.projector.init, self.unet.input)
+        if self.unet.training == "adaptive" and reads != ("projector", "encoder", "generated"):
+            expected = "expected purifier projector, projector.init encoder and unet.input generated"
+            raise ValueError(f"unet.training: adaptive: {expected}, found {', '.join(reads)}")
+        return self
 
     def section(self, name: str) -> Config:
         """The settings of one section of a search space."""

@@ -26,7 +26,7 @@ def test_objectives_follow_from_what_is_asked() -> None:
 
 @pytest.mark.parametrize("target", ["gan", "projection"])
 def test_a_target_without_a_whole_defense_is_refused(target: str) -> None:
-    with pytest.raises(SpaceError, match="search.objective: expected psd for target"):
+    with pytest.raises(SpaceError, match=r"search\.objective: expected psd for target"):
         tiny_space(search__target=target, search__objective="robust", unet__high_level_weight=1.0)
 
 
