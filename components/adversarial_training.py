@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -24,9 +24,9 @@ from components.config import Config
 from components.precision import Precision
 from components.squeezing import squeezed_with_gradient
 from components.training import Training, autocast, batches, freeze
+from components.unet.config import Learning
 
 PARTS = ("generator", "encoder", "unet")
-Learning = Literal["all", "unet", "encoder", "generator", "encoder+unet", "generator+encoder", "generator+unet"]
 
 
 class AdversarialConfig(Config):
@@ -103,7 +103,7 @@ class AdversarialTraining(Training):
         self.batch_size = min(config.batch_size, len(labels))
         self.learner = Purifier(*(copy.deepcopy(part) for part in (generator, encoder, unet)))
         self.learner.to(device).to(memory_format=torch.channels_last).requires_grad_(False)
-        self.learning = [self.learner.get_submodule(name) for name in _named(config.learning)]
+        self.learning = [self.learner.get_submodule(name) for name in learning_parts(config.learning)]
         self.averaged = freeze(copy.deepcopy(self.learner))
         self._ascent: Ascent | None = None
         weights = [weight for part in self.learning for weight in part.requires_grad_(True).parameters()]
@@ -243,7 +243,8 @@ def _floating(network: nn.Module) -> list[Tensor]:
     return [tensor for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()]
 
 
-def _named(learning: str) -> tuple[str, ...]:
+def learning_parts(learning: str) -> tuple[str, ...]:
+    """The networks that learn, by name."""
     return PARTS if learning == "all" else tuple(learning.split("+"))
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 Target = Literal["gan", "projection", "unet", "defense"]
+Objective = Literal["psd", "robust", "both"]
 Direction = Literal["max", "min"]
 Unit = Literal["share", "count", "number"]
 
@@ -113,7 +114,12 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                 "denoised images that the classifier labels as it labels the attacked image",
                 row="denoised labelled as attacked image",
             ),
-            Metric("robust", "robust", "images that stay right under the worst of all adaptive attacks, per image"),
+            Metric(
+                "robust",
+                "robust",
+                "images that stay right under the worst of all adaptive attacks, per image",
+                row="worst case of an attacker who knows the defense, right",
+            ),
             Metric(
                 "cost",
                 "cost",
@@ -184,7 +190,7 @@ TARGETS: Mapping[Target, Judged] = MappingProxyType(
         ),
         "unet": Judged("the U-Net alone", ("psd",), _DEFENDED),
         "defense": Judged(
-            "the whole defense: GAN, latent projector and U-Net", ("psd", "cost"), _DEFENDED, ("psd", "pco")
+            "the whole defense: GAN, latent projector and U-Net", ("psd", "cost"), _DEFENDED, ("psd", "pco", "robust")
         ),
     }
 )
@@ -194,6 +200,18 @@ OBJECTIVES: Mapping[Target, Mapping[str, Direction]] = MappingProxyType(
         for target, judged in TARGETS.items()
     }
 )
+
+
+ROBUST_TARGETS: tuple[Target, ...] = ("unet", "defense")  # those whose trials end in a whole defense
+
+
+def objectives_of(target: Target, objective: Objective = "psd") -> Mapping[str, Direction]:
+    """The objectives of a target, where robust is asked for in the place of PSD, or before it."""
+    found = OBJECTIVES[target]
+    if objective == "psd" or target not in ROBUST_TARGETS:
+        return found
+    others = {key: way for key, way in found.items() if key != "psd" or objective == "both"}
+    return {"robust": METRICS["robust"].direction, **others}
 
 
 def title_of(key: str) -> str:

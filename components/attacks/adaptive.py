@@ -235,7 +235,7 @@ def _bits(campaign: Campaign, preset: Preset, name: str, view: nn.Module) -> Ite
             cells = target.cells(images, epsilon)
             assert cells is not None
             begin = start(origin, cells, index, seed)
-            return bits.greedy(target.judge, view, cells, labels, begin, preset.greedy)[0]
+            return bits.greedy(target.judge, view, cells, labels, begin, preset.greedy, preset.screened)[0]
 
         return make
 

@@ -7,18 +7,20 @@ Behind few grey levels most pixels cannot be changed at all: with two, ε 0.3 mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from components.attacks.losses import input_gradient, margin
 from components.squeezing import squeezed, thresholds
-from components.training import mix
+from components.training import evaluating, mix
 
 Judge = Callable[[Tensor], Tensor]  # images → logits of the real defense
 _TOGETHER = (1, 2, 4, 8, 16)  # of the most promising changes, how many are tried at once
+_FEWER = (1, 4, 16)  # where a stand-in chooses among them
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,13 @@ class Cells:
 
 
 def greedy(
-    judge: Judge, view: nn.Module, cells: Cells, labels: Tensor, start: Tensor, rounds: int
+    judge: Judge,
+    view: nn.Module,
+    cells: Cells,
+    labels: Tensor,
+    start: Tensor,
+    rounds: int,
+    screened: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Changes the pixels that the gradient says matter most, and keeps what the real defense confirms.
 
@@ -73,7 +81,9 @@ def greedy(
         cells: what may be changed.
         labels: int64 (N,).
         start: levels to begin at, like `cells.images`.
-        rounds: gradients, and times five checks, of each image.
+        rounds: gradients of each image, and for each a check of every count in `_TOGETHER`; twice as many with more
+            than two levels.
+        screened: let the view choose among these changes, so that the real defense checks one a round.
 
     Returns:
         Images in the ball, and their margins (N,).
@@ -81,40 +91,59 @@ def greedy(
     levels = start.clone()
     widest = margin(judge(cells.realised(levels)), labels)
     tried = torch.zeros_like(levels, dtype=torch.bool).flatten(1)
-    low, high = cells.low, cells.high
+    low, high, counts = cells.low, cells.high, _FEWER if screened else _TOGETHER
     for _ in range(rounds):
         going = (widest <= 0).nonzero().squeeze(1)
         if not len(going):
             break
-        some = cells.of(going)
-        gradient, _ = input_gradient(view, some.realised(levels[going]), labels[going], margin)
-        goal = torch.where(gradient > 0, high[going], low[going])
-        gains = (gradient * (goal - levels[going])).flatten(1).masked_fill(tried[going], 0)
-        order = gains.topk(min(_TOGETHER[-1], gains.shape[1]), 1)
-        reached, changed = _best_of(judge, some, labels[going], levels[going], goal, order.indices, order.values > 0)
+        some, own = cells.of(going), levels[going]
+        gradient, _ = input_gradient(view, some.realised(own), labels[going], margin)
+        furthest = torch.where(gradient > 0, high[going], low[going])
+        # the gradient is that of a straight line: with more than two levels the next one may serve better than the last
+        goals = [furthest] if cells.levels == 2 else [furthest, own + (furthest - own).sign()]
+        attempts, changes = [], []
+        for goal in goals:
+            gains = (gradient * (goal - own)).flatten(1).masked_fill(tried[going], 0)
+            order = gains.topk(min(counts[-1], gains.shape[1]), 1)
+            attempts += _together(own, goal, order.indices, order.values > 0, counts)
+            changes.append(order.indices[:, :2])
+        if screened:
+            attempts = [_best_of(partial(_seen, view), some, labels[going], attempts)[1]]
+        reached, changed = _best_of(judge, some, labels[going], attempts)
         better = reached > widest[going]
         levels[going[better]], widest[going[better]] = changed[better], reached[better]
         # what was not confirmed alone is not tried again until something else has changed
         tried[going[better]] = False
         fruitless = going[~better]
-        tried[fruitless.unsqueeze(1), order.indices[~better][:, :2]] = True
+        tried[fruitless.unsqueeze(1), torch.cat(changes, 1)[~better]] = True
     return cells.realised(levels), widest
 
 
-def _best_of(
-    judge: Judge, cells: Cells, labels: Tensor, levels: Tensor, goal: Tensor, order: Tensor, useful: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The best margin (n,) of the changes tried together, and the levels there."""
+@torch.no_grad()
+def _seen(view: nn.Module, images: Tensor) -> Tensor:
+    with evaluating(view):
+        logits: Tensor = view(images)
+    return logits
+
+
+def _together(
+    levels: Tensor, goal: Tensor, order: Tensor, useful: Tensor, counts: Sequence[int]
+) -> list[Tensor]:
+    """Levels with the first pixels of `order` (n, k) at their goal, for each count of pixels."""
     attempts = []
-    for count in _TOGETHER:
+    for count in counts:
         chosen = torch.zeros_like(levels, dtype=torch.bool).flatten(1)
         chosen.scatter_(1, order[:, :count], useful[:, :count])
         attempts.append(torch.where(chosen.view_as(levels), goal, levels))
-    changed = torch.stack(attempts)
+    return attempts
+
+
+def _best_of(judge: Judge, cells: Cells, labels: Tensor, attempts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The best margin (n,) that the attempts reach on each image, and the levels there."""
     images = torch.cat([cells.realised(attempt) for attempt in attempts])
     reached = margin(judge(images), labels.repeat(len(attempts))).unflatten(0, (len(attempts), -1))
     widest, which = reached.max(0)
-    return widest, changed[which, torch.arange(len(levels), device=which.device)]
+    return widest, torch.stack(list(attempts))[which, torch.arange(len(labels), device=which.device)]
 
 
 def blocks(

@@ -57,18 +57,20 @@ class Part(nn.Module):
     Args:
         defense: the whole.
         stage: classifier: nothing in front of it; threshold: the grey levels; gan: x_g; defense: all.
-        surrogates: of the gradient.
+        surrogates: of the gradient, with which it stands in for the defense; None: it is the defense.
     """
 
     def __init__(self, defense: Defense, stage: Stage, surrogates: Surrogates | None = None) -> None:
         super().__init__()
         self.defense, self.stage = defense, stage
         self.surrogates = surrogates or defense.surrogates
+        # a stand-in answers as such even where no gradient is asked for; one that unrolls cannot, and is no quicker
+        self.stands_in = surrogates is not None and surrogates.descent != "unrolled"
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
         defense, config = self.defense, self.defense.projector.config
-        with_gradient = torch.is_grad_enabled() and images.requires_grad
+        with_gradient = self.stands_in or (torch.is_grad_enabled() and images.requires_grad)
         if self.stage == "defense":
             return defense.through(images, self.surrogates) if with_gradient else defense(images)
         seen = images.to(next(defense.unet.parameters()))

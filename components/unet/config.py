@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,13 @@ from components.config import Config
 from components.precision import Precision
 
 Input = Literal["generated", "both", "attacked"]
+Learning = Literal["all", "unet", "encoder", "generator", "encoder+unet", "generator+encoder", "generator+unet"]
+
+
+def _later(default: Any, **bounds: Any) -> Any:
+    """A field that came later, at whose default what was trained before stays what it is."""
+    return Field(default=default, json_schema_extra={"neutral": default}, **bounds)
+
 
 
 class UNetConfig(Config):
@@ -28,3 +35,14 @@ class UNetConfig(Config):
     layer: str = "logits"  # F: logits, penultimate, or a layer's name such as conv2
     norm: Literal["l1", "l2"] = "l1"  # of the high-level term
     precision: Precision = "float32"  # of the training's matrix products
+    training: Literal["attacked", "adaptive"] = _later("attacked")  # adaptive: by attacks through the defense
+    # The further ones are the adaptive training's; epochs, sizes and the weights of pixels and label hold for both
+    learning: Learning = _later("unet")  # networks that learn in it, from the GAN's; the others stay as they are
+    attacked: float = _later(0.75, ge=0, le=1)  # share of each batch that is attacked
+    first_steps: int = _later(1, ge=1, le=1000)  # of an attack in the first epoch
+    steps: int = _later(10, ge=1, le=1000)  # of an attack in the last epoch; in between they grow evenly
+    step_size: float = _later(0.3, gt=0, le=1)  # of each pixel, each step of an attack
+    smoothing: float = _later(0.0, ge=0, lt=1)  # of the labels
+    augment: float = _later(0.0, ge=0, le=1)  # random turns, sizes and shifts of the images
+    weight_decay: float = _later(1e-2, ge=0)  # AdamW's
+    average: float = _later(0.99, ge=0, lt=1)  # decay of the running average of weights that is kept

@@ -252,6 +252,8 @@ def _scheduler(setting: Setting, ledger: Ledger, images: int) -> Halving | None:
         return None
     if "unet.epochs" not in fixed:
         return None  # trainings of different lengths are not comparable by epoch
+    if fixed["search.objective"] != "psd":
+        return None  # an epoch measures PSD, by which the most robust may be the worst
     return Halving("psd", fixed["search.warmup_epochs"], fixed["unet.epochs"], ledger.outcomes(), images)
 
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from components.datasets.dataset import Dataset
 from tune.execution.driver import LOOK, seed_view
 from tune.execution.trial import Arrays, Setting, arrays_of, development
-from tune.metrics import OBJECTIVES
+from tune.metrics import objectives_of
 from tune.monitor.board import Message, new_board
 from tune.monitor.progress import Teller
 from tune.monitor.terminal import LiveView
@@ -62,7 +62,8 @@ def run_finalists(
             ],
             {},
         )
-    metric = next(iter(OBJECTIVES[setting.space.fixed["search.target"]]))
+    fixed = setting.space.fixed
+    metric = next(iter(objectives_of(fixed["search.target"], fixed["search.objective"])))
     return [
         _finalist(outcome, {seed: results[n] for n, (other, seed) in enumerate(runs) if other is outcome}, metric)
         for outcome in outcomes
@@ -84,5 +85,5 @@ def run_finalist(
     bench = setting.workbench(development(setting, arrays), bounds_of(setting.space), seed)
     path = bench.get(config, path_of(config), Teller(number, board, None, judged=False))
     (score,) = path.artifacts[path_of(config)[-1]]
-    kept = score.folder / RIGHT
-    return {"metrics": dict(score.metrics), "right": load_file(kept)["right"] if kept.exists() else None}
+    kept, rows = score.folder / RIGHT, "stands" if "robust" in config.search.objectives else "right"
+    return {"metrics": dict(score.metrics), "right": load_file(kept).get(rows) if kept.exists() else None}

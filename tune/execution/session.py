@@ -26,7 +26,7 @@ from tune.execution.preflight import Plan, prepare
 from tune.execution.retraining import save_median
 from tune.execution.trial import Setting, arrays_of, final_bench
 from tune.execution.uncached import stage_costs
-from tune.metrics import OBJECTIVES, Direction
+from tune.metrics import Direction
 from tune.monitor.runs import where_to_watch
 from tune.monitor.tensorboard import write_experiment
 from tune.monitor.terminal import LiveView
@@ -188,14 +188,14 @@ class Session:
             costs=stage_costs(plan),
         )
         _tell_of_warm_start(plan.home, searcher.warm_started)
-        with self._view(search.target, searcher.most, OBJECTIVES[search.target], self._budget()) as view:
+        with self._view(search.target, searcher.most, search.objectives, self._budget()) as view:
             run_trials(self.setting, plan.dataset, searcher, self.resources.concurrent, view, self.lock.check)
             view.note(f"no further trial: {searcher.stopped}")
         write_record(plan.home, {**recorded(plan.home), "stopped": searcher.stopped})
         self.ledger.write_csv()
         if plan.home.local is not None:
             export_study(plan.space, self.ledger, plan.home.local / "study.db", search.max_cost)
-        best = self._final(choose(self.ledger.outcomes(), search.target, search.max_cost))
+        best = self._final(choose(self.ledger.outcomes(), search.objectives, search.max_cost))
         self._keep_choice(best)
         if search.target in ("unet", "defense"):
             self._retrain(best)
@@ -203,7 +203,7 @@ class Session:
     def _final(self, best: Outcome) -> Outcome:
         """The trial that the finalists' comparison chooses; where there are none, the best one."""
         search, home = self.plan.config.search, self.plan.home
-        objectives, outcomes = OBJECTIVES[search.target], self.ledger.outcomes()
+        objectives, outcomes = search.objectives, self.ledger.outcomes()
         finalists = finalists_of(outcomes, objectives, search.finalists, search.max_cost)
         if len(finalists) < 2 or search.target not in ("unet", "defense") or not self.options.reuse:
             home.delete("finalists.json")
@@ -243,7 +243,7 @@ class Session:
 
     def _keep_choice(self, best: Outcome) -> None:
         search, home = self.plan.config.search, self.plan.home
-        objectives = OBJECTIVES[search.target]
+        objectives = search.objectives
         choice = {
             "trial": best.trial,
             "params": best.params,

@@ -20,7 +20,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
-from tune.metrics import METRICS, TARGETS, Metric, Target
+from tune.metrics import METRICS, TARGETS, Metric, Target, objectives_of
 from tune.monitor import events
 from tune.space.ranges import Choice, Interval, Range
 from tune.space.space import SearchSpace
@@ -44,11 +44,17 @@ def experiment_record(space: SearchSpace, target: Target) -> bytes:
         time_created_secs=time.time(),
         hparam_infos=hparam_infos(space),
         metric_infos=[
-            *(_metric_info("result", METRICS[key]) for key in TARGETS[target].shown),
+            *(_metric_info("result", METRICS[key]) for key in _shown(space, target)),
             *(_metric_info("test", METRICS[key]) for key in TARGETS[target].tested),
         ],
     )
     return _record(metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment))
+
+
+def _shown(space: SearchSpace, target: Target) -> tuple[str, ...]:
+    """Metrics of a trial's row: those of its target, after an objective that is none of them."""
+    objectives = objectives_of(target, space.fixed["search.objective"])
+    return tuple(dict.fromkeys([*objectives, *TARGETS[target].shown]))
 
 
 def start_record(space: SearchSpace, trial: int, params: Mapping[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from components.files import write_atomic
-from tune.metrics import OBJECTIVES
+from tune.metrics import objectives_of
 from tune.optimizer.choice import Objectives
 from tune.optimizer.study import constraints_of, new_study, state_of, values_of
 from tune.space.space import SearchSpace
@@ -26,7 +26,7 @@ def export_study(space: SearchSpace, ledger: Ledger, path: Path, max_cost: float
     Raises:
         OSError: the file cannot be written.
     """
-    objectives = OBJECTIVES[space.fixed["search.target"]]
+    objectives = objectives_of(space.fixed["search.target"], space.fixed["search.objective"])
     storage = optuna.storages.RDBStorage("sqlite:///:memory:")
     study = new_study(storage, objectives, space.name)
     outcomes = {outcome.trial: outcome for outcome in ledger.outcomes()}

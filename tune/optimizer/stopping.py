@@ -12,7 +12,7 @@ from optuna.terminator import RegretBoundEvaluator, StaticErrorEvaluator, Termin
 from optuna.trial import create_trial
 
 from components.intervals import standard_error
-from tune.metrics import OBJECTIVES, Direction
+from tune.metrics import Direction, objectives_of
 from tune.optimizer.choice import Objectives, has_objectives
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome
@@ -42,7 +42,7 @@ class StopRules:
     @property
     def objectives(self) -> Objectives:
         """Metric → "max" or "min"; the first decides."""
-        return OBJECTIVES[self.space.fixed["search.target"]]
+        return objectives_of(self.space.fixed["search.target"], self.space.fixed["search.objective"])
 
     @property
     def _startup(self) -> int:

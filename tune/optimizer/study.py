@@ -16,7 +16,7 @@ from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tune.metrics import OBJECTIVES
+from tune.metrics import objectives_of
 from tune.optimizer.choice import Objectives, has_objectives
 from tune.optimizer.costs import StageCosts
 from tune.optimizer.economy import Economy
@@ -58,7 +58,8 @@ class LedgerStudy:
         self._seed = seed
         self._startup = startup
         self._max_cost = max_cost
-        self._objectives = dict(objectives or OBJECTIVES[space.fixed["search.target"]])
+        fixed = space.fixed
+        self._objectives = dict(objectives or objectives_of(fixed["search.target"], fixed["search.objective"]))
         self._economy = None if costs is None else Economy(space, self._objectives, costs, max_cost)
         self._known = 0  # outcomes of other experiments
         self._running: dict[int, optuna.Trial] = {}

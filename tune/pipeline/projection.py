@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from components.metrics import agreement
 from components.projector.projector import Projector
 from components.projector.trace import Projection, ProjectionTrace
 from components.training import freeze
+from components.weights import load_weights
 from tune.pipeline.attack import attacked_of, images_of
 from tune.pipeline.classifier import classifier_of
 from tune.pipeline.gan import gan_of
@@ -174,7 +176,7 @@ class ProjectorStages(PurifierStages):
         return Projection.concatenate([trace.select(*wanted) for trace in traces_of(inputs, stage)])
 
     def component(self, inputs: Inputs) -> Projector:
-        return _projector(inputs, {})
+        return _projector(inputs, {}, inputs.folder("unet") if "unet" in inputs.artifacts else None)
 
 
 STAGES.register("projection")(ProjectionStage("projection", "attack"))
@@ -197,8 +199,12 @@ def largest_projector(inputs: Inputs) -> Projector:
     return _projector(inputs, {"restarts": max(inputs.bounds.restarts), "steps": max(inputs.bounds.steps)})
 
 
-def _projector(inputs: Inputs, changes: dict[str, Any]) -> Projector:
+def _projector(inputs: Inputs, changes: dict[str, Any], learned: Path | None = None) -> Projector:
+    """The projector; with the networks that an adaptive training left in the folder `learned` beside the U-Net."""
     pair = gan_of(inputs)
+    for name, network in (("generator", pair.generator), ("encoder", pair.encoder)):
+        if learned is not None and network is not None and (learned / f"{name}.safetensors").exists():
+            load_weights(network, learned / f"{name}.safetensors")
     return Projector(
         pair.generator,
         inputs.config.projector.model_copy(update=changes),

@@ -28,13 +28,20 @@ def path_of(config: ExperimentConfig) -> tuple[str, ...]:
     purified = ("classifier", *purifier.sources, "attack", purifier.validation, *purifier.beside)
     if config.search.target == "projection":
         return (*purified, purifier.clean, "score_projection")
-    return (*purified, "attack_train", purifier.training, "unet", "score_unet")
+    return (*purified, *_trained(config), "score_unet")
 
 
 def final_path_of(config: ExperimentConfig) -> tuple[str, ...]:
     """Stages of the final training. It has no validation images, so nothing in it can be chosen by them."""
     purifier = purifier_of(config)
-    return ("classifier", *purifier.sources, "attack_train", purifier.training, "unet")
+    return ("classifier", *purifier.sources, *_trained(config))
+
+
+def _trained(config: ExperimentConfig) -> tuple[str, ...]:
+    """The U-Net, after the images that it learns from; an adaptive training makes its own."""
+    if config.unet.training == "adaptive":
+        return ("unet",)
+    return ("attack_train", purifier_of(config).training, "unet")
 
 
 def signatures_of(recipe: Recipe, path: Sequence[str]) -> dict[str, str]:

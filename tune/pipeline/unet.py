@@ -10,17 +10,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from components.attacks.adaptive import evaluate_defense
 from components.classifiers.base import ImageClassifier
-from components.defense import in_batches
+from components.defense import Defense, in_batches
 from components.files import read_json
 from components.metrics import agreement
-from components.training import freeze
+from components.training import drawn_from, freeze
 from components.unet.network import UNet, join
 from components.unet.training import UNetTraining
 from components.weights import load_weights
+from tune.pipeline import adaptive
 from tune.pipeline.attack import attacked_of, images_of, split_of
 from tune.pipeline.classifier import classifier_of, new_classifier
-from tune.pipeline.job import Job, Row
+from tune.pipeline.job import Job, Progress, Row
 from tune.pipeline.purifier import cost, purifier_of
 from tune.pipeline.recipe import Recipe
 from tune.pipeline.scoring import undefended
@@ -38,14 +40,19 @@ class UNetStage(Stage):
     judged = True
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
-        return {**recipe.config.unet.identity(), **purifier_of(recipe.config).settings(recipe.config)}
+        config = recipe.config
+        if config.unet.training == "adaptive":
+            return {**config.unet.identity(), **adaptive.threat(config)}
+        return {**config.unet.identity(), **purifier_of(config).settings(config)}
 
     def inputs(self, config: ExperimentConfig) -> tuple[str, ...]:
         purifier = purifier_of(config)
+        if config.unet.training == "adaptive":
+            return ("classifier", *purifier.sources)
         return ("classifier", *purifier.sources, "attack_train", purifier.training)
 
     def observed(self, config: ExperimentConfig) -> tuple[str, ...]:
-        return ("attack", purifier_of(config).validation)
+        return ("attack",) if config.unet.training == "adaptive" else ("attack", purifier_of(config).validation)
 
     def images(self, recipe: Recipe) -> int:
         return images_of(recipe, "train")
@@ -53,6 +60,8 @@ class UNetStage(Stage):
     def bytes(self, recipe: Recipe) -> int:
         with torch.device("meta"):
             network = new_unet(recipe)
+        if recipe.config.unet.training == "adaptive":
+            return 8 * weights_bytes(network, *adaptive.new_networks(recipe))
         return 4 * weights_bytes(network)  # also the save of its training: weights and Adam's two moments
 
     def seconds(self, recipe: Recipe, rates: Rates) -> float:
@@ -64,12 +73,21 @@ class UNetStage(Stage):
         some = train.subset(min(batches * config.batch_size, len(train)))
         judge: ImageClassifier = freeze(new_classifier(recipe)).to(device)
         inputs = join(config.input, some.images, some.images)
+        if config.training == "adaptive":
+            sampled = adaptive.sampled(recipe, some, new_unet(recipe), judge, device)
+            yield training_workload("unet", "adaptive training", "image", len(some), sampled)
+            return
         endless = config.model_copy(update={"epochs": 10**6})
         training = UNetTraining(endless, inputs, some.images, some.labels, judge, 0, device)
         yield training_workload("unet", "U-Net", "image", len(some), training)
 
     def build(self, job: Job) -> None:
         train, judge = split_of(job.recipe, "train"), classifier_of(job)
+        if job.config.unet.training == "adaptive":
+            with drawn_from(job.seed):
+                network = new_unet(job.recipe)
+            adaptive.build(job, train, network, judge)
+            return
         inputs = _inputs(job, purifier_of(job.config).training, "attack_train")
         training = UNetTraining(job.config.unet, inputs, train.images, train.labels, judge, job.seed, job.device)
         measure = _nothing if job.data.validation is None else _measurement(job, training, judge)
@@ -86,7 +104,8 @@ class ScoreUNet(Stage):
     name = "score_unet"
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
-        return dict(purifier_of(recipe.config).settings(recipe.config))
+        asked = {"robust_images": recipe.config.search.robust_images} if _robust(recipe.config) else {}
+        return {**purifier_of(recipe.config).settings(recipe.config), **asked}
 
     def inputs(self, config: ExperimentConfig) -> tuple[str, ...]:
         purifier = purifier_of(config)
@@ -94,7 +113,11 @@ class ScoreUNet(Stage):
 
     def build(self, job: Job) -> None:
         held, judge, purifier = job.data.held, classifier_of(job), purifier_of(job.config)
-        generated, attacked = purifier.read(job, purifier.validation).images, attacked_of(job, "attack")
+        attacked = attacked_of(job, "attack")
+        if job.config.unet.training == "adaptive":  # its networks may not be those that the stage projected with
+            generated = purifier.component(job).project(attacked).images
+        else:
+            generated = purifier.read(job, purifier.validation).images
         network = read_unet(job.folder("unet"), job.recipe).to(job.device)
         denoised = in_batches(network, join(network.input, generated, attacked), job.device)
         labels = judge.predict(denoised)
@@ -102,9 +125,11 @@ class ScoreUNet(Stage):
         rows = (held.images, attacked, generated, denoised)
         examples = torch.stack([(images[:EXAMPLES] * 255).round().byte() for images in rows])
         save_file({"examples": examples}, job.draft.folder / "examples.safetensors")
-        save_file({"right": labels == held.labels}, job.draft.folder / RIGHT)
+        robust, stands = _attacked_through(job, network) if _robust(job.config) else ({}, {})
+        save_file({"right": labels == held.labels, **stands}, job.draft.folder / RIGHT)
         job.draft.metrics.update(
             **shares,
+            **robust,
             psd_gan=agreement(judge.predict(generated), held.labels),
             psd=agreement(labels, held.labels),
             pco=agreement(labels, originals),
@@ -112,6 +137,22 @@ class ScoreUNet(Stage):
             validation_loss=float(read_json(job.folder("unet") / "history.json")[-1]["validation_loss"]),
             cost=cost(job.config),
         )
+
+
+def _robust(config: ExperimentConfig) -> bool:
+    return "robust" in config.search.objectives
+
+
+def _attacked_through(job: Job, network: UNet) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """The share of some validation images that an attacker who knows the defense leaves right, and which these are."""
+    config, held = job.config, job.data.held
+    some = held.sample(min(config.search.robust_images, len(held)), seed=0)
+    defense = Defense(purifier_of(config).component(job), network, classifier_of(job))
+    job.report(Progress("an attacker who knows the defense", 0, 0))
+    found = evaluate_defense(
+        defense, some.images, some.labels, epsilon=config.attack.epsilon, preset="quick", curves=False
+    )
+    return {"robust": found.worst}, {"stands": found.stands}
 
 
 STAGES.register("unet")(UNetStage())

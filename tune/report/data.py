@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from tune.metrics import METRICS, OBJECTIVES, Target
+from components.intervals import Interval, wilson
+from tune.metrics import METRICS, OBJECTIVES, Objective, Target, objectives_of
 from tune.optimizer.choice import NoChoiceError, Objectives, choose, has_objectives, median_seed
 from tune.optimizer.finalists import finalists_of
 from tune.space.config import PURIFIERS
@@ -32,6 +33,27 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Adaptive:
+    """What attacks through the defense left, on some of the test images; as `components.robustness` writes it."""
+
+    images: int
+    epsilon: float
+    clean: float
+    worst: float
+    attacks: Sequence[Mapping[str, Any]]  # rows, in order
+    flags: Sequence[str]  # reasons not to believe it
+    over_epsilon: Sequence[tuple[float, float]] = ()
+    over_steps: Sequence[tuple[float, float]] = ()
+    beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # stage → its clean and its worst
+    preset: str = "quick"
+
+    @property
+    def interval(self) -> Interval:
+        """Of `worst`, 95 %, by the choice of images."""
+        return wilson(round(self.worst * self.images), self.images)
+
+
+@dataclass(frozen=True)
 class SeedScore:
     """One retrained seed of the best configuration, on the test images."""
 
@@ -43,6 +65,7 @@ class SeedScore:
     confusion: np.ndarray | None = None  # (classes, classes) counts: true row, denoised column
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage → computing seconds
     images_per_second: float | None = None  # of the projection
+    adaptive: Adaptive | None = None  # by an attacker who knows the defense; None where that was not measured
     examples: Pictures | None = None
     worst: Pictures | None = None
 
@@ -76,9 +99,14 @@ class Experiment:
         target: Target = self.space.get("search.target", "defense")
         return target if target in OBJECTIVES else "defense"
 
+    @property
+    def _objective(self) -> Objective:
+        asked: Objective = self.space.get("search.objective", "psd")
+        return asked if asked in get_args(Objective) else "psd"
+
     @cached_property
     def objectives(self) -> Objectives:
-        return self.choice.get("objectives") or OBJECTIVES[self.target]
+        return self.choice.get("objectives") or objectives_of(self.target, self._objective)
 
     @cached_property
     def ranges(self) -> dict[str, Mapping[str, Any]]:

@@ -109,6 +109,18 @@ def over_epsilon(experiment: Experiment) -> Figure | None:
     return figure
 
 
+def course(label: str, points: Sequence[tuple[float, float]]) -> Figure:
+    """The share of images that stay right against a strength of the attack."""
+    figure, axes = blank(height=2.6)
+    x, y = zip(*points, strict=True)
+    axes.plot(x, y, "-", color=GREEN, marker="o")
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel(label)
+    axes.set_ylabel("images that stay right")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    return figure
+
+
 def courses(seeds: Sequence[SeedScore]) -> dict[str, np.ndarray]:
     """Per metric the values (seeds, ε), of the metrics that every seed has at the same values of ε."""
     if not seeds or not seeds[0].epsilon.get("values"):

@@ -106,20 +106,36 @@ def threat(experiment: Experiment) -> Section:
                 f"from 0 to 1, in the direction that raises the classifier's loss.{source} The attacker does "
                 "not know that a defense stands in front of the classifier, and computes nothing through it."
             ),
-            Caution(
-                "What this does not show: an adaptive (white-box) attacker, who knows the defense too and "
-                "attacks through it (BPDA, EOT, or a search in the GAN's latent space), nor attacks of many "
-                "steps (PGD), other norms, transferred or query attacks. Purification by a GAN has lost "
-                "much of its strength to adaptive attacks (Athalye, Carlini, Wagner: Obfuscated gradients "
-                "give a false sense of security, ICML 2018). Read PSD as accuracy under this one attack, "
-                "not as robustness."
-            ),
+            Caution(_not_shown(experiment)),
         ),
     )
 
 
+def _not_shown(experiment: Experiment) -> str:
+    """What PSD leaves open, and where the report has an answer to it."""
+    history = (
+        "Purification by a GAN has lost much of its strength to adaptive attacks (Athalye, Carlini, Wagner: Obfuscated "
+        "gradients give a false sense of security, ICML 2018). Read PSD as accuracy under this one attack, not as "
+        "robustness."
+    )
+    known = experiment.median.adaptive if experiment.median else None
+    if known is None:
+        return (
+            "What this does not show: an adaptive (white-box) attacker, who knows the defense too and attacks through "
+            "it (BPDA, EOT, or a search in the GAN's latent space), nor attacks of many steps (PGD), other norms, "
+            f"transferred or query attacks. {history}"
+        )
+    return (
+        f"{history} An attacker who knows the defense too, and attacks through it, leaves {percent(known.worst)} % of "
+        f"{known.images:,} test images right ({interval(known.interval)}), by the {known.preset} list of attacks under "
+        "“An attacker who knows the defense”. Longer attacks may leave fewer. Not covered: other norms than L∞, other "
+        "changes of an image, and more queries than are named there."
+    )
+
+
 def table(experiment: Experiment, test: Test) -> Section:
-    names = [name for name in ("pso", "psd", "pco", "clean_purified", "clean_gan", "attacked_label") if name in test]
+    wanted = ("pso", "psd", "pco", "clean_purified", "clean_gan", "attacked_label", "robust")
+    names = [name for name in wanted if name in test]
     rows = [_row(experiment.row(name), test[name], PUBLISHED.get(name)) for name in names]
     columns = ("% of test images", "mean", "std", "95 % seeds", "95 % images", "published", "each seed")
     seeds = ", ".join(str(score.seed) for score in experiment.seeds)
@@ -128,11 +144,17 @@ def table(experiment: Experiment, test: Test) -> Section:
         f"Seeds: {seeds}. 95 % seeds: Student's t interval of the mean over seeds, the chance in training; "
         "of a single seed, the Wilson interval; same: all seeds agree. 95 % images: Wilson interval on the "
         f"test images for the median seed ({median}), whose defense is the one saved; the chance in which "
-        f"images were drawn. {circumstances(experiment)}"
+        f"images were drawn. {circumstances(experiment)}{_sampled(experiment)}"
     )
     place = Text(_setting_beside(experiment))
     marked = names.index("psd") if "psd" in names else None
     return Section("Result", (Table(columns, rows, numbers=6, marked=marked, note=note), place))
+
+
+def _sampled(experiment: Experiment) -> str:
+    """On which images the worst case was measured, which is not on all."""
+    known = experiment.median.adaptive if experiment.median else None
+    return f" The worst case is on {known.images:,} of the test images, drawn by a fixed seed." if known else ""
 
 
 def _row(label: str, score: Score, published: float | None) -> tuple[str, ...]:

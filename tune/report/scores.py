@@ -74,8 +74,9 @@ def _score(name: str, seeds: tuple[SeedScore, ...], median: SeedScore | None) ->
 
 
 def _wilson(name: str, score: SeedScore) -> Interval | None:
-    correct = round(score.metrics[name] * score.images)
-    return wilson(correct, score.images) if 0 <= correct <= score.images and score.images else None
+    images = score.adaptive.images if name == "robust" and score.adaptive else score.images
+    correct = round(score.metrics[name] * images)
+    return wilson(correct, images) if 0 <= correct <= images and images else None
 
 
 def gain(test: Mapping[str, Score], over: str) -> Score | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from tune.optimizer.choice import pareto_front, rule
@@ -22,6 +23,7 @@ INTERVALS = {
 def summary(experiment: Experiment, test: Mapping[str, Score], found: Effects | None) -> dict[str, Any]:
     """The fields that the design names first, then what else a reader may want. No NaN: JSON has none."""
     median = experiment.median
+    adaptive = asdict(median.adaptive) | {"wilson95": median.adaptive.interval} if median and median.adaptive else None
     report = {
         "dataset": experiment.setting("data.name"),
         "attack": {
@@ -31,7 +33,8 @@ def summary(experiment: Experiment, test: Mapping[str, Score], found: Effects | 
             "knows": "the classifier, not the defense (gray-box)",
         },
         "best": experiment.best_params,
-        "test": {name: score.as_json() for name, score in test.items()},
+        "test": {name: score.as_json() for name, score in test.items()} | ({"adaptive": adaptive} if adaptive else {}),
+        "adaptive": adaptive,
         "search": _search(experiment),
         "experiment": experiment.name,
         "target": experiment.target,

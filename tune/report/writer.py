@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tune.metrics import TARGETS
-from tune.report import blocks, cost, detail, head, result, search
+from tune.report import adaptive, blocks, cost, detail, head, result, search
 from tune.report.blocks import Drawing, Section
 from tune.report.data import Experiment
 from tune.report.effects import Effects, effects
@@ -90,6 +90,7 @@ def _test_sections(experiment: Experiment, test: Test) -> Iterator[Section]:
     median = experiment.median
     yield result.table(experiment, test)
     yield result.stages(test, experiment)
+    yield adaptive.adaptive(experiment, test)
     yield detail.examples(median.examples if median else None)
     yield detail.over_epsilon(experiment)
     yield detail.classes(experiment)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from components import catalog  # noqa: F401  (its purifiers have sections)
 from components.attacks import ATTACKS, FGSM, Attack
@@ -14,7 +14,7 @@ from components.gan.config import GanConfig
 from components.projector.config import ProjectorConfig
 from components.purifiers import PURIFIERS, DefenseConfig, PurifierConfig
 from components.unet.config import UNetConfig
-from tune.metrics import OBJECTIVES, Direction, Target
+from tune.metrics import OBJECTIVES, Direction, Objective, Target, objectives_of
 
 __all__ = ["OBJECTIVES", "Direction", "ExperimentConfig", "Sampler", "SearchConfig", "Target"]
 
@@ -26,6 +26,12 @@ class SearchConfig(Config):
     """What is searched for, and how long."""
 
     target: Target = "defense"  # the part that is judged; those before it are built, those after it are not
+    objective: Objective = Field(
+        default="psd", json_schema_extra={"neutral": "psd"}
+    )  # robust: right against an attacker who knows the defense; both: robust, then psd; targets unet and defense
+    robust_images: int = Field(
+        default=100, ge=1, json_schema_extra={"neutral": 100}
+    )  # validation images that such an attacker is given, by the quick list; where objective is not psd
     trials: int = Field(default=20, ge=1)  # configurations to try
     startup_trials: int = Field(default=8, ge=1)  # of these, drawn at random before results guide the rest
     sampler: Sampler = Field(default="tpe", json_schema_extra={"neutral": "tpe"})  # what proposes trials; of Optuna
@@ -53,6 +59,11 @@ class SearchConfig(Config):
     finalist_seeds: int = Field(default=3, ge=2, json_schema_extra={"neutral": 3})  # of each, the search's own included
     retrain_seeds: int = Field(default=3, ge=1)  # trainings of the best one, averaged in the report
 
+    @property
+    def objectives(self) -> Mapping[str, Direction]:
+        """What trials are judged by; the first decides."""
+        return objectives_of(self.target, self.objective)
+
 
 class ExperimentConfig(Config):
     """Everything that a trial's result follows from. Each section holds the settings of one component."""
@@ -66,6 +77,14 @@ class ExperimentConfig(Config):
     defense: DefenseConfig = DefenseConfig()  # which parts it has
     search: SearchConfig = SearchConfig()  # the search itself
     others: Mapping[str, SerializeAsAny[PurifierConfig]] = Field(default_factory=dict)  # further purifiers
+
+    @model_validator(mode="after")
+    def _adaptive_training_has_an_encoder(self) -> "ExperimentConfig":
+        reads = (self.defense.purifier, self.projector.init, self.unet.input)
+        if self.unet.training == "adaptive" and reads != ("projector", "encoder", "generated"):
+            expected = "expected purifier projector, projector.init encoder and unet.input generated"
+            raise ValueError(f"unet.training: adaptive: {expected}, found {', '.join(reads)}")
+        return self
 
     def section(self, name: str) -> Config:
         """The settings of one section of a search space."""

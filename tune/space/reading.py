@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from components.config import nearest
+from tune.metrics import ROBUST_TARGETS
 from tune.space.config import OBJECTIVES, section_models
 from tune.space.fields import Leaf, found, leaves
 from tune.space.ranges import MOST_VALUES, Choice, Condition, Range, parse_range
@@ -228,6 +229,8 @@ class _Reader:
         for key in ranges:
             if key.split(".")[0] in NO_EFFECT[target]:
                 self.refuse(key, f"expected a parameter that target {target} depends on, found one behind it")
+        if fixed["search.objective"] != "psd" and target not in ROBUST_TARGETS:
+            self.refuse("search.objective", f"expected psd for target {target}, whose trials end in no whole defense")
         self.check_sampler(fixed["search.sampler"], ranges)
         if fixed["search.max_cost"] is not None and "cost" not in OBJECTIVES[target]:
             self.refuse("search.max_cost", f"expected none for target {target}, whose trials have no cost")

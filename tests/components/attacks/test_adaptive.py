@@ -1,5 +1,7 @@
 """Attacks through a defense: in the ball, judged by the real one, worst case per image, and flagged where in doubt."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -26,7 +28,8 @@ IMAGES = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 SMALL = PRESETS["quick"].model_copy(
     update={
         "origins": ("best so far", "image", "random"), "blocks": 10, "square": 10, "views": 4, "dlr": True,
-        "targets": 2, "seeds": 2, "curve_images": 4, "step_counts": (10, 20),
+        "targets": 2, "seeds": 2, "curve_images": 4, "step_counts": (10, 20), "transfer_steps": 5, "steps": 6,
+        "greedy": 6, "screened": False, "epsilons": (0.5,),
     }
 )  # fmt: skip
 
@@ -152,6 +155,49 @@ def test_greedy_search_finds_what_trying_every_level_finds_or_near_it() -> None:
     assert float((found - clean).sum()) >= 0.5 * float((best - clean).sum())
     queried = bits.blocks(target.judge, cells, labels, cells.levels_of(images), 300, 0)[1]
     assert float((queried - clean).sum()) >= 0.5 * float((best - clean).sum())
+
+
+class Peaked(nn.Module):
+    """Misreads images whose first pixel is near a third, between black and white."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        near = 0.1 - (squeezed_with_gradient(images, 4)[:, 0, 0, 0] - 1 / 3).square()
+        return torch.stack([-near, near + 0.05], 1)
+
+
+def test_a_level_between_the_ends_is_found() -> None:
+    """A straight line from black leads to white, as far away; the next level is the place."""
+    model, images = Peaked(), torch.zeros(2, 1, 8, 8)
+    cells, labels = bits.Cells(images, 1.0, 4, None), torch.tensor([0, 0])
+    start = cells.levels_of(images)
+    assert bool((margin(model(images), labels) < margin(model(torch.full_like(images, 1 / 3)), labels)).all())
+    made, widest = bits.greedy(model, model, cells, labels, start, 1)
+    assert cells.levels_of(made)[:, 0, 0, 0].tolist() == [1, 1]
+    assert bool((widest > margin(model(images), labels)).all())
+
+
+def test_what_a_stand_in_chooses_is_kept_only_if_the_real_model_confirms_it() -> None:
+    """A stand-in that has learned other classes leads astray: nothing may be lost by it."""
+    model, images = Thresholded(), digits(20)[0]
+    labels = digits(20)[1]
+    cells = bits.Cells(images, 0.3, 2, None)
+    start = cells.levels_of(images)
+    before = margin(model(cells.realised(start)), labels)
+    for view in (model, lambda_of(lambda images: model(images).roll(1, 1))):
+        made, widest = bits.greedy(model, view, cells, labels, start, 6, screened=True)
+        torch.testing.assert_close(widest, margin(model(made), labels))
+        assert bool((widest >= before).all())
+    assert float((made - images).abs().max()) <= 0.3 + 1e-6
+
+
+def lambda_of(function: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A function as a module."""
+
+    class Called(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return function(images)
+
+    return Called()
 
 
 def test_an_honest_model_is_not_flagged_and_a_masked_one_is() -> None:

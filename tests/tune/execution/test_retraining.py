@@ -15,6 +15,7 @@ from components.datasets.dataset import Dataset
 from components.defense import Defense
 from components.metrics import agreement
 from tests.tune.workbench_fixture import setting_on, tiny_config
+from tune.execution.adaptive import adaptive_images
 from tune.execution.evaluation import EPSILONS
 from tune.execution.retraining import retrain_seed, save_median
 from tune.execution.trial import arrays_of, final_bench
@@ -68,6 +69,27 @@ def test_the_pictures_are_images_with_their_labels(bench: Workbench, tmp_path: P
         wrong = round((1 - scores["metrics"]["psd"]) * 20)
         assert len(arrays["worst_true"]) == min(10, wrong)
         assert (arrays["worst_labels"][3] != arrays["worst_true"]).all()
+
+
+def test_an_attacker_who_knows_the_defense_is_measured(
+    bench: Workbench, tmp_path: Path, tiny_dataset: Dataset
+) -> None:
+    scores, _ = retrained(bench, tiny_dataset, Storage(tmp_path / "one"))
+    known = scores["adaptive"]
+    assert known["images"] == 20
+    assert known["epsilon"] == tiny_config().attack.epsilon
+    assert scores["metrics"]["robust"] == known["worst"] <= known["clean"] == scores["metrics"]["clean_purified"]
+    assert set(known["beside"]) == {"threshold", "gan"}
+    assert known["attacks"]
+
+
+def test_dear_defenses_are_attacked_on_fewer_images() -> None:
+    config = tiny_config()
+    counts = []
+    for restarts, steps in ((1, 1), (1, 20), (2, 20), (10, 200)):
+        projector = config.projector.model_copy(update={"restarts": restarts, "steps": steps})
+        counts.append(adaptive_images(config.model_copy(update={"projector": projector}), 2000))
+    assert counts == [200, 100, 50, 20]
 
 
 def test_a_seed_is_measured_once(bench: Workbench, tmp_path: Path, tiny_dataset: Dataset) -> None:

@@ -1,0 +1,56 @@
+"""The look at the test images by an attacker who knows the defense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from components.attacks.adaptive import evaluate_defense
+from components.attacks.target import Stage
+from components.datasets.dataset import DataSplit
+from components.defense import Defense
+from components.robustness import Robustness
+from tune.pipeline.purifier import cost
+from tune.space.config import ExperimentConfig
+
+IMAGES, FEWEST, EVALUATIONS = 200, 20, 2_000  # fewer images where each costs much, for half a minute a seed
+DRAW = 0  # seed of which images are drawn: chosen before anything was seen
+BESIDE: tuple[Stage, ...] = ("threshold", "gan")  # what stands beside the whole defense, under the same attacks
+
+
+def adaptive_images(config: ExperimentConfig, images: int) -> int:
+    """Number of test images that are attacked through the defense."""
+    return min(images, IMAGES, max(FEWEST, EVALUATIONS // max(1, cost(config))))
+
+
+def adaptive(
+    defense: Defense, config: ExperimentConfig, test: DataSplit, tell: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The quick adaptive attacks on a sample of the test images, with the ε of the configuration's attack.
+
+    Returns:
+        As `Robustness.to_json`, without seconds, with `beside`: clean and worst of the threshold and of the purifier
+        alone. None where no gradient passes through the defense, so that nothing could be said.
+    """
+    some = test.sample(adaptive_images(config, len(test)), seed=DRAW)
+
+    def attacked(stage: Stage, curves: bool) -> Robustness:
+        return evaluate_defense(
+            defense,
+            some.images,
+            some.labels,
+            epsilon=config.attack.epsilon,
+            preset="quick",
+            stage=stage,
+            curves=curves,
+            tell=lambda what: tell(f"an attacker who knows the {stage}: {what}"),
+        )
+
+    try:
+        found = {stage: attacked(stage, curves=stage == "defense") for stage in ("defense", *BESIDE)}
+    except ValueError as error:  # a part of a plug-in's may pass no gradient
+        tell(f"no adaptive attack: {error}")
+        return None
+    beside = {stage: {"clean": found[stage].clean, "worst": found[stage].worst} for stage in BESIDE}
+    whole = found["defense"].to_json()
+    return {**{name: value for name, value in whole.items() if name != "seconds"}, "preset": "quick", "beside": beside}
