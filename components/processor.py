@@ -1,4 +1,4 @@
-"""How a process uses its processor: what the allocator keeps, and work spread over the threads that it has."""
+"""The use of the processor: memory that the allocator keeps, and work spread over torch's threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def keep_memory() -> bool:
     a quarter of the time of a projection or a training whose maps are some MB large.
 
     Returns:
-        Whether there was something to set; elsewhere than under GNU's C library there is not.
+        True where the allocator was set; False on systems without GNU's C library.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

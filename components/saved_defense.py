@@ -32,7 +32,7 @@ class DefenseError(ValueError):
 
 @dataclass(frozen=True)
 class Parts:
-    """What a saved defense consists of.
+    """The contents of a saved defense.
 
     Attributes:
         networks: by name: unet, classifier, discriminator where there is one, and those of the purifier.

@@ -157,7 +157,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Judged:
-    """How the trials of a target are judged.
+    """The metrics by which the trials of a target are judged.
 
     Attributes:
         title: of the target, in a sentence.

@@ -65,7 +65,7 @@ class TracedLayers:
         return seen[layer], seen[self._logits]
 
     def _extractor(self, names: list[str]) -> Callable[[Tensor], dict[str, Tensor]]:
-        """What gives the outputs of these layers; it has the network's own weights, not copies."""
+        """A module that returns the outputs of these layers; it shares the network's weights."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found: Callable[[Tensor], dict[str, Tensor]] = create_feature_extractor(

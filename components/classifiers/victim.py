@@ -108,7 +108,7 @@ class Victim(ImageClassifier):
         return self._layers
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `.to()`, `.double()` and their like call."""
+        """Converts every tensor by `fn`; `.to()`, `.double()` and similar methods call it."""
         self._layers = None  # a traced graph keeps the buffers that it was made with
         super()._apply(fn, recurse)
         return self

@@ -14,7 +14,7 @@ from components.projector.trace import Standing
 
 
 class Evaluate(Protocol):
-    """How far latents are from their targets."""
+    """Distance of each latent's generated image from its target image."""
 
     def __call__(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
         """Latents (m, latent_dim), images (m, C, H, W) → errors (m,) and, where wanted, gradients like the latents."""

@@ -41,7 +41,7 @@ CPU_CHUNK, GPU_CHUNK = 128, 8192  # latents evaluated at once, where the configu
 
 
 class LatentGenerator(Protocol):
-    """What the projector needs of a generator; `components.gan.networks.Generator` is one."""
+    """The interface of a generator that the projector needs; `components.gan.networks.Generator` has it."""
 
     latent_dim: int
 
@@ -144,7 +144,7 @@ class Projector:
         record: Sequence[int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> ProjectionTrace:
-        """What `trace` gives, from a trace of the same images with fewer restarts, fewer steps or both.
+        """Continues a trace of the same images that has fewer restarts, fewer steps or both; equals a new `trace`.
 
         Only the difference is computed: the further restarts from their starts, the others from where they stood.
 

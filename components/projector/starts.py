@@ -1,4 +1,4 @@
-"""Where the restarts of each image begin."""
+"""The latents at which the restarts of each image begin."""
 
 from __future__ import annotations
 

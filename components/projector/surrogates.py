@@ -138,7 +138,7 @@ def _descent(config: ProjectorConfig) -> Descent:
 
 
 def _loss(projector: Projector, generated: Tensor, latents: Tensor, targets: Tensor) -> Tensor:
-    """What the descent lowers, summed over images; as the projector has it."""
+    """The objective of the descent, summed over images; the same as the projector's."""
     config = projector.config
     loss: Tensor = DISTANCES[config.distance](generated - targets, config.tolerance).sum()
     if config.prior_weight:

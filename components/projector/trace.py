@@ -1,4 +1,4 @@
-"""What a projection found, and the course by which it found it."""
+"""The result of a projection, and the latents and errors of its steps."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where the restarts of each image stand after a number of steps, and what their optimizer remembers.
+    """The state of all restarts after a number of steps: latents and the optimizer's memory.
 
     Attributes:
         step: how many steps they took.
@@ -128,7 +128,7 @@ class ProjectionTrace:
         return counts.flatten().cumsum(0).view(counts.shape) - counts
 
     def select(self, restarts: int, steps: int) -> Projection:
-        """What `Projector.project` with that many restarts and steps gives.
+        """The projection by `restarts` and `steps`; equals `Projector.project` with these values.
 
         Raises:
             ValueError: as `winners`.
@@ -181,7 +181,7 @@ class ProjectionTrace:
         return ProjectionTrace(steps, mask, latents, errors, self.render, standing)
 
     def _places(self, offset: int) -> Tensor:
-        """Where the latent of each lead is, plus `offset`: int64 (N, S, R)."""
+        """Index into `latents` of each true entry of `leads`, plus `offset`: int64 (N, S, R)."""
         places = torch.zeros(self.leads.shape, dtype=torch.int64)
         places[self.leads] = torch.arange(len(self.latents)) + offset
         return places

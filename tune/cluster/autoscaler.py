@@ -1,4 +1,4 @@
-"""What the autoscaler of a Ray cluster may start, from the file that it was started with on the head.
+"""Nodes that a Ray cluster's autoscaler may start, read from its configuration file on the head node.
 
 Ray itself does not tell: of 2.60 `ray.autoscaler.sdk` and the cluster's state know nodes that are there or asked for,
 and neither node types nor their largest numbers.

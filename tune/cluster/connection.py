@@ -72,7 +72,7 @@ def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[tu
 
 
 def expected(plan: Plan, request: Request) -> Resources:
-    """What each trial would get; a cluster is asked, and left again."""
+    """Returns the resources that each trial would get. Connects to a cluster to ask for them, and disconnects."""
     if request.address is None:
         check_ray()
         return _of_this_machine(plan, request)
@@ -213,7 +213,7 @@ def _knock(address: str) -> None:
 
 
 def nodes() -> Nodes:
-    """What the cluster has and can grow to."""
+    """The nodes of the connected cluster, and those that its autoscaler can add."""
     alive = [Kind(node["Resources"]) for node in _alive()]
     head = next((kind for kind in alive if _HEAD in kind.resources), Kind({}))
     return Nodes(alive, head, *growth(ray.get_runtime_context().gcs_address))

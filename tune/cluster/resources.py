@@ -1,4 +1,4 @@
-"""What each trial gets, and how many run at once: what was asked for, held against what there is."""
+"""Resources of each trial and the number of concurrent trials, from the request and the available hardware."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ACCELERATOR = "accelerator_type:"
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for; None = not said.
+    """Resources requested on the command line; None = not given.
 
     Attributes:
         cpus: cores per trial, above 0.
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Resources:
-    """What each trial gets.
+    """Resources of each trial.
 
     Attributes:
         cpus: cores per trial.
@@ -100,7 +100,7 @@ class Kind:
         return names[0] if names else None
 
     def holds(self, cpus: float, gpus: float) -> int:
-        """How many trials one node takes at once."""
+        """Number of trials that one node can run at once."""
         # Ray keeps a fraction on one GPU: of 0.4 two fit on each
         by_gpu = self.gpus * math.floor(1 / gpus + 1e-6) if 0 < gpus < 1 else self.gpus / gpus if gpus else math.inf
         return int(min(self.cpus / cpus + 1e-6, by_gpu + 1e-6))
@@ -108,7 +108,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Nodes:
-    """What a cluster has and can have.
+    """The nodes of a cluster, present and possible.
 
     Attributes:
         alive: the nodes that are there now.
@@ -124,7 +124,7 @@ class Nodes:
 
     @property
     def can_grow(self) -> bool:
-        """Whether other nodes than those alive may run trials later."""
+        """True where nodes that are not there yet may run trials later."""
         return self.most is None or (self.most > 0 and any(kind.most for kind in self.growth))
 
     @property
@@ -133,7 +133,7 @@ class Nodes:
         return [kind for kind in (*self.alive, *self.growth) if kind.gpus]
 
     def at_once(self, cpus: float, gpus: float) -> int:
-        """How many trials they take, once the autoscaler has started all that it can."""
+        """Number of concurrent trials once the autoscaler has started all nodes that it can."""
         now = sum(kind.most * kind.holds(cpus, gpus) for kind in self.alive)
         grown, left = self.head.holds(cpus, gpus), self.most or 0
         for kind in sorted(self.growth, key=lambda kind: -kind.holds(cpus, gpus)):

@@ -1,4 +1,4 @@
-"""What a user gives a search beside its space: a plug-in, files of weights, a classifier from Python."""
+"""Code and weights that a user gives a search beside its space: a plug-in, files of weights, a torch module."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FOLDER = "given"  # of an experiment, for the weights
 
 @dataclass(frozen=True)
 class Given:
-    """All of it. It travels to every node with the trials, in this form.
+    """A user's plug-in, classifier and weights, as they are sent to every node with the trials.
 
     Attributes:
         plugin: of `--plugin`.
@@ -41,7 +41,7 @@ class Given:
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """What it fixes in the space."""
+        """Fields of the space that the classifier from Python fixes."""
         if self.classifier is None:
             return {}
         return {"classifier.architecture": GIVEN, "classifier.weights": GIVEN}
@@ -77,7 +77,7 @@ class Given:
                 home.child(FOLDER).write(f"{sha256}.safetensors", file_of(name).read())
 
     def record(self) -> dict[str, Any]:
-        """What the experiment's record says of it."""
+        """The entry for the experiment's record."""
         said: dict[str, Any] = {}
         if self.plugin is not None:
             said["plugin"] = {"file": self.plugin.file, "sha256": self.plugin.sha256, "defines": self.plugin.defines}
@@ -143,7 +143,7 @@ def giving(plugin: str | None, classifier: object) -> Iterator[Given]:
 
 
 def _given(stack: ExitStack, plugin: str | None, classifier: object) -> Given:
-    """What is given, for as long as `stack` is open."""
+    """Reads and registers the user's code; `stack` removes its names when it closes."""
     stack.enter_context(CLASSIFIERS.scope())
     found = None
     if plugin is not None:

@@ -1,4 +1,4 @@
-"""What an error of a GPU means: a card too full for this trial, or a process that can compute on it no more."""
+"""Errors of a GPU: not enough memory for this trial, or a process that can no longer use the GPU."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def free_memory() -> None:
 
 
 class Faults:
-    """Which trials a GPU has failed in, in the experiment's folder: one that it fails in twice has failed itself.
+    """Counts GPU errors by trial in the experiment's folder; a trial with a second error is recorded as failed.
 
     Args:
         home: the experiment's folder.

@@ -64,7 +64,7 @@ def prepare(experiment: Experiment, data_dir: str | None) -> Plan:
 
 
 def _given(experiment: Experiment) -> Given:
-    """What the user gave, with the weights; a resumed search has its own, also where the file is gone."""
+    """The user's code with its weights; a resumed search reads the weights in its own folder."""
     home, record = experiment.home, recorded(experiment.home) if experiment.resumed else {}
     begun = Given(weights=record.get("weights") or {})
     try:

@@ -65,7 +65,7 @@ def retrain_seed(
 
 
 def _measured(seeds: Storage, name: str) -> dict[str, Any] | None:
-    """What an earlier run measured; None where it did not, or where the file is damaged."""
+    """Results of an earlier run; None where there are none, or where the file is damaged."""
     try:
         known = json.loads(seeds.read(name))
     except FileNotFoundError:

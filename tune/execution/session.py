@@ -46,7 +46,7 @@ from tune.storage.store import Store
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says beside the space.
+    """Options of the command line beside the space.
 
     Attributes:
         data_dir: where a named data set lies, or is downloaded to.

@@ -40,7 +40,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Setting:
-    """What all trials of a search share; small enough to travel with each.
+    """Settings that all trials of a search share; small enough to be sent with each.
 
     Attributes:
         space: what is searched.
@@ -72,7 +72,7 @@ class Setting:
         return Storage(self.storage).child(self.experiment)
 
     def trial_bench(self, data: Development, config: ExperimentConfig, number: int) -> Workbench:
-        """Where a trial builds: among all others, or by itself no more than it needs."""
+        """The executor of one trial: with the shared store, or with `--no-reuse` a store of its own."""
         if self.reuse:
             return self.workbench(data, bounds_of(self.space), self.seed)
         return self.workbench(data, bounds_of_one(config), self.seed, self.unshared(number))
@@ -84,7 +84,7 @@ class Setting:
     def workbench(
         self, data: Development, bounds: Bounds, seed: int, storage: Storage | None = None
     ) -> Workbench:
-        """Where artifacts of this search are built: in the store of its storage, or in another."""
+        """The executor for this search's store, or for the store in `storage`."""
         keep_memory()
         threads = max(1, int(self.cpus))
         if torch.get_num_threads() != threads:
@@ -201,7 +201,7 @@ def split_of(arrays: Arrays, name: str) -> DataSplit:
 
 
 def development(setting: Setting, arrays: Arrays) -> Development:
-    """What the stages of a trial may see."""
+    """The images that the stages of a trial may use: training and validation."""
     return Development(
         split_of(arrays, "train"), split_of(arrays, "validation"), setting.classes, setting.fingerprint
     )

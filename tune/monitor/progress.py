@@ -1,4 +1,4 @@
-"""What running trials say of themselves, and who hears it: the live view by way of a board, TensorBoard, and Tune."""
+"""Reports of running trials: to the live view through an actor, to TensorBoard, and to Ray Tune."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEASURED = ("psd", "pco", "validation_loss")  # after each epoch of a trial's U-
 
 @dataclass(frozen=True)
 class Message:
-    """Where a trial is, for the live view."""
+    """The stage and progress of a trial, for the live view."""
 
     stage: str
     done: int
@@ -32,31 +32,31 @@ class Message:
 
 @ray.remote(num_cpus=0)
 class Board:
-    """Holds the last word of every running trial."""
+    """A Ray actor that holds the latest progress of every running trial."""
 
     def __init__(self) -> None:
         self._messages: dict[int, Message] = {}
 
     def put(self, trial: int, message: Message | None) -> None:
-        """Replaces a trial's word; None removes it."""
+        """Replaces a trial's progress; None removes it."""
         if message is None:
             self._messages.pop(trial, None)
         else:
             self._messages[trial] = message
 
     def all(self) -> dict[int, Message]:
-        """Every running trial's word."""
+        """The latest progress of every running trial."""
         return self._messages
 
 
 def new_board() -> Any:
-    """A board on the driver's node: on a worker it would go with that."""
+    """Starts the actor on the driver's node; on a worker's node it would be lost with that node."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
 class Teller:
-    """Tells the board and TensorBoard how far a trial is, and Tune after each epoch of its U-Net.
+    """Reports a trial's progress to the actor and to TensorBoard, and to Ray Tune after each epoch of its U-Net.
 
     Args:
         trial: its number; of a retraining, the seed.
@@ -96,7 +96,7 @@ class Teller:
         return {"images_per_second": round(median(self._rates) / self.cost, 3)} if known else {}
 
     def work(self, unfinished: str = "") -> dict[str, dict[str, float]]:
-        """What the trial did so far, by stage, and how fast its projection is; of one that it is in, the seconds."""
+        """Work so far by stage and the projection's speed; of the stage `unfinished`, the seconds until now."""
         work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in self._work.items()}
         if unfinished:
             work[unfinished] = asdict(Work(seconds=round(time.time() - self._since, 3)))

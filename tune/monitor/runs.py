@@ -49,7 +49,7 @@ def _brief(value: int | float) -> str:
 
 
 def where_to_watch(experiment: Storage, address: str | None) -> str:
-    """What to type to see the experiment; on a cluster (`address`) also from the machine that started it."""
+    """The commands that show the experiment; on a cluster (`address`) also from the user's own machine."""
     command = tensorboard_command(experiment)
     if address is None:
         return f"TensorBoard: {command}"

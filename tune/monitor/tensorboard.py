@@ -236,5 +236,5 @@ def _is_end(name: str) -> bool:
 
 
 def _is_started(folder: Storage, names: Sequence[str]) -> bool:
-    """Whether an earlier attempt lived long enough to write the start; its file may be empty."""
+    """True where an earlier attempt has written the start; its file may be empty."""
     return any(SESSION_START_INFO_TAG.encode() in folder.read(name) for name in names if not _is_end(name))

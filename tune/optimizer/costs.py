@@ -1,4 +1,4 @@
-"""What a configuration would still cost: seconds of the stages that no trial has built, learned from those that did."""
+"""Predicts the seconds of the stages that a configuration would still have to build, from those built so far."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Economy:
 
     @property
     def ready(self) -> bool:
-        """Whether enough trials have a score."""
+        """True where enough trials have a score."""
         return len(self._front) >= FEWEST
 
     def start(self, trial: int, params: Params) -> None:

@@ -71,7 +71,7 @@ class LedgerStudy:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """What the sampler is shown, in its order."""
+        """The trials that the sampler sees, in its order."""
         return [trial for trial in self._study.get_trials() if _DRAFT not in trial.user_attrs]
 
     def learn(self, outcome: Outcome, source: str) -> bool:
@@ -113,12 +113,12 @@ class LedgerStudy:
 
     @property
     def size(self) -> int | None:
-        """How many points there are to try; None where there is no end to them."""
+        """The number of points of the space; None where it has infinitely many."""
         return None if self._order is None else len(self._order)
 
     @property
     def exhausted(self) -> bool:
-        """Whether every point has been tried."""
+        """True where every point has been tried."""
         return self._untried({}) == []
 
     def suggest(
@@ -149,7 +149,7 @@ class LedgerStudy:
         return left[0] if left else params
 
     def _candidates(self, trial: int, wanted: Mapping[str, Any], left: Sequence[Params] | None) -> Sequence[Params]:
-        """What the sampler draws; then all points that are left, or where there is no end to them, points at random and
+        """Draws of the sampler; then all points that are left, or in an infinite space random points and
         such as go on from stages that are there.
         """
         assert self._economy is not None
@@ -215,7 +215,7 @@ class LedgerStudy:
 
 
 def state_of(outcome: Outcome | None, objectives: Objectives) -> TrialState:
-    """How Optuna learns of an outcome. NaN, infinity, a missing objective and no outcome are failures."""
+    """Optuna's state of an outcome. NaN, infinity, a missing objective and no outcome are failures."""
     if outcome is not None and outcome.status == "pruned":
         return TrialState.PRUNED
     if outcome is not None and has_objectives(outcome, objectives):
@@ -224,14 +224,14 @@ def state_of(outcome: Outcome | None, objectives: Objectives) -> TrialState:
 
 
 def values_of(outcome: Outcome | None, state: TrialState, objectives: Objectives) -> list[float] | None:
-    """What Optuna is told of a complete trial."""
+    """The objective values of a complete trial."""
     if outcome is None or state != TrialState.COMPLETE:
         return None
     return [outcome.metrics[metric] for metric in objectives]
 
 
 def constraints_of(outcome: Outcome | None, state: TrialState, max_cost: float | None) -> dict[str, float]:
-    """How far a trial's cost lies above what is allowed; at most 0 is feasible."""
+    """The excess of a trial's cost above the allowed one; at most 0 is feasible."""
     if outcome is None or state == TrialState.FAIL or max_cost is None or "cost" not in outcome.metrics:
         return {}
     return {"cost": outcome.metrics["cost"] - max_cost}

@@ -55,7 +55,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Workbench:
-    """Where trials build.
+    """Gets or builds the artifacts of configurations.
 
     Attributes:
         store: of artifacts.
@@ -74,7 +74,7 @@ class Workbench:
     device: torch.device
 
     def recipe(self, config: ExperimentConfig) -> Recipe:
-        """What the results of a configuration follow from here."""
+        """The recipe of a configuration with this executor's data, bounds and seed."""
         return Recipe(config, self.bounds, self.data, self.seed)
 
     def signatures(self, config: ExperimentConfig, stages: Sequence[str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ _BUDGET: dict[str, Any] = {"neutral": None, "expected": "a duration above 0 such
 
 
 class SearchConfig(Config):
-    """What is searched for, and how long."""
+    """Settings of the search itself."""
 
     target: Target = "defense"  # the part that is judged; those before it are built, those after it are not
     trials: int = Field(default=20, ge=1)  # configurations to try

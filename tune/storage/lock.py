@@ -114,7 +114,7 @@ class ExperimentLock:
             self._wait_for_rivals()
 
     def _flock(self, path: Path) -> bool:
-        """Whether the kernel gives the lock; False where it has none to give.
+        """Takes the kernel's lock (flock); False where the file system has none.
 
         Raises:
             LockedError: the kernel says that its holder is alive.
@@ -146,7 +146,7 @@ class ExperimentLock:
         return abs(time.time() - holder.time) > self._patience and not self._stirs(holder)
 
     def _stirs(self, holder: _Holder) -> bool:
-        """Whether the holder signs while we watch: its clock may differ from ours."""
+        """True where the holder updates its sign of life within `patience` seconds; its clock may differ from ours."""
         time.sleep(2 * self._beat)
         return self._holder() not in (None, holder)
 

@@ -75,7 +75,7 @@ def _settled(record: Mapping[str, Any], trials: Collection[int]) -> dict[str, An
 
 
 def differences(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What this session runs with and an earlier one did not: `torch 2.11.0 before, 2.14.1 now`."""
+    """Versions in which this session differs from an earlier one: `torch 2.11.0 before, 2.14.1 now`."""
     current, found = versions_of(now), dict[str, None]()
     for session in (record, *record.get("sessions", [])):
         for name, old in versions_of(session).items():

@@ -1,4 +1,4 @@
-"""What the store of a storage holds, and which experiments use it."""
+"""The contents of a storage's store, and the experiments that use them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PART = re.compile(r"(.+)-\d{3,}")  # a stage that is built in parts has `<signa
 
 @dataclass
 class Holding:
-    """What the store holds under one signature: an artifact, all parts of one, or a save of an unfinished training.
+    """One entry of the store: an artifact, all parts of one, or the saved state of an unfinished training.
 
     Attributes:
         stage: its stage; `unfinished` for a save.
@@ -41,17 +41,17 @@ class Holding:
 
     @property
     def is_save(self) -> bool:
-        """Whether it is of a training that has not ended."""
+        """True where it is the saved state of an unfinished training."""
         return self.stage == UNFINISHED
 
     def older_than(self, days: float, now: float) -> bool:
-        """Whether it is known to be that old."""
+        """True where it is known to be that old."""
         return days <= 0 or (self.created is not None and now - self.created > days * DAY)
 
 
 @dataclass(frozen=True)
 class Uses:
-    """Which experiments use which signatures.
+    """The experiments that use each signature.
 
     Attributes:
         experiments: all of them: those in the storage, and those elsewhere that are noted in its store.
@@ -82,7 +82,7 @@ def holdings(storage: Storage, uses: Uses) -> list[Holding]:
 
 
 def uses_of(storage: Storage) -> Uses:
-    """What the experiments of a storage, and others that share its store, use by their trials and retrained seeds."""
+    """Signatures used by the trials and retrained seeds of every experiment that shares the storage's store."""
     users: dict[str, dict[str, None]] = {}
     problems: list[str] = []
     names = [name for name in storage.folders() if name != "store" and _is_experiment(storage.child(name))]
