@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tune.cluster.autoscaler import growth
 from tune.cluster.cards import cards, fitted
 from tune.cluster.cores import usable_cores
-from tune.cluster.lease_actor import start_keeper
+from tune.cluster.lease_actor import start_lease_actor
 from tune.cluster.resources import Kind, Nodes, Request, Resources, on_cluster, on_this_machine
 from tune.cluster.watcher import watched
 from tune.errors import Refused
@@ -67,7 +67,7 @@ def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[tu
             check_given(plan.given)
             stack.enter_context(lock)
         if plan.storage.local is None:
-            start_keeper()
+            start_lease_actor()
         yield resources, lock
 
 

@@ -17,7 +17,7 @@ _NAME, _NAMESPACE = "leases", "latent-defense"
 
 
 @ray.remote(num_cpus=0)
-class LeaseKeeper:
+class LeaseActor:
     """A Ray actor that grants leases and frees those whose holder sends no heartbeat."""
 
     def __init__(self, patience: float = PATIENCE) -> None:
@@ -44,10 +44,10 @@ class LeaseKeeper:
         self._heard[holder] = time.monotonic()
 
 
-def start_keeper() -> None:
+def start_lease_actor() -> None:
     """Starts the lease actor on the driver's node unless there is one; on a worker's node it would be lost with it."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    LeaseKeeper.options(  # type: ignore[attr-defined]
+    LeaseActor.options(  # type: ignore[attr-defined]
         name=_NAME, namespace=_NAMESPACE, lifetime="detached", get_if_exists=True, scheduling_strategy=here
     ).remote()
 
@@ -59,14 +59,14 @@ class ActorLeases:
     """
 
     def __init__(self) -> None:
-        self._keeper: Any = ray.get_actor(_NAME, _NAMESPACE)
+        self._actor: Any = ray.get_actor(_NAME, _NAMESPACE)
         self._holder = uuid.uuid4().hex
         self._held: set[str] = set()
         threading.Thread(target=self._keep_alive, daemon=True).start()
 
     def acquire(self, key: str) -> bool:
         """Takes the lease; False where another process holds it."""
-        if key in self._held or not ray.get(self._keeper.acquire.remote(key, self._holder)):
+        if key in self._held or not ray.get(self._actor.acquire.remote(key, self._holder)):
             return False
         self._held.add(key)
         return True
@@ -74,11 +74,11 @@ class ActorLeases:
     def release(self, key: str) -> None:
         """Frees the lease."""
         self._held.discard(key)
-        ray.get(self._keeper.release.remote(key, self._holder))
+        ray.get(self._actor.release.remote(key, self._holder))
 
     def _keep_alive(self) -> None:
         while True:
             time.sleep(BEAT)
             with suppress(ray.exceptions.RayError):  # the cluster is going down, and the trial with it
                 if self._held:
-                    self._keeper.beat.remote(self._holder)
+                    self._actor.beat.remote(self._holder)

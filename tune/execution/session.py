@@ -23,7 +23,7 @@ from tune.execution.finals import run_finalists
 from tune.execution.interruption import interrupt, resume_command
 from tune.execution.preflight import Plan, prepare
 from tune.execution.retraining import save_median
-from tune.execution.trial import Setting, arrays_of, final_bench
+from tune.execution.trial import Setting, arrays_of, final_executor
 from tune.execution.uncached import stage_costs
 from tune.metrics import OBJECTIVES, Direction
 from tune.monitor.runs import where_to_watch
@@ -265,8 +265,8 @@ class Session:
         config = self.plan.space.config(best.params)
         final = Development.for_retraining(self.plan.dataset)
         arrays = arrays_of(train=final.train)
-        benches = {seed: final_bench(setting, arrays, final.fingerprint, config, seed) for seed in seeds}
-        saved = save_median(benches, config, {seed: row["metrics"]["psd"] for seed, row in results.items()}, home)
+        executors = {seed: final_executor(setting, arrays, final.fingerprint, config, seed) for seed in seeds}
+        saved = save_median(executors, config, {seed: row["metrics"]["psd"] for seed, row in results.items()}, home)
         choice = json.loads(home.child("best").read("choice.json"))
         home.child("best").write("choice.json", _json({**choice, "median_seed": saved}))
 

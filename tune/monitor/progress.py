@@ -13,7 +13,7 @@ import ray
 from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tune.monitor.tensorboard import TrialBoard
+from tune.monitor.tensorboard import TensorBoardRun
 from tune.pipeline.job import Progress, Work
 
 MEASURED = ("psd", "pco", "validation_loss")  # after each epoch of a trial's U-Net
@@ -31,7 +31,7 @@ class Message:
 
 
 @ray.remote(num_cpus=0)
-class Board:
+class ProgressActor:
     """A Ray actor that holds the latest progress of every running trial."""
 
     def __init__(self) -> None:
@@ -49,24 +49,24 @@ class Board:
         return self._messages
 
 
-def new_board() -> Any:
+def start_progress_actor() -> Any:
     """Starts the actor on the driver's node; on a worker's node it would be lost with that node."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    return ProgressActor.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
-class Teller:
+class ProgressReporter:
     """Reports a trial's progress to the actor and to TensorBoard, and to Ray Tune after each epoch of its U-Net.
 
     Args:
         trial: its number; of a retraining, the seed.
-        board: from `new_board`.
+        progress_actor: from `start_progress_actor`.
         run: its run in TensorBoard; None = none.
         judged: whether it is a trial, which Tune compares with others by epoch.
     """
 
-    def __init__(self, trial: int, board: Any, run: TrialBoard | None, judged: bool) -> None:
-        self.trial, self.board, self.run, self.judged = trial, board, run, judged
+    def __init__(self, trial: int, progress_actor: Any, run: TensorBoardRun | None, judged: bool) -> None:
+        self.trial, self.progress_actor, self.run, self.judged = trial, progress_actor, run, judged
         self.cost = 0  # of its projection; the trial sets it
         self.intermediate: dict[str, float] = {}
         self._rates: list[float] = []
@@ -85,7 +85,7 @@ class Teller:
         if now - self._told > 0.3 or progress.row:
             self._told = now
             message = Message(progress.stage, progress.done, progress.total, self._since, socket.gethostname())
-            self.board.put.remote(self.trial, message)
+            self.progress_actor.put.remote(self.trial, message)
         if progress.row:
             self._epoch(progress.stage, progress.row)
 

@@ -54,7 +54,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Workbench:
+class Executor:
     """Gets or builds the artifacts of configurations.
 
     Attributes:
@@ -82,7 +82,7 @@ class Workbench:
         return signatures_of(self.recipe(config), stages)
 
     def inputs(self, path: Path) -> Inputs:
-        """The artifacts of a path, to be read on this workbench's device."""
+        """The artifacts of a path, to be read on this executor's device."""
         return Inputs(path.recipe, self.device, path.artifacts)
 
     def get(

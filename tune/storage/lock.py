@@ -146,7 +146,7 @@ class ExperimentLock:
         return abs(time.time() - holder.time) > self._patience and not self._stirs(holder)
 
     def _stirs(self, holder: _Holder) -> bool:
-        """True where the holder updates its sign of life within `patience` seconds; its clock may differ from ours."""
+        """True where the holder signs again within two heartbeats; its clock may differ from ours."""
         time.sleep(2 * self._beat)
         return self._holder() not in (None, holder)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tune.workbench_fixture import tiny_space
+from tests.tune.executor_fixture import tiny_space
 from tune.cluster.cards import Card, cards, fitted
 from tune.cluster.resources import GIB, Request, Resources, on_this_machine
 from tune.errors import Refused

@@ -20,8 +20,8 @@ from components.datasets import Dataset, load_dataset
 from components.defense import Defense, DefenseError
 from tests.tiny import tiny_split, write_folder
 from tests.tiny_networks import SmallResNet
+from tests.tune.executor_fixture import PARAMS, setting_on, try_here
 from tests.tune.tiny_search import SETTINGS, outcomes, run, words, write_space
-from tests.tune.workbench_fixture import PARAMS, setting_on, try_here
 from tune.commands import command_line
 from tune.commands.purify import load_defense
 from tune.errors import Refused
@@ -30,7 +30,7 @@ from tune.execution.experiment import find_experiment
 from tune.execution.given import Given, giving
 from tune.execution.preflight import Plan, prepare
 from tune.execution.retraining import assemble
-from tune.execution.trial import final_bench, run_trial
+from tune.execution.trial import final_executor, run_trial
 from tune.pipeline.recipe import Development
 from tune.pipeline.stages import final_path_of, path_of, signatures_of
 from tune.search import search
@@ -226,8 +226,8 @@ def test_a_plug_in_and_a_module_defend_alike(tmp_path: Path, pictures: Dataset) 
         assert outcome.status == "finished", outcome.error
         config = space.config(PARAMS)
         final = Development.for_retraining(pictures)
-        bench = final_bench(setting, arrays_of(train=final.train), final.fingerprint, config, 0)
-        defense = assemble(bench, bench.get(config, final_path_of(config)))
+        executor = final_executor(setting, arrays_of(train=final.train), final.fingerprint, config, 0)
+        defense = assemble(executor, executor.get(config, final_path_of(config)))
         defense.save(tmp_path / "best")
         assert given.plugin is not None
         loaded = load_defense(str(tmp_path / "best"))
@@ -269,11 +269,11 @@ def test_a_changed_plug_in_finds_no_old_artifact(tmp_path: Path, pictures: Datas
         (tmp_path / "mine.py").write_text(RESNET.read_text() + more)
         with giving(str(tmp_path / "mine.py"), None):
             space = parse_space(space_text(classifier__architecture="small_resnet"), "mine", "mine.yaml")
-            bench = setting_on(tmp_path, pictures, space).trial_bench(
+            executor = setting_on(tmp_path, pictures, space).trial_executor(
                 Development.for_search(pictures), space.config(PARAMS), 0
             )
             config = space.config(PARAMS)
-            found.append(signatures_of(bench.recipe(config), path_of(config)))
+            found.append(signatures_of(executor.recipe(config), path_of(config)))
     assert found[0]["gan"] == found[1]["gan"]
     assert found[0]["classifier"] != found[1]["classifier"]
     assert found[0]["unet"] != found[1]["unet"]
