@@ -13,6 +13,7 @@ RAY = {
     "tune/execution/session.py",
     "tune/execution/driver.py",
     "tune/execution/finals.py",
+    "tune/execution/ray_start.py",
     "tune/execution/trial.py",
     "tune/cluster/connection.py",
     "tune/cluster/lease_actor.py",

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ from torch.nn import functional
 
 from components.precision import resolved
 from components.processor import in_threads
-from components.projector.config import ProjectorConfig
 from components.projector.course import Course
 from components.projector.descent import Adam, Descent, Momentum
 from components.projector.distances import DISTANCES
@@ -34,7 +33,10 @@ from components.projector.surrogates import Surrogates, reconstruct
 from components.projector.trace import Projection, ProjectionTrace, Standing, leads_of
 from components.squeezing import squeezed
 
-__all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector", "ProjectorConfig"]
+if TYPE_CHECKING:
+    from components.projector.config import ProjectorConfig
+
+__all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector"]
 
 
 CPU_CHUNK, GPU_CHUNK = 128, 8192  # latents evaluated at once, where the configuration does not say
@@ -65,14 +67,14 @@ class Projector:
     def __init__(
         self,
         generator: LatentGenerator,
-        config: ProjectorConfig | None = None,
+        config: ProjectorConfig,
         *,
         discriminator: nn.Module | None = None,
         encoder: nn.Module | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = config or ProjectorConfig()
+        self.config = config
         if self.config.realism_weight and discriminator is None:
             raise ValueError("realism_weight: expected 0 or a discriminator to score realism, found none")
         if self.config.init == "encoder" and encoder is None:

@@ -13,7 +13,6 @@ from typing import Any
 import ray
 
 from components.pretrained import described
-from tune.cluster.connection import alone, expected
 from tune.cluster.resources import Request, Resources
 from tune.errors import DONE, FAILED
 from tune.execution.driver import run_seeds, run_trials
@@ -22,6 +21,7 @@ from tune.execution.experiment import Experiment
 from tune.execution.finals import run_finalists
 from tune.execution.interruption import interrupt, resume_command
 from tune.execution.preflight import Plan, prepare
+from tune.execution.ray_start import expected_resources, running_ray
 from tune.execution.retraining import save_median
 from tune.execution.trial import Setting, arrays_of, final_executor
 from tune.execution.uncached import stage_costs
@@ -68,7 +68,7 @@ def rehearse(experiment: Experiment, request: Request, options: Options) -> int:
     interrupt()
     plan = _prepared(experiment, options.data_dir)
     earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
-    resources = expected(plan, request)
+    resources = expected_resources(plan, request)
     print(describe(plan, resources.concurrent, resources.cpus, resources.gpus))
     return DONE
 
@@ -83,7 +83,7 @@ def run(experiment: Experiment, request: Request, options: Options) -> int:
     interrupt()
     plan = _prepared(experiment, options.data_dir)
     earlier = earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
-    with alone(plan, request, verbose=options.verbose) as (resources, lock):
+    with running_ray(plan, request, verbose=options.verbose) as (resources, lock):
         interrupt()
         if resources.address is not None:
             print(f"Cluster: {resources}")
