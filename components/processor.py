@@ -31,7 +31,7 @@ def keep_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # other C libraries; TypeError: Windows has no CDLL(None)
         return False
     settings = {_TRIM: 512 * _MIB, _TOP_PAD: 64 * _MIB, _MMAP: 32 * _MIB}
-    return all([mallopt(which, value) == 1 for which, value in settings.items()])
+    return all([mallopt(which, value) == 1 for which, value in settings.items()])  # noqa: C419  (every call is made)
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -110,7 +110,7 @@ class Victim(ImageClassifier):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Converts every tensor by `fn`; `.to()`, `.double()` and similar methods call it."""
         self._layers = None  # a traced graph keeps the buffers that it was made with
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def __getstate__(self) -> dict[str, Any]:

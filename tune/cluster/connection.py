@@ -27,7 +27,8 @@ START_SECONDS = 300.0  # for Ray to start in
 RAY = "2.60"  # the releases whose inner functions are replaced below: pyproject.toml keeps pip from others
 _SOCKET = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"  # the longest that Ray 2.60 makes
 _LONGEST = 107  # bytes of a socket's path: sockaddr_un of Linux, less its end
-OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", 512 << 20))  # bytes: the data once, and little else
+# bytes: the data once, and little else
+OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", str(512 << 20)))
 _HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 _SHARED = (
     "--storage: expected a folder that all nodes share (a network file system), or an address such as "
@@ -106,7 +107,7 @@ def check_ray(temporary: str | None = None) -> None:
             f"to get it: pip install 'ray[tune]=={RAY}.*' (or join a running cluster by --address)"
         )
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
-    folder = temporary or os.environ.get(variable, "/tmp")
+    folder = temporary or os.environ.get(variable, "/tmp")  # noqa: S108  (as Ray does; nothing is written)
     if (length := len(os.path.join(folder, _SOCKET).encode())) > _LONGEST:
         room = len(folder.encode()) - (length - _LONGEST)
         raise Refused(

@@ -142,7 +142,7 @@ class Job(Inputs):
         self.draft.metrics.update(history[-1])
 
     def train(
-        self, training: Training, measure: Callable[[], Row] = lambda: {}, name: str = "training"
+        self, training: Training, measure: Callable[[], Row] = dict, name: str = "training"
     ) -> list[Row]:
         """Runs a training to its end, measuring and saving after each epoch, and returns what was measured.
 

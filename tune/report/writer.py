@@ -105,7 +105,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     """Fills one of the package's templates; what the context lacks is an error, not an empty place."""
     environment = Environment(
         loader=PackageLoader("tune.report"),
-        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),  # noqa: S701  (Markdown is not HTML)
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

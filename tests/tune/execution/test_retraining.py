@@ -93,6 +93,6 @@ def test_a_damaged_measurement_is_made_again(
 
 def test_the_median_seed_is_saved(executor: Executor, tmp_path: Path, tiny_dataset: Dataset) -> None:
     home = Storage(tmp_path / "one")
-    executors = {seed: executor for seed in (3, 4, 5)}
+    executors = dict.fromkeys((3, 4, 5), executor)
     assert save_median(executors, tiny_config(), {3: 0.9, 4: 0.5, 5: 0.7}, home) == 5
     assert Defense.load(tmp_path / "one/best").classifier.classes == 4
