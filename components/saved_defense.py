@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import nn
 
-from components import catalog  # noqa: F401  (its purifiers can be read)
+from components import catalogue  # noqa: F401  (its purifiers can be read)
 from components.classifiers.base import ImageClassifier
 from components.classifiers.catalogue import known, network_of
 from components.classifiers.victim import Victim, as_classifier

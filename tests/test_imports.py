@@ -28,7 +28,7 @@ LAYERS = (
 RAY = {
     "tune/execution/session.py",
     "tune/execution/driver.py",
-    "tune/execution/finals.py",
+    "tune/execution/finalist_training.py",
     "tune/execution/ray_start.py",
     "tune/execution/trial.py",
     "tune/cluster/connection.py",

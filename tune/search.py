@@ -14,8 +14,8 @@ from tune.commands import command_line
 from tune.commands.types import IN_PYTHON
 from tune.errors import FAILED, INTERRUPTED, REFUSED, Refused
 from tune.execution.experiment import Experiment, find_experiment
-from tune.execution.given import giving
 from tune.execution.interruption import leave_at_once, resume_command
+from tune.execution.user_code import user_code_of
 from tune.space.space import parse_settings
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -96,8 +96,8 @@ def search(
         overrides |= {key: value for key, value in flags.items() if value is not None}
         request = Request(cpus_per_trial, gpus_per_trial, concurrent, address)
         place = storage or os.environ.get("TUNE_STORAGE") or "results"
-        with giving(plugin, classifier) as given:
-            experiment = find_experiment(space, overrides, place, name, resume=resume, given=given)
+        with user_code_of(plugin, classifier) as user_code:
+            experiment = find_experiment(space, overrides, place, name, resume=resume, user_code=user_code)
             if not quiet:
                 print(_first_line(experiment), flush=True)
             from tune.execution import session  # seconds

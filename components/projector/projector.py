@@ -25,12 +25,12 @@ from torch.nn import functional
 
 from components.precision import resolved
 from components.processor import in_threads
-from components.projector.course import Course
 from components.projector.descent import Adam, Descent, Momentum
+from components.projector.descent_loop import DescentLoop
 from components.projector.distances import DISTANCES
 from components.projector.starts import Starts
 from components.projector.surrogates import Surrogates, reconstruct
-from components.projector.trace import Projection, ProjectionTrace, Standing, leads_of
+from components.projector.trace import DescentState, Projection, ProjectionTrace, leads_of
 from components.squeezing import squeezed
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Projector:
         record: Sequence[int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> ProjectionTrace:
-        """Projects and keeps the course, in main memory.
+        """Projects and keeps latents and errors of the recorded steps, in main memory.
 
         Args:
             images: (N, C, H, W) in [0, 1].
@@ -179,30 +179,30 @@ class Projector:
         images: Tensor,
         record: Sequence[int],
         restarts: slice,
-        standing: Standing | None,
+        standing: DescentState | None,
         progress: Callable[[int], None] | None,
     ) -> ProjectionTrace:
         """The trace of some of the restarts, from their starts or from where they stand."""
         size = max(1, self.chunk // self.config.restarts)
 
         starts = range(0, max(1, len(images)), size)  # no images give a trace of none
-        beside = self.device.type == "cpu"  # chunks run in threads, each with a course of its own
-        courses: dict[int, Course] = {}
+        beside = self.device.type == "cpu"  # chunks run in threads, each with a loop of its own
+        loops: dict[int, DescentLoop] = {}
 
-        def course(part: Tensor, begin: Standing) -> Course:
+        def loop(part: Tensor, begin: DescentState) -> DescentLoop:
             calls = (record[-1] - begin.step) * len(starts)
-            if beside or len(part) not in courses:
-                courses[len(part)] = Course(self._evaluate, self._descent, part, begin, calls)
-            return courses[len(part)]
+            if beside or len(part) not in loops:
+                loops[len(part)] = DescentLoop(self._evaluate, self._descent, part, begin, calls)
+            return loops[len(part)]
 
         def traced(start: int) -> ProjectionTrace:
             part = squeezed(images[start : start + size].to(self.device), self.config.levels, self.config.threshold)
             if standing is None:
                 z = self._starts(part)[:, restarts]
-                begin = Standing(0, z, {name: torch.zeros_like(z) for name in self._descent.remembers})
+                begin = DescentState(0, z, {name: torch.zeros_like(z) for name in self._descent.remembers})
             else:
                 begin = standing.rows(start, start + size).to(self.device)
-            return self._trace_chunk(course(part, begin), part, record, begin)
+            return self._trace_chunk(loop(part, begin), part, record, begin)
 
         if self.config.init == "bank" and standing is None:
             self._starts.bank(images[:0].to(self.device))  # once, before threads ask for it
@@ -225,9 +225,9 @@ class Projector:
         return images.to(latents.dtype)
 
     def _trace_chunk(
-        self, course: Course, images: Tensor, record: Sequence[int], begin: Standing
+        self, loop: DescentLoop, images: Tensor, record: Sequence[int], begin: DescentState
     ) -> ProjectionTrace:
-        latents, errors, standing = course.run(images, begin, record)
+        latents, errors, standing = loop.run(images, begin, record)
         leads = leads_of(errors)
         return ProjectionTrace(
             torch.tensor(record),
@@ -239,7 +239,7 @@ class Projector:
         )
 
     def _evaluate(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
-        """As `course.Evaluate`."""
+        """As `descent_loop.Evaluate`."""
         with torch.set_grad_enabled(with_gradient):
             rows = rows.detach().requires_grad_(with_gradient)
             generated = self._generate(rows)

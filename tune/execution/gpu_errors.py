@@ -66,7 +66,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-class Faults:
+class GpuErrorCount:
     """Counts GPU errors by trial in the experiment's folder; a trial with a second error is recorded as failed.
 
     Args:

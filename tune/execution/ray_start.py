@@ -13,9 +13,9 @@ from tune.cluster.connection import check_ray, check_shared, connect, nodes, oth
 from tune.cluster.lease_actor import start_lease_actor
 from tune.cluster.resources import Request, Resources, on_cluster, on_this_machine
 from tune.errors import Refused
-from tune.execution.given import Given
 from tune.execution.gpu_memory import bytes_per_trial
 from tune.execution.preflight import Plan
+from tune.execution.user_code import UserCode
 from tune.pipeline.recipe import Development, bounds_of
 from tune.storage.lock import ExperimentLock
 
@@ -42,7 +42,7 @@ def running_ray(plan: Plan, request: Request, *, verbose: bool = False) -> Itera
             stack.enter_context(connect(request.address, verbose=verbose))
             resources = _of_cluster(plan, request)
             check_shared(plan.storage)
-            _check_given(plan.given)
+            _check_user_code(plan.user_code)
             stack.enter_context(lock)
         if plan.storage.local is None:
             start_lease_actor()
@@ -73,26 +73,26 @@ def _bytes_per_trial(plan: Plan) -> int:
     return bytes_per_trial(plan.space, Development.for_search(plan.dataset), bounds_of(plan.space))
 
 
-def _check_given(given: Given) -> None:
+def _check_user_code(user_code: UserCode) -> None:
     """Checks that every other node can import the plug-in and the classifier.
 
     Raises:
         Refused: a node cannot, and why.
     """
-    if given.plugin is None and given.classifier is None:
+    if user_code.plugin is None and user_code.classifier is None:
         return
     install = ray.remote(num_cpus=0)(_install)
     for node in other_nodes():
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         try:
-            ray.get(install.options(scheduling_strategy=strategy).remote(given), timeout=120)
+            ray.get(install.options(scheduling_strategy=strategy).remote(user_code), timeout=120)
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
-            what = "--plugin" if given.plugin else "classifier"
+            what = "--plugin" if user_code.plugin else "classifier"
             raise Refused(
                 f"{what}: expected what every node can use, found {node['NodeManagerHostname']}, which cannot: {reason}"
             ) from error
 
 
-def _install(given: Given) -> None:
-    given.install()
+def _install(user_code: UserCode) -> None:
+    user_code.install()

@@ -18,15 +18,15 @@ from tune.errors import DONE, FAILED
 from tune.execution.driver import run_seeds, run_trials
 from tune.execution.dry_run import describe
 from tune.execution.experiment import Experiment
-from tune.execution.finals import run_finalists
+from tune.execution.finalist_training import run_finalists
 from tune.execution.interruption import interrupt, resume_command
 from tune.execution.preflight import Plan, prepare
 from tune.execution.ray_start import expected_resources, running_ray
+from tune.execution.remaining_costs import stage_costs
 from tune.execution.retraining import save_median
 from tune.execution.trial import Setting, arrays_of, final_executor
-from tune.execution.uncached import stage_costs
 from tune.metrics import OBJECTIVES, Direction
-from tune.monitor.runs import where_to_watch
+from tune.monitor.runs import viewing_commands
 from tune.monitor.tensorboard import write_experiment
 from tune.monitor.terminal import LiveView
 from tune.optimizer.choice import NoChoiceError, choose, rule
@@ -121,14 +121,14 @@ class Session:
             plan.dataset.classes,
             plan.dataset.fingerprint,
             options.reuse,
-            plan.given,
+            plan.user_code,
         )
 
     def run(self, earlier: Sequence[Ledger]) -> int:
         """Trials, choice, retraining and report; returns the exit status."""
         began, home = time.monotonic(), self.plan.home
         self._begin()
-        print(where_to_watch(home, self.resources.address))
+        print(viewing_commands(home, self.resources.address))
         try:
             self._search(earlier)
         except NoChoiceError as error:
@@ -144,7 +144,7 @@ class Session:
             if not math.isnan(began):  # beside another driver nothing more is written
                 add_time(home, time.monotonic() - began, self._ended())
         print(write_report(home))
-        print(where_to_watch(home, self.resources.address))
+        print(viewing_commands(home, self.resources.address))
         return DONE
 
     def _begin(self) -> None:
@@ -155,8 +155,8 @@ class Session:
         home.write("space.yaml", plan.space.to_yaml().encode())
         Store(plan.storage.child("store")).note_user(home)
         now = reproducibility(sys.argv[1:], plan.config.search.seed, plan.dataset)
-        now |= plan.given.record()
-        plan.given.keep(home)
+        now |= plan.user_code.record()
+        plan.user_code.keep(home)
         origin = [described(name)] if (name := plan.config.gan.pretrained) else []
         now["notes"] = [*origin, *plan.dataset.notes]
         before = recorded(home)

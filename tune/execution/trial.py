@@ -17,9 +17,17 @@ from safetensors.torch import load_file
 
 from components.datasets.dataset import DataSplit
 from components.processor import keep_memory
-from tune.execution.given import Given
-from tune.execution.gpu_errors import Faults, GpuLost, broken, end_process, free_memory, lacking_gpu, out_of_memory
+from tune.execution.gpu_errors import (
+    GpuErrorCount,
+    GpuLost,
+    broken,
+    end_process,
+    free_memory,
+    lacking_gpu,
+    out_of_memory,
+)
 from tune.execution.retraining import retrain_seed
+from tune.execution.user_code import UserCode
 from tune.monitor.heatmap import map_png
 from tune.monitor.progress import ProgressReporter
 from tune.monitor.tensorboard import TensorBoardRun
@@ -52,7 +60,7 @@ class Setting:
         classes: of the data.
         fingerprint: of the data.
         reuse: whether trials share what they build.
-        given: by the user beside the space.
+        user_code: plug-in, classifier and weights of the user.
     """
 
     space: SearchSpace
@@ -64,7 +72,7 @@ class Setting:
     classes: int
     fingerprint: str
     reuse: bool = True
-    given: Given = field(default_factory=Given)
+    user_code: UserCode = field(default_factory=UserCode)
 
     @property
     def home(self) -> Storage:
@@ -112,7 +120,7 @@ def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, progr
 
 
 def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, progress_actor: Any) -> None:
-    setting.given.install(setting.home)  # in this process nobody has run the plug-in yet
+    setting.user_code.install(setting.home)  # in this process nobody has run the plug-in yet
     number, params = int(config["trial"]), dict(config["params"])
     ledger = Ledger(setting.home)
     tune.report({"trial": number})  # the driver learns the number even of a trial that dies at once
@@ -159,7 +167,7 @@ def attempt(
     except Exception as caught:  # any error of a trial's own is recorded, and the search goes on
         if outage(caught):
             raise
-        if broken(str(caught)) and Faults(setting.home).first(number, caught):
+        if broken(str(caught)) and GpuErrorCount(setting.home).first(number, caught):
             raise GpuLost(f"{type(caught).__name__}: {caught}") from caught
         logging.getLogger(__name__).debug("trial %d", number, exc_info=True)
         said = out_of_memory(caught, setting.gpus) or traceback.format_exception_only(caught)[-1]
@@ -228,7 +236,7 @@ def run_retraining(
     """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`."""
     if reason := lacking_gpu(setting.gpus):
         raise RuntimeError(reason)
-    setting.given.install(setting.home)
+    setting.user_code.install(setting.home)
     config = setting.space.config(params)
     executor = final_executor(setting, arrays, fingerprint, config, seed)
     try:

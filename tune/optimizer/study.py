@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tune.metrics import OBJECTIVES
 from tune.optimizer.choice import Objectives, has_objectives
+from tune.optimizer.cost_aware import CostAwareChoice
 from tune.optimizer.costs import StageCosts
-from tune.optimizer.economy import Economy
 from tune.optimizer.grid import identity, points_of, shuffled
 from tune.optimizer.sampler import Generations, sampler_for, spread
 from tune.space.config import Sampler
@@ -59,7 +59,7 @@ class LedgerStudy:
         self._startup = startup
         self._max_cost = max_cost
         self._objectives = dict(objectives or OBJECTIVES[space.fixed["search.target"]])
-        self._economy = None if costs is None else Economy(space, self._objectives, costs, max_cost)
+        self._cost_aware = None if costs is None else CostAwareChoice(space, self._objectives, costs, max_cost)
         self._known = 0  # outcomes of other experiments
         self._running: dict[int, optuna.Trial] = {}
         self._tried: set[Hashable] = set()
@@ -89,8 +89,8 @@ class LedgerStudy:
             return False
         self._tell(self._enter(params, {"warm_start": source, "trial": outcome.trial}), outcome)
         self._known += 1
-        if self._economy:
-            self._economy.learn(params, outcome)
+        if self._cost_aware:
+            self._cost_aware.learn(params, outcome)
         return True
 
     def start(self, trial: int, params: Params) -> None:
@@ -101,15 +101,15 @@ class LedgerStudy:
         self._tried.add(identity(params))
         if self._space.contains(params):
             self._running[trial] = self._enter(params, {"trial": trial})
-            if self._economy:
-                self._economy.start(trial, params)
+            if self._cost_aware:
+                self._cost_aware.start(trial, params)
 
     def finish(self, trial: int, outcome: Outcome | None) -> None:
         """Says what became of a running trial: complete, pruned, or failed, as one without outcome is."""
         if trial in self._running:
             self._tell(self._running.pop(trial), outcome)
-            if self._economy:
-                self._economy.finish(trial, outcome)
+            if self._cost_aware:
+                self._cost_aware.finish(trial, outcome)
 
     @property
     def size(self) -> int | None:
@@ -139,8 +139,8 @@ class LedgerStudy:
             return None
         if left and self._sampler == "grid":
             return left[0]
-        if self._economy and self._economy.ready and self._known + trial >= self._startup:
-            return self._economy.choose(self._candidates(trial, wanted, left), remaining)
+        if self._cost_aware and self._cost_aware.ready and self._known + trial >= self._startup:
+            return self._cost_aware.choose(self._candidates(trial, wanted, left), remaining)
         params: Params = {}
         for attempt in range(_ATTEMPTS):
             params = self._ask(trial, attempt, wanted)
@@ -152,13 +152,13 @@ class LedgerStudy:
         """Draws of the sampler; then all points that are left, or in an infinite space random points and
         such as go on from stages that are there.
         """
-        assert self._economy is not None
+        assert self._cost_aware is not None
         draws = range(_SLOW_DRAWS if self._sampler == "gp" else _DRAWS)
         drawn = [self._ask(trial, attempt, wanted) for attempt in draws]
         others: Sequence[Params] = left[:_MOST] if left else []
         if left is None:
             drawn += [self._ask(trial, attempt, wanted, "random") for attempt in range(_RANDOM)]
-            others = [p for p in self._economy.continued(drawn) if wanted.items() <= p.items()]
+            others = [p for p in self._cost_aware.continued(drawn) if wanted.items() <= p.items()]
         unique = {identity(params): params for params in [*drawn, *others]}
         return [params for key, params in unique.items() if key not in self._tried] or drawn[:1]
 

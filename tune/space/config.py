@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from components import catalog  # noqa: F401  (its purifiers have sections)
+from components import catalogue  # noqa: F401  (its purifiers have sections)
 from components.attacks import ATTACKS, FGSM, Attack
 from components.classifiers.config import ClassifierConfig
 from components.config import Config

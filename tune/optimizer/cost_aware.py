@@ -21,7 +21,7 @@ _RECENT = 8  # trials whose stages candidates go on from
 
 
 @dataclass
-class Economy:
+class CostAwareChoice:
     """Expected improvement per uncached second, for one objective or for a score and its projection cost.
 
     Attributes:
