@@ -1,4 +1,4 @@
-"""What a page is made of. Both templates render these, so the report is worded once."""
+"""The blocks of a page. Both templates render these, so the report is worded once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Table:
 
     @property
     def wordy(self) -> bool:
-        """Whether the first column is of words that should not be broken into a narrow pile."""
+        """True where the first column is of words that should not be broken into a narrow pile."""
         return len(self.head) > 4 and any(len(row[0]) > 14 for row in self.rows)
 
     def side(self, column: int) -> str:

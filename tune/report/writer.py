@@ -60,7 +60,7 @@ def write_pages(storage: Storage, name: str, pages: Mapping[str, Any]) -> None:
 
 
 def _pages(experiment: Experiment, test: Test, found: Effects | None) -> dict[str, Any]:
-    """What both templates are filled with."""
+    """The values that both templates are filled with."""
     return {
         "title": experiment.name,
         "subtitle": f"Search of {TARGETS[experiment.target].title}",
