@@ -27,7 +27,7 @@ from tune.cluster.connection import connect
 from tune.execution import driver
 from tune.execution.trial import Setting
 from tune.metrics import OBJECTIVES
-from tune.monitor.tensorboard import TrialBoard, write_experiment
+from tune.monitor.tensorboard import TensorBoardRun, write_experiment
 from tune.monitor.terminal import LiveView
 from tune.optimizer.searcher import LedgerSearcher
 from tune.space.space import parse_space
@@ -68,12 +68,12 @@ def measured(number: int, params: Mapping[str, Any]) -> dict[str, float]:
     return {"psd": random.Random(number).random(), "cost": cost, "pco": 0.5, "validation_loss": 0.1}
 
 
-def empty_trial(config: dict[str, Any], *, setting: Setting, arrays: Mapping[str, Any], board: Any) -> None:
+def empty_trial(config: dict[str, Any], *, setting: Setting, arrays: Mapping[str, Any], progress_actor: Any) -> None:
     """All that `tune.execution.trial.run_trial` does beside building: report, record, TensorBoard."""
     number, params = int(config["trial"]), dict(config["params"])
     began = time.time()
     tune.report({"trial": number})
-    with TrialBoard(setting.home, setting.space, number, params) as run:
+    with TensorBoardRun(setting.home, setting.space, number, params) as run:
         metrics = measured(number, params)
         run.metrics(metrics)
         run.close("finished")
@@ -82,7 +82,7 @@ def empty_trial(config: dict[str, Any], *, setting: Setting, arrays: Mapping[str
         Ledger(setting.home).record(
             Outcome(trial=number, params=params, status="finished", metrics=metrics, seconds=seconds, work=work)
         )
-    board.put.remote(number, None)
+    progress_actor.put.remote(number, None)
 
 
 def ours(trials: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     python -m benchmarks.cluster_scale
 
 Measured: requests of a trial to an object store (moto's S3, counted), those of a trial that waits, processor time of
-the driver per trial, and of the keeper of leases and of the board per call. Assumed: what stands below in capitals.
+the driver per trial, and of the lease actor and the progress actor per call. Assumed: the constants below in capitals.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from components.datasets.dataset import Dataset
 from components.datasets.raw import RawSplit
 from tests.tune.tiny_search import run, words, write_space
 from tune.cluster.connection import connect
-from tune.cluster.lease_actor import LeaseKeeper
+from tune.cluster.lease_actor import LeaseActor
 from tune.execution import driver
 from tune.execution.trial import Setting, arrays_of
 from tune.metrics import OBJECTIVES
-from tune.monitor.board import Message, new_board
+from tune.monitor.progress_actor import Message, start_progress_actor
 from tune.monitor.terminal import LiveView
 from tune.optimizer.searcher import LedgerSearcher
-from tune.pipeline.executor import LONGEST_POLL, Workbench, part_signatures
+from tune.pipeline.executor import LONGEST_POLL, Executor, part_signatures
 from tune.pipeline.job import Progress
 from tune.pipeline.recipe import Bounds, Development
 from tune.pipeline.stages import STAGES, path_of
@@ -55,7 +55,7 @@ EPOCHS = 20  # of its U-Net
 WRITES, READS = 3500, 5500  # requests per second that S3 promises for one prefix
 REQUEST = 0.03  # seconds until S3 answers
 HEAD_BANDWIDTH = 12.5e9 / 8  # bytes per second: the most of an m7i.large
-BOARD_PERIOD = 0.3  # seconds between two messages of a trial
+MESSAGE_PERIOD = 0.3  # seconds between two messages of a trial
 DRIVEN = 150  # empty trials, to see what the driver does for each
 CALLS = 3000
 LOOKS = 4
@@ -73,7 +73,7 @@ class Costs:
     driver_requests: float
     driver_seconds: float
     lease_seconds: float  # per call
-    board_seconds: float  # per message
+    progress_seconds: float  # per message
     early_look: tuple[int, int]  # requests and lease calls of one look, while the GAN is being trained
     late_look: tuple[int, int]  # the same while the last parts of the projection are being built
     data_bytes: int
@@ -183,9 +183,9 @@ def look(place: str, requests: Requests, built: set[str]) -> tuple[int, int]:
     data, leases = Development.for_search(dataset), Taken()
     config = widest()
     store = Store(Storage(place).child(f"look-{len(built)}"))
-    bench = Workbench(store, leases, data, Bounds([10], [200]), 0, torch.device("cpu"))
-    recipe = bench.recipe(config)
-    for name, signature in bench.signatures(config, path_of(config)).items():
+    executor = Executor(store, leases, data, Bounds([10], [200]), 0, torch.device("cpu"))
+    recipe = executor.recipe(config)
+    for name, signature in executor.signatures(config, path_of(config)).items():
         for key in part_signatures(STAGES[name], recipe, signature) if name in built else ():
             with store.draft(name, key):
                 pass
@@ -202,7 +202,7 @@ def look(place: str, requests: Requests, built: set[str]) -> tuple[int, int]:
             raise Enough
 
     try:
-        bench.get(config, path_of(config), count)
+        executor.get(config, path_of(config), count)
     except Enough:
         return asked[-1][0] - asked[-2][0], asked[-1][1] - asked[-2][1]
     raise AssertionError("it did not wait")
@@ -217,22 +217,22 @@ def processor_time(actor: Any, work: Callable[[], object], calls: int) -> float:
 
 
 def of_actors() -> dict[str, float]:
-    """The keeper's time per call and the board's per message."""
-    keeper, board = LeaseKeeper.remote(), new_board()  # type: ignore[attr-defined]
+    """The lease actor's time per call and the progress actor's per message."""
+    lease_actor, progress_actor = LeaseActor.remote(), start_progress_actor()  # type: ignore[attr-defined]
     message = Message("unet", 3, 20, time.time(), "ip-172-31-0-1")
 
     def leases() -> None:
         for call in range(CALLS // 100):
-            ray.get([keeper.acquire.remote(f"{call}-{number}", f"{number}") for number in range(100)])
+            ray.get([lease_actor.acquire.remote(f"{call}-{number}", f"{number}") for number in range(100)])
 
     def messages() -> None:
         for call in range(CALLS):
-            board.put.remote(call % 100, message)
-        ray.get(board.all.remote())
+            progress_actor.put.remote(call % 100, message)
+        ray.get(progress_actor.all.remote())
 
     return {
-        "lease_seconds": processor_time(keeper, leases, CALLS),
-        "board_seconds": processor_time(board, messages, CALLS),
+        "lease_seconds": processor_time(lease_actor, leases, CALLS),
+        "progress_seconds": processor_time(progress_actor, messages, CALLS),
     }
 
 
@@ -279,7 +279,7 @@ def loads(costs: Costs, nodes: int) -> dict[str, float]:
         "driver": rate * (costs.driver_seconds + costs.driver_requests * REQUEST),
         "storage writes": rate * (costs.writes + EPOCHS * costs.writes_per_epoch) / WRITES,
         "storage reads": rate * (costs.reads + EPOCHS * costs.reads_per_epoch) / READS,
-        "board": at_once / BOARD_PERIOD * costs.board_seconds,
+        "progress actor": at_once / MESSAGE_PERIOD * costs.progress_seconds,
         "leases, waiting for the GAN": lookups[0] * costs.early_look[1] * costs.lease_seconds,
         "storage reads, waiting for the GAN": lookups[0] * costs.early_look[0] / READS,
         "leases, waiting for the last parts": lookups[1] * costs.late_look[1] * costs.lease_seconds,

@@ -35,7 +35,8 @@ from torch import Tensor
 from components.defense import Defense
 from components.pretrained import shipped_defense
 from components.processor import keep_memory
-from components.projector.projector import Projector, ProjectorConfig
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projector
 from tune.execution.rates import workloads
 from tune.pipeline.recipe import Development, Recipe, bounds_of_one
 from tune.space.config import ExperimentConfig

@@ -23,7 +23,7 @@ from printing import Paper
 from components.datasets.dataset import Dataset, load_dataset
 from components.datasets.raw import RawSplit
 from tune.execution.trial import Setting, attempt
-from tune.monitor.progress import Teller
+from tune.monitor.progress import ProgressReporter
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.recipe import Development
 from tune.space.space import SearchSpace, parse_space
@@ -95,9 +95,9 @@ def searched(dataset: Dataset, trials: int, *, reuse: bool) -> list[Outcome]:
         ledger = Ledger(Storage(folder).child("one"))
         searcher = LedgerSearcher(space, ledger, trials=trials, seed=0, startup=trials)
         while (config := searcher.suggest("here")) != LedgerSearcher.FINISHED:
-            teller = Teller(config["trial"], _Silent(), None, judged=False)
+            reporter = ProgressReporter(config["trial"], _Silent(), None, judged=False)
             data = Development.for_search(dataset)
-            outcome, _ = attempt(setting, data, config["trial"], config["params"], teller)
+            outcome, _ = attempt(setting, data, config["trial"], config["params"], reporter)
             assert outcome.status == "finished", outcome.error
             ledger.record(outcome)
             searcher.on_trial_complete("here")
@@ -146,7 +146,7 @@ def seconds(outcomes: Sequence[Outcome], stages: Sequence[str]) -> float:
 
 
 class _Silent:
-    """Stands where the driver's board does."""
+    """Stands where the driver's progress_actor does."""
 
     def __init__(self) -> None:
         self.put = self

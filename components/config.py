@@ -47,10 +47,10 @@ class Config(BaseModel):
 
     @classmethod
     def retires(cls, name: str, value: Any) -> bool:
-        """Whether `name` is a removed field, at the value at which it may still be named.
+        """True where `name` is a removed field and `value` is the one at which files may still name it.
 
         Raises:
-            ValueError: it is one, at another value.
+ValueError: it is a removed field, at another value.
         """
         if name not in cls.retired:
             return False
@@ -89,7 +89,7 @@ def field_model(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel] 
 
 
 def expectation(model: type[BaseModel], name: str) -> str:
-    """What field `name` of `model` accepts, in words: `an integer ≥ 1`, `one of 'l2', 'huber'`."""
+    """Describes the values that field `name` of `model` accepts: `an integer ≥ 1`, `one of 'l2', 'huber'`."""
     schema = model.model_json_schema()["properties"][name]
     if "expected" in schema:  # in the field's own words, by `json_schema_extra`
         return str(schema["expected"])

@@ -31,7 +31,7 @@ _BATCH, _GPU_BATCH = 250, 4096  # images through a network at once
 
 @dataclass(frozen=True)
 class Purification:
-    """What became of each image.
+    """The result of the defense for each image.
 
     Attributes:
         generated: x_g, (N, C, H, W) in [0, 1].
@@ -174,7 +174,7 @@ class Defense(nn.Module):
         return images.to(next(self.unet.parameters()).dtype).clamp(0, 1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `.to()`, `.double()` and their like call."""
+        """Converts every tensor by `fn`; `.to()`, `.double()` and similar methods call it."""
         with torch.inference_mode(False):
             super()._apply(fn, recurse)
             self._renew_projector()

@@ -1,4 +1,4 @@
-"""How a process uses its processor: what the allocator keeps, and work spread over the threads that it has."""
+"""The use of the processor: memory that the allocator keeps, and work spread over torch's threads."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def keep_memory() -> bool:
     a quarter of the time of a projection or a training whose maps are some MB large.
 
     Returns:
-        Whether there was something to set; elsewhere than under GNU's C library there is not.
+        True where the allocator was set; False on systems without GNU's C library.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # other C libraries; TypeError: Windows has no CDLL(None)
         return False
     settings = {_TRIM: 512 * _MIB, _TOP_PAD: 64 * _MIB, _MMAP: 32 * _MIB}
-    return all([mallopt(which, value) == 1 for which, value in settings.items()])
+    return all([mallopt(which, value) == 1 for which, value in settings.items()])  # noqa: C419  (every call is made)
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

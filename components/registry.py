@@ -43,7 +43,7 @@ class Registry(Mapping[str, Kind]):
             undo()
 
     def undo(self) -> Callable[[], None]:
-        """What removes every entry that is added from now on."""
+        """Returns a function that removes every entry added after this call."""
         entries, sources = dict(self._entries), dict(self.sources)
 
         def restore() -> None:

@@ -1,4 +1,4 @@
-"""What is left of a model under attack: the result of `attacks.adaptive`, as a table and as JSON."""
+"""Robust accuracy of a model: the result of `attacks.adaptive`, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Robustness:
-    """What all attacks together leave.
+    """The accuracy that remains under all attacks together.
 
     Attributes:
         epsilon: radius of the L∞ ball.
@@ -66,7 +66,7 @@ class Robustness:
 
     @property
     def images(self) -> int:
-        """How many images were there."""
+        """Number of attacked images."""
         return len(self.stands)
 
     @property

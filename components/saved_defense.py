@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import nn
 
-from components import catalog  # noqa: F401  (its purifiers can be read)
+from components import catalogue  # noqa: F401  (its purifiers can be read)
 from components.classifiers.base import ImageClassifier
 from components.classifiers.catalogue import known, network_of
 from components.classifiers.victim import Victim, as_classifier
@@ -32,7 +32,7 @@ class DefenseError(ValueError):
 
 @dataclass(frozen=True)
 class Parts:
-    """What a saved defense consists of.
+    """The contents of a saved defense.
 
     Attributes:
         networks: by name: unet, classifier, discriminator where there is one, and those of the purifier.

@@ -1,4 +1,4 @@
-"""What every training shares: epochs that can be counted, interrupted and continued to the same result."""
+"""The training loop of every network: epochs that can be interrupted and continued to the same result."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The import rules: components know nothing of the search, and a report needs neither torch nor Ray."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,27 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for package in ("components", "tune") for path in (ROOT / package).rglob("*.py"))
 INDEPENDENT = ("gan", "projector", "unet", "classifiers")
+# A room may import those before it; of the components all rooms may.
+LAYERS = (
+    "errors",
+    "metrics",
+    "storage",
+    "space",
+    "pipeline",
+    "cluster",
+    "optimizer",
+    "monitor",
+    "report",
+    "execution",
+    "commands",
+    "search",
+    "__main__",
+)
 RAY = {
     "tune/execution/session.py",
     "tune/execution/driver.py",
-    "tune/execution/finals.py",
+    "tune/execution/finalist_training.py",
+    "tune/execution/ray_start.py",
     "tune/cluster/connection.py",
     "tune/cluster/lease_actor.py",
     "tune/optimizer/searcher.py",
@@ -58,17 +75,21 @@ def packages(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-class _RunsAtImport(ast.NodeTransformer):
-    """Leaves out what runs later or never: functions and methods, and what only a type checker sees."""
+class _RunsSometime(ast.NodeTransformer):
+    """Leaves out imports that only a type checker sees."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if "TYPE_CHECKING" in ast.dump(node.test) else self.generic_visit(node)
+
+
+class _RunsAtImport(_RunsSometime):
+    """Leaves out functions and methods too, which run later."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         return None
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
         return None
-
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        return None if "TYPE_CHECKING" in ast.dump(node.test) else self.generic_visit(node)
 
 
 def module_level(tree: ast.Module) -> ast.Module:
@@ -106,6 +127,23 @@ def is_true(value: ast.expr | None) -> bool:
     return isinstance(value, ast.Constant) and value.value is True
 
 
+def imported_at_run_time(path: Path) -> set[str]:
+    """Our own files that `path` imports, in its functions too; not those imported for a type checker."""
+    names = imports(_RunsSometime().visit(tree_of(path)))
+    return {name_of(found) for name in names if (found := module_file(name)) and found != path}
+
+
+def reachable(start: str, edges: Mapping[str, set[str]]) -> set[str]:
+    """All files that `start` imports, directly or through others."""
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = edges[waiting.pop()] - seen
+        seen |= new
+        waiting += new
+    return seen
+
+
 each_source = pytest.mark.parametrize("path", SOURCES, ids=name_of)
 
 
@@ -114,6 +152,22 @@ each_source = pytest.mark.parametrize("path", SOURCES, ids=name_of)
 )
 def test_components_know_nothing_of_the_search(path: Path) -> None:
     assert not packages(imports(tree_of(path))) & {"tune", "ray", "optuna"}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if name_of(path).startswith("tune/")], ids=name_of
+)
+def test_rooms_import_only_those_below_them(path: Path) -> None:
+    room = name_of(path).split("/")[1].removesuffix(".py")
+    if room == "__init__":
+        return
+    above = {f"tune.{other}" for other in LAYERS[LAYERS.index(room) + 1 :]}
+    assert not {".".join(name.split(".")[:2]) for name in imports(tree_of(path))} & above
+
+
+def test_no_files_import_each_other() -> None:
+    edges = {name_of(path): imported_at_run_time(path) for path in SOURCES}
+    assert not [name for name in edges if name in reachable(name, edges)]
 
 
 @pytest.mark.parametrize("module", INDEPENDENT)

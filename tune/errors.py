@@ -1,4 +1,4 @@
-"""What is refused before anything starts, and the exit status of every command."""
+"""The error of refused input, and the exit statuses of the commands."""
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # 130: 128 + SIGINT, as shells have it
 

@@ -162,8 +162,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Judged:
-    """How the trials of a target are judged.
+class TargetMetrics:
+    """The metrics by which the trials of a target are judged.
 
     Attributes:
         title: of the target, in a sentence.
@@ -180,16 +180,16 @@ class Judged:
 
 
 _DEFENDED = ("psd", "pco", "cost", "images_per_second", "validation_loss")
-TARGETS: Mapping[Target, Judged] = MappingProxyType(
+TARGETS: Mapping[Target, TargetMetrics] = MappingProxyType(
     {
-        "gan": Judged("the GAN alone", ("clean_gan",), ("clean_gan", "reconstruction", "frechet")),
-        "projection": Judged(
+        "gan": TargetMetrics("the GAN alone", ("clean_gan",), ("clean_gan", "reconstruction", "frechet")),
+        "projection": TargetMetrics(
             "the latent projector, up to the GAN's images",
             ("psd_gan", "cost"),
             ("psd_gan", "clean_gan", "error", "cost", "images_per_second"),
         ),
-        "unet": Judged("the U-Net alone", ("psd",), _DEFENDED),
-        "defense": Judged(
+        "unet": TargetMetrics("the U-Net alone", ("psd",), _DEFENDED),
+        "defense": TargetMetrics(
             "the whole defense: GAN, latent projector and U-Net", ("psd", "cost"), _DEFENDED, ("psd", "pco", "robust")
         ),
     }

@@ -15,8 +15,8 @@ from tune.commands.types import IN_PYTHON
 from tune.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused
 from tune.execution.experiment import Experiment, find_experiment
 from tune.execution.finished import is_finished
-from tune.execution.given import giving
 from tune.execution.interruption import leave_at_once, resume_command
+from tune.execution.user_code import user_code_of
 from tune.space.space import parse_settings
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -97,8 +97,8 @@ def search(
         overrides |= {key: value for key, value in flags.items() if value is not None}
         request = Request(cpus_per_trial, gpus_per_trial, concurrent, address)
         place = storage or os.environ.get("TUNE_STORAGE") or "results"
-        with giving(plugin, classifier) as given:
-            experiment = find_experiment(space, overrides, place, name, resume=resume, given=given)
+        with user_code_of(plugin, classifier) as user_code:
+            experiment = find_experiment(space, overrides, place, name, resume=resume, user_code=user_code)
             if not quiet:
                 print(_first_line(experiment), flush=True)
             if not dry_run and address is None and is_finished(experiment, data_dir, warm_start, not no_reuse):
@@ -130,11 +130,11 @@ def _first_line(experiment: Experiment) -> str:
 
 def _tell_of_report(experiment: Experiment) -> int:
     """Says where the report of a finished search is."""
-    from tune.monitor.runs import where_to_watch  # and with it pyarrow
+    from tune.monitor.runs import viewing_commands  # and with it pyarrow
 
     print("Nothing is left to do: every trial has its outcome and every seed is measured. The report:")
     print(f"{experiment.home.uri}/report.html")
-    print(where_to_watch(experiment.home, None))
+    print(viewing_commands(experiment.home, None))
     return DONE
 
 

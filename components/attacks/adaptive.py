@@ -150,7 +150,7 @@ class Campaign:
         over_steps: Sequence[tuple[int, float]],
         seconds: float,
     ) -> Robustness:
-        """What all attacks together left, with the reasons not to believe it."""
+        """The accuracy that remains under all attacks together, with the reasons not to believe it."""
         queries = sum(broken for planned, broken in self.broken_by if not planned.gradient)
         gradients = sum(broken for planned, broken in self.broken_by if planned.gradient)
         again = self.target.judge(self.images).argmax(1)

@@ -1,4 +1,4 @@
-"""How much the adaptive attacks try: quick, standard or full. Importing this module imports no torch."""
+"""Efforts of the adaptive attacks: quick, standard and full. Importing this module imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an adaptive attack sees of a model: its real answers, and differentiable stand-ins for it."""
+"""The target of an adaptive attack: the model's real answers, and differentiable stand-ins for it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Target:
         return logits.to(images.device)
 
     def cells(self, images: Tensor, epsilon: float) -> Cells | None:
-        """What the images' pixels can become, or None where they are not squeezed."""
+        """The grey levels that each pixel can be given; None where images are not squeezed."""
         return None if self.levels is None else Cells(images, epsilon, self.levels, self.threshold)
 
 
@@ -86,7 +86,7 @@ class Part(nn.Module):
 
 
 def target_of(model: nn.Module, stage: Stage = "defense") -> Target:
-    """What an attacker who knows everything sees of `model`.
+    """Builds the target for an attacker who knows everything of `model`.
 
     Args:
         model: a `Defense`, or any module that gives logits.

@@ -66,7 +66,7 @@ class TracedLayers:
         return seen[layer], seen[self._logits]
 
     def _extractor(self, names: list[str]) -> Callable[[Tensor], dict[str, Tensor]]:
-        """What gives the outputs of these layers; it has the network's own weights, not copies."""
+        """A module that returns the outputs of these layers; it shares the network's weights."""
         from torchvision.models.feature_extraction import create_feature_extractor
 
         with warnings.catch_warnings():

@@ -108,9 +108,9 @@ class Victim(ImageClassifier):
         return self._layers
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `.to()`, `.double()` and their like call."""
+        """Converts every tensor by `fn`; `.to()`, `.double()` and similar methods call it."""
         self._layers = None  # a traced graph keeps the buffers that it was made with
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def __getstate__(self) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def _class(name: str, family: str) -> Callable[[Path], object]:
 
 
 def _identity(files: Files) -> str | None:
-    """Which published set the files are, if that can be told."""
+    """Recognises the published data set that the files belong to; None where they are unknown."""
     return _FIRST_LABELS.get(read_idx(files.train_labels)[:10].tobytes())
 
 

@@ -34,7 +34,7 @@ class RawSplit:
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """What a data set's reader gives.
+    """The result of a data set's reader.
 
     Attributes:
         train: the images to train and validate on.

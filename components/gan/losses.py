@@ -1,4 +1,4 @@
-"""What a generator and its discriminator are trained with."""
+"""The losses by which a generator and its discriminator are trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 class GanLoss(Protocol):
-    """What a pair is trained with, and the optimizer settings that were published with it."""
+    """The losses of generator and discriminator, and the optimizer settings that were published with them."""
 
     critic_steps: int
     learning_rate: float

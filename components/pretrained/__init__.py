@@ -20,7 +20,7 @@ def shipped_names() -> list[str]:
 
 
 def shipped_folder(name: str) -> Path:
-    """Where a shipped generator lies. Raises ValueError where there is none of that name."""
+    """The folder of a shipped generator. Raises ValueError where there is none of that name."""
     names = shipped_names()
     if name not in names:
         known = ", ".join(names) or "(none are shipped)"

@@ -1,4 +1,4 @@
-"""How far a generated image is from the one to find: differences (…, C, H, W) → distances (…)."""
+"""Distances between a generated image and its target: differences (…, C, H, W) → distances (…)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,23 +25,25 @@ from torch.nn import functional
 
 from components.precision import resolved
 from components.processor import in_threads
-from components.projector.config import ProjectorConfig
-from components.projector.course import Course
 from components.projector.descent import Adam, Descent, Momentum
+from components.projector.descent_loop import DescentLoop
 from components.projector.distances import DISTANCES
 from components.projector.starts import Starts
 from components.projector.surrogates import Surrogates, reconstruct
-from components.projector.trace import Projection, ProjectionTrace, Standing, leads_of
+from components.projector.trace import DescentState, Projection, ProjectionTrace, leads_of
 from components.squeezing import squeezed
 
-__all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector", "ProjectorConfig"]
+if TYPE_CHECKING:
+    from components.projector.config import ProjectorConfig
+
+__all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector"]
 
 
 CPU_CHUNK, GPU_CHUNK = 128, 8192  # latents evaluated at once, where the configuration does not say
 
 
 class LatentGenerator(Protocol):
-    """What the projector needs of a generator; `components.gan.networks.Generator` is one."""
+    """The interface of a generator that the projector needs; `components.gan.networks.Generator` has it."""
 
     latent_dim: int
 
@@ -65,14 +67,14 @@ class Projector:
     def __init__(
         self,
         generator: LatentGenerator,
-        config: ProjectorConfig | None = None,
+        config: ProjectorConfig,
         *,
         discriminator: nn.Module | None = None,
         encoder: nn.Module | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = config or ProjectorConfig()
+        self.config = config
         if self.config.realism_weight and discriminator is None:
             raise ValueError("realism_weight: expected 0 or a discriminator to score realism, found none")
         if self.config.init == "encoder" and encoder is None:
@@ -125,7 +127,7 @@ class Projector:
         record: Sequence[int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> ProjectionTrace:
-        """Projects and keeps the course, in main memory.
+        """Projects and keeps latents and errors of the recorded steps, in main memory.
 
         Args:
             images: (N, C, H, W) in [0, 1].
@@ -144,7 +146,7 @@ class Projector:
         record: Sequence[int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> ProjectionTrace:
-        """What `trace` gives, from a trace of the same images with fewer restarts, fewer steps or both.
+        """Continues a trace of the same images that has fewer restarts, fewer steps or both; equals a new `trace`.
 
         Only the difference is computed: the further restarts from their starts, the others from where they stood.
 
@@ -177,30 +179,30 @@ class Projector:
         images: Tensor,
         record: Sequence[int],
         restarts: slice,
-        standing: Standing | None,
+        standing: DescentState | None,
         progress: Callable[[int], None] | None,
     ) -> ProjectionTrace:
         """The trace of some of the restarts, from their starts or from where they stand."""
         size = max(1, self.chunk // self.config.restarts)
 
         starts = range(0, max(1, len(images)), size)  # no images give a trace of none
-        beside = self.device.type == "cpu"  # chunks run in threads, each with a course of its own
-        courses: dict[int, Course] = {}
+        beside = self.device.type == "cpu"  # chunks run in threads, each with a loop of its own
+        loops: dict[int, DescentLoop] = {}
 
-        def course(part: Tensor, begin: Standing) -> Course:
+        def loop(part: Tensor, begin: DescentState) -> DescentLoop:
             calls = (record[-1] - begin.step) * len(starts)
-            if beside or len(part) not in courses:
-                courses[len(part)] = Course(self._evaluate, self._descent, part, begin, calls)
-            return courses[len(part)]
+            if beside or len(part) not in loops:
+                loops[len(part)] = DescentLoop(self._evaluate, self._descent, part, begin, calls)
+            return loops[len(part)]
 
         def traced(start: int) -> ProjectionTrace:
             part = squeezed(images[start : start + size].to(self.device), self.config.levels, self.config.threshold)
             if standing is None:
                 z = self._starts(part)[:, restarts]
-                begin = Standing(0, z, {name: torch.zeros_like(z) for name in self._descent.remembers})
+                begin = DescentState(0, z, {name: torch.zeros_like(z) for name in self._descent.remembers})
             else:
                 begin = standing.rows(start, start + size).to(self.device)
-            return self._trace_chunk(course(part, begin), part, record, begin)
+            return self._trace_chunk(loop(part, begin), part, record, begin)
 
         if self.config.init == "bank" and standing is None:
             self._starts.bank(images[:0].to(self.device))  # once, before threads ask for it
@@ -223,9 +225,9 @@ class Projector:
         return images.to(latents.dtype)
 
     def _trace_chunk(
-        self, course: Course, images: Tensor, record: Sequence[int], begin: Standing
+        self, loop: DescentLoop, images: Tensor, record: Sequence[int], begin: DescentState
     ) -> ProjectionTrace:
-        latents, errors, standing = course.run(images, begin, record)
+        latents, errors, standing = loop.run(images, begin, record)
         leads = leads_of(errors)
         return ProjectionTrace(
             torch.tensor(record),
@@ -237,7 +239,7 @@ class Projector:
         )
 
     def _evaluate(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
-        """As `course.Evaluate`."""
+        """As `descent_loop.Evaluate`."""
         with torch.set_grad_enabled(with_gradient):
             rows = rows.detach().requires_grad_(with_gradient)
             generated = self._generate(rows)

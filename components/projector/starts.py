@@ -1,15 +1,17 @@
-"""Where the restarts of each image begin."""
+"""The latents at which the restarts of each image begin."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from components.projector.config import ProjectorConfig
 from components.training import mix
+
+if TYPE_CHECKING:
+    from components.projector.config import ProjectorConfig
 
 _CANDIDATES = 64  # of the bank, by plain distance, among which the configured distance chooses the starts
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from components import squeezing
-from components.projector.config import ProjectorConfig
 from components.projector.descent import Adam, Descent, Momentum
 from components.projector.distances import DISTANCES
 from components.squeezing import squeezed_with_gradient
 
 if TYPE_CHECKING:
+    from components.projector.config import ProjectorConfig
     from components.projector.projector import Projector
 
 UNROLLED = 10  # steps of the descent that are unrolled where nothing else is said
@@ -138,7 +138,7 @@ def _descent(config: ProjectorConfig) -> Descent:
 
 
 def _loss(projector: Projector, generated: Tensor, latents: Tensor, targets: Tensor) -> Tensor:
-    """What the descent lowers, summed over images; as the projector has it."""
+    """The objective of the descent, summed over images; the same as the projector's."""
     config = projector.config
     loss: Tensor = DISTANCES[config.distance](generated - targets, config.tolerance).sum()
     if config.prior_weight:

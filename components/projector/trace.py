@@ -1,4 +1,4 @@
-"""What a projection found, and the course by which it found it."""
+"""The result of a projection, and the latents and errors of its steps."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where the restarts of each image stand after a number of steps, and what their optimizer remembers.
+class DescentState:
+    """The state of all restarts after a number of steps: latents and the optimizer's memory.
 
     Attributes:
         step: how many steps they took.
@@ -52,27 +52,27 @@ class Standing:
     latents: Tensor
     memory: Mapping[str, Tensor]
 
-    def rows(self, start: int, stop: int) -> Standing:
+    def rows(self, start: int, stop: int) -> DescentState:
         """Of some of the images."""
         memory = {name: tensor[start:stop] for name, tensor in self.memory.items()}
-        return Standing(self.step, self.latents[start:stop], memory)
+        return DescentState(self.step, self.latents[start:stop], memory)
 
-    def to(self, device: torch.device | str) -> Standing:
+    def to(self, device: torch.device | str) -> DescentState:
         """The same on another device."""
         memory = {name: tensor.to(device) for name, tensor in self.memory.items()}
-        return Standing(self.step, self.latents.to(device), memory)
+        return DescentState(self.step, self.latents.to(device), memory)
 
     @staticmethod
-    def joined(standings: Sequence[Standing], dim: int) -> Standing:
+    def joined(standings: Sequence[DescentState], dim: int) -> DescentState:
         """Those of several parts of the images (`dim` 0), or of the restarts (1)."""
         names = standings[0].memory
         memory = {name: torch.cat([standing.memory[name] for standing in standings], dim) for name in names}
-        return Standing(standings[0].step, torch.cat([standing.latents for standing in standings], dim), memory)
+        return DescentState(standings[0].step, torch.cat([standing.latents for standing in standings], dim), memory)
 
 
 @dataclass(frozen=True)
 class ProjectionTrace:
-    """The course of one projection, from which any smaller one is read.
+    """The steps of one projection, from which the result of any smaller one is read.
 
     Latents stay in float32. A selection now equals a fresh projection to the last bit; with latents in half precision
     pixels were off by up to 0.003 (bfloat16: 0.02) and errors by up to 0.3 % (1.3 %), measured on 60 MNIST images with
@@ -95,7 +95,7 @@ class ProjectionTrace:
     latents: Tensor
     errors: Tensor
     render: Callable[[Tensor], Tensor]
-    standing: Standing | None = None
+    standing: DescentState | None = None
 
     @property
     def restarts(self) -> int:
@@ -128,7 +128,7 @@ class ProjectionTrace:
         return counts.flatten().cumsum(0).view(counts.shape) - counts
 
     def select(self, restarts: int, steps: int) -> Projection:
-        """What `Projector.project` with that many restarts and steps gives.
+        """The projection by `restarts` and `steps`; equals `Projector.project` with these values.
 
         Raises:
             ValueError: as `winners`.
@@ -165,11 +165,11 @@ class ProjectionTrace:
         best = self.errors[last].nan_to_num(nan=math.inf).unsqueeze(2)
         standing = None
         if self.standing and others.standing:
-            standing = Standing.joined([self.standing, others.standing], 1)
+            standing = DescentState.joined([self.standing, others.standing], 1)
         return self._joined(others, 2, self.steps, candidates < best, standing)
 
     def _joined(
-        self, other: ProjectionTrace, dim: int, steps: Tensor, leads: Tensor, standing: Standing | None
+        self, other: ProjectionTrace, dim: int, steps: Tensor, leads: Tensor, standing: DescentState | None
     ) -> ProjectionTrace:
         """Both along a dimension of `leads`; of the other's only `leads`."""
         places = torch.cat([self._places(0), other._places(len(self.latents))], dim)
@@ -181,7 +181,7 @@ class ProjectionTrace:
         return ProjectionTrace(steps, mask, latents, errors, self.render, standing)
 
     def _places(self, offset: int) -> Tensor:
-        """Where the latent of each lead is, plus `offset`: int64 (N, S, R)."""
+        """Index into `latents` of each true entry of `leads`, plus `offset`: int64 (N, S, R)."""
         places = torch.zeros(self.leads.shape, dtype=torch.int64)
         places[self.leads] = torch.arange(len(self.latents)) + offset
         return places
@@ -197,7 +197,7 @@ class ProjectionTrace:
             torch.cat([trace.latents for trace in traces]),
             torch.cat([trace.errors for trace in traces]),
             first.render,
-            Standing.joined(standings, 0) if len(standings) == len(traces) else None,
+            DescentState.joined(standings, 0) if len(standings) == len(traces) else None,
         )
 
 

@@ -44,7 +44,7 @@ class UNet(nn.Module):
         return {"width": self.width, "depth": self.depth, "input": self.input}
 
     def forward(self, images: Tensor) -> Tensor:
-        """What `join` makes, in [0, 1] → denoised (N, C, H, W) in [0, 1]; the first C channels are corrected."""
+        """Output of `join`, in [0, 1] → denoised (N, C, H, W) in [0, 1]; the first C channels are corrected."""
         height, width = images.shape[-2:]
         multiple = 2**self.depth
         maps = functional.pad(images, (0, -width % multiple, 0, -height % multiple))
@@ -59,7 +59,7 @@ class UNet(nn.Module):
 
 
 def join(input: Input, generated: Tensor, images: Tensor) -> Tensor:
-    """What a U-Net reads of x_g and the image that was projected.
+    """Builds the U-Net's input from x_g and the image that was projected.
 
     Args:
         input: what to join.

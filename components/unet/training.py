@@ -19,7 +19,7 @@ _KEPT = 1024  # numbers per image that F(x) may have to be kept for all training
 
 
 class RepresentationClassifier(Protocol):
-    """What the high-level loss needs of a classifier; `components.classifiers.base.ImageClassifier` is one."""
+    """The interface of a classifier that the loss needs; `components.classifiers.base.ImageClassifier` has it."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images → logits."""

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from components.attacks import AttackConfig, attack
 from components.defense import Defense
-from components.projector.projector import Projector, ProjectorConfig
+from components.projector.config import ProjectorConfig
+from components.projector.projector import Projector
 from tests.pretend_accelerator import PRETEND, pretending
 from tests.tiny_networks import defense_of, encoder_of, generator_of
 

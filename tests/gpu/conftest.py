@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tune.execution.gpu_errors import unusable
+from tune.cluster.resources import gpu_problem
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _card() -> None:
     """Skips where there is no card, and says why."""
-    if reason := unusable():
+    if reason := gpu_problem():
         pytest.skip(f"no GPU that torch can use: {reason}")
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from components.datasets.dataset import Dataset
+from tests.tune.executor_fixture import PARAMS, PATH, executor_on, setting_on, tiny_config, tiny_space, try_here
 from tests.tune.pipeline.test_on_accelerator import (  # noqa: F401  (tests, to be collected here, too)
     test_a_larger_projection_goes_on_from_the_processors,
     test_a_training_begun_here_goes_on_there,
@@ -17,7 +18,6 @@ from tests.tune.pipeline.test_on_accelerator import (  # noqa: F401  (tests, to 
     test_retraining_and_the_look_at_the_test_images,
     test_the_measurements_of_the_dry_run,
 )
-from tests.tune.workbench_fixture import PARAMS, PATH, bench_on, setting_on, tiny_config, tiny_space, try_here
 from tune.pipeline.job import Progress
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(240)]
@@ -29,23 +29,23 @@ ROOM = 500 << 20  # bytes of the card that the test of a full one leaves; the la
 def test_every_stage_in_bfloat16(tmp_path: Path, tiny_dataset: Dataset, device: torch.device) -> None:
     if not torch.cuda.is_bf16_supported(including_emulation=False):
         pytest.skip("a card without bfloat16")
-    path = replace(bench_on(tmp_path, tiny_dataset), device=device).get(tiny_config(**BFLOAT16), PATH)
+    path = replace(executor_on(tmp_path, tiny_dataset), device=device).get(tiny_config(**BFLOAT16), PATH)
     assert set(path.artifacts) == set(PATH)
 
 
 def test_a_training_begun_on_the_card_goes_on_on_the_processor(
     tmp_path: Path, tiny_dataset: Dataset, device: torch.device, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench, config = bench_on(tmp_path, tiny_dataset), tiny_config(unet__epochs=3)
+    executor, config = executor_on(tmp_path, tiny_dataset), tiny_config(unet__epochs=3)
 
     def interrupt(progress: Progress) -> None:
         if progress.stage == "unet" and progress.row and progress.row["epoch"] == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        replace(bench, device=device).get(config, PATH, interrupt)
+        replace(executor, device=device).get(config, PATH, interrupt)
     told: list[Progress] = []
-    bench.get(config, PATH, told.append)
+    executor.get(config, PATH, told.append)
     assert [row.row["epoch"] for row in told if row.stage == "unet" and row.row] == [1, 2, 3]
     assert "starting over" not in caplog.text
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tune.monitor.tensorboard import TrialBoard, close_run, write_experiment
+from tune.monitor.tensorboard import TensorBoardRun, close_run, write_experiment
 from tune.space.space import SearchSpace, parse_space
 from tune.storage.folder import Storage
 
@@ -77,21 +77,21 @@ def write_mixed_search(folder: Path) -> Storage:
         if status == "killed":
             close_run(experiment, space, trial, values, "failed")
             continue
-        with TrialBoard(experiment, space, trial, values) as board:
+        with TensorBoardRun(experiment, space, trial, values) as run:
             for step in range(0, values["projector.steps"] + 1, 10):
-                board.scalars(step, {"projection/error": 0.01 + 0.05 * 0.95**step})
+                run.scalars(step, {"projection/error": 0.01 + 0.05 * 0.95**step})
             if status == "failed":
-                board.scalars(1, {"unet/loss": math.nan})
-                board.metrics({"psd": math.nan, "pco": math.inf})
-                board.close("failed")
+                run.scalars(1, {"unet/loss": math.nan})
+                run.metrics({"psd": math.nan, "pco": math.inf})
+                run.close("failed")
                 continue
             for epoch in range(1, 3 if status == "pruned" else 7):
-                board.scalars(epoch, {"unet/loss": 1 / epoch, "unet/validation_loss": 1.1 / epoch})
-            board.metrics(metrics(trial))
+                run.scalars(epoch, {"unet/loss": 1 / epoch, "unet/validation_loss": 1.1 / epoch})
+            run.metrics(metrics(trial))
             if status == "pruned":
-                board.close("pruned")
+                run.close("pruned")
             else:
-                board.images("images/validation", digits())
-    with TrialBoard(experiment, space, 1, TRIALS[1][1], seed=0) as board:
-        board.metrics({"psd": 0.875, "pco": 0.95})
+                run.images("images/validation", digits())
+    with TensorBoardRun(experiment, space, 1, TRIALS[1][1], seed=0) as run:
+        run.metrics({"psd": 0.875, "pco": 0.95})
     return experiment

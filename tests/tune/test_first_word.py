@@ -80,7 +80,7 @@ def test_a_worker_imports_no_plots() -> None:
 
 
 def test_a_board_imports_ray_alone() -> None:
-    packages, _ = imported("import tune.monitor.board")
+    packages, _ = imported("import tune.monitor.progress_actor")
     assert not packages & {"torch", "pandas", "pyarrow", "tensorboard"}
 
 

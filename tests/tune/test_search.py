@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from components.datasets.dataset import Dataset
 from docs.recompute import disagreements, recomputed
+from tests.tune.executor_fixture import search_here, with_test_labels
 from tests.tune.tiny_search import choice, outcomes, results, run, words, write_space
-from tests.tune.workbench_fixture import search_here, with_test_labels
 from tune import search
 from tune.execution.interruption import resume_command
 from tune.optimizer.choice import choose

@@ -1,1 +1,1 @@
-"""Ray clusters: connecting, resources, autoscaler and leases across nodes."""
+"""Ray clusters: connection, resources, autoscaler and leases across nodes."""

@@ -1,4 +1,4 @@
-"""What the autoscaler of a Ray cluster may start, from the file that it was started with on the head.
+"""Nodes that a Ray cluster's autoscaler may start, read from its configuration file on the head node.
 
 Ray itself does not tell: of 2.60 `ray.autoscaler.sdk` and the cluster's state know nodes that are there or asked for,
 and neither node types nor their largest numbers.
@@ -13,12 +13,12 @@ from typing import Any
 
 import yaml
 
-from tune.cluster.resources import Kind
+from tune.cluster.resources import NodeKind
 
 _OPTION = "--autoscaling-config="
 
 
-def growth(gcs_address: str, processes: Path = Path("/proc")) -> tuple[list[Kind], int | None]:
+def growth(gcs_address: str, processes: Path = Path("/proc")) -> tuple[list[NodeKind], int | None]:
     """The kinds of nodes that can be started, and how many of them together.
 
     Nothing where the cluster has no autoscaler or this is not its head; None in place of the number on Kubernetes,
@@ -37,11 +37,11 @@ def growth(gcs_address: str, processes: Path = Path("/proc")) -> tuple[list[Kind
     return [], 0
 
 
-def kinds(config: Mapping[str, Any]) -> tuple[list[Kind], int]:
+def kinds(config: Mapping[str, Any]) -> tuple[list[NodeKind], int]:
     """The node types of a cluster's configuration, as `ray up` sends it to the head: with all resources filled in."""
     most = int(config.get("max_workers", 0))
     types = config.get("available_node_types", {}).values()
-    return [Kind(entry.get("resources", {}), int(entry.get("max_workers", most))) for entry in types], most
+    return [NodeKind(entry.get("resources", {}), int(entry.get("max_workers", most))) for entry in types], most
 
 
 def _command_lines(processes: Path) -> Iterator[list[str]]:

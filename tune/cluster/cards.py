@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tune.cluster.resources import GIB, Request, Resources
+from tune.cluster.resources import GIB, Request, Resources, gpu_problem
 from tune.errors import Refused
-from tune.execution.gpu_errors import unusable
 from tune.space.space import SearchSpace
 
 BFLOAT16 = (8, 0)  # the first compute capability (NVIDIA Ampere) with bfloat16 of its own; before, it is imitated
@@ -42,7 +41,7 @@ def cards() -> list[Card]:
     Raises:
         Refused: it can use none, and why.
     """
-    if reason := unusable():
+    if reason := gpu_problem():
         raise Refused(
             f"--gpus-per-trial: expected a GPU that torch can use, found none: {reason}; "
             f"0 computes on the processor"

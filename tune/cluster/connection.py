@@ -16,25 +16,19 @@ from ray._private import services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune.cluster.autoscaler import growth
-from tune.cluster.cards import cards, fitted
 from tune.cluster.cores import usable_cores
-from tune.cluster.lease_actor import start_keeper
-from tune.cluster.resources import Kind, Nodes, Request, Resources, on_cluster, on_this_machine
+from tune.cluster.resources import NodeKind, Nodes
 from tune.cluster.watcher import watched
 from tune.errors import Refused
-from tune.execution.given import Given
-from tune.execution.gpu_memory import bytes_per_trial
-from tune.execution.preflight import Plan
-from tune.pipeline.recipe import Development, bounds_of
 from tune.storage.folder import Storage
-from tune.storage.lock import ExperimentLock
 from tune.storage.mounts import NETWORKED, existing, mounted
 
 START_SECONDS = 300.0  # for Ray to start in
 RAY = "2.60"  # the releases whose inner functions are replaced below: pyproject.toml keeps pip from others
 _SOCKET = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"  # the longest that Ray 2.60 makes
 _LONGEST = 107  # bytes of a socket's path: sockaddr_un of Linux, less its end
-OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", 512 << 20))  # bytes: the data once, and little else
+# bytes: the data once, and little else
+OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", str(512 << 20)))
 _HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 _SHARED = (
     "--storage: expected a folder that all nodes share (a network file system), or an address such as "
@@ -43,63 +37,10 @@ _SHARED = (
 
 
 @contextmanager
-def alone(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[tuple[Resources, ExperimentLock]]:
-    """The experiment's lock, and Ray, for the length of the block; gives what each trial gets, and the lock.
-
-    A cluster is joined before the experiment is locked, as it may refuse what was asked for, and then nothing is to be
-    written; a Ray of our own is started after, as the experiment may be another driver's.
-
-    Raises:
-        Refused: there is no such cluster, it has too little, or its nodes do not share the storage.
-        LockedError: another driver runs the experiment.
-    """
-    lock = ExperimentLock(plan.home)
-    with ExitStack() as stack:
-        if request.address is None:
-            check_ray()
-            resources = _of_this_machine(plan, request)
-            stack.enter_context(lock)
-            stack.enter_context(connect(None, verbose=verbose))
-        else:
-            stack.enter_context(connect(request.address, verbose=verbose))
-            resources = _of_cluster(plan, request)
-            check_shared(plan.storage)
-            check_given(plan.given)
-            stack.enter_context(lock)
-        if plan.storage.local is None:
-            start_keeper()
-        yield resources, lock
-
-
-def expected(plan: Plan, request: Request) -> Resources:
-    """What each trial would get; a cluster is asked, and left again."""
-    if request.address is None:
-        check_ray()
-        return _of_this_machine(plan, request)
-    with connect(request.address):
-        return _of_cluster(plan, request)
-
-
-def _of_this_machine(plan: Plan, request: Request) -> Resources:
-    resources = on_this_machine(request, plan.config.search.trials)
-    if not resources.gpus:
-        return resources
-    return fitted(resources, request, plan.space, cards(), lambda: _bytes_per_trial(plan))
-
-
-def _of_cluster(plan: Plan, request: Request) -> Resources:
-    return on_cluster(request, plan.config.search.trials, nodes(), lambda: _bytes_per_trial(plan))
-
-
-def _bytes_per_trial(plan: Plan) -> int:
-    return bytes_per_trial(plan.space, Development.for_search(plan.dataset), bounds_of(plan.space))
-
-
-@contextmanager
 def connect(address: str | None, *, verbose: bool = False) -> Iterator[None]:
-    """Ray for the length of the block.
+    """Starts Ray for the block, or joins a cluster, which is left as it was.
 
-    On one machine it listens on loopback and is ours alone; a cluster is joined and left as it was.
+    On one machine Ray listens on loopback and serves this search alone.
     """
     level = logging.INFO if verbose else logging.ERROR
     common: dict[str, Any] = {"logging_level": level, "log_to_driver": verbose, "configure_logging": True}
@@ -166,7 +107,7 @@ def check_ray(temporary: str | None = None) -> None:
             f"to get it: pip install 'ray[tune]=={RAY}.*' (or join a running cluster by --address)"
         )
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
-    folder = temporary or os.environ.get(variable, "/tmp")
+    folder = temporary or os.environ.get(variable, "/tmp")  # noqa: S108  (as Ray does; nothing is written)
     if (length := len(os.path.join(folder, _SOCKET).encode())) > _LONGEST:
         room = len(folder.encode()) - (length - _LONGEST)
         raise Refused(
@@ -198,25 +139,30 @@ def _start(options: dict[str, Any]) -> None:
 
 def _join(address: str, options: dict[str, Any]) -> None:
     try:
-        _knock(address)
+        _check_listening(address)
         ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError) as error:  # which one depends on how far it came
         reason = str(error).strip().splitlines()[0]
         raise Refused(f"--address: expected a running Ray cluster, found none at {address}: {reason}") from error
 
 
-def _knock(address: str) -> None:
-    """Raises OSError where nobody listens at `host:port`, of which Ray makes sure for many minutes."""
+def _check_listening(address: str) -> None:
+    """Raises OSError where nothing listens at `host:port`; Ray itself would try for many minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def nodes() -> Nodes:
-    """What the cluster has and can grow to."""
-    alive = [Kind(node["Resources"]) for node in _alive()]
-    head = next((kind for kind in alive if _HEAD in kind.resources), Kind({}))
+    """The nodes of the connected cluster, and those that its autoscaler can add."""
+    alive = [NodeKind(node["Resources"]) for node in _alive()]
+    head = next((kind for kind in alive if _HEAD in kind.resources), NodeKind({}))
     return Nodes(alive, head, *growth(ray.get_runtime_context().gcs_address))
+
+
+def other_nodes() -> list[dict[str, Any]]:
+    """The cluster's nodes but this one, as Ray describes them."""
+    return [node for node in _alive() if node["NodeID"] != ray.get_runtime_context().get_node_id()]
 
 
 def _alive() -> list[dict[str, Any]]:
@@ -232,47 +178,21 @@ def check_shared(storage: Storage) -> None:
     if storage.local is None:
         return
     folder = existing(storage.local)
-    others = [node for node in _alive() if node["NodeID"] != ray.get_runtime_context().get_node_id()]
-    if others and (blind := _blind(Storage(folder), others)):
-        raise Refused(f"{_SHARED}, found {storage.uri}, which {', '.join(blind)} does not see")
+    others = other_nodes()
+    if others and (lacking := _hosts_without(Storage(folder), others)):
+        raise Refused(f"{_SHARED}, found {storage.uri}, which {', '.join(lacking)} does not see")
     if not others and nodes().can_grow and not (kind := mounted(folder)).startswith(NETWORKED):
         raise Refused(f"{_SHARED}, found {storage.uri} on a disk of this node ({kind}), which workers will not see")
 
 
-def check_given(given: Given) -> None:
-    """Every other node of a cluster can use the plug-in and the classifier: it has what they import.
-
-    Raises:
-        Refused: a node cannot, and why.
-    """
-    if given.plugin is None and given.classifier is None:
-        return
-    others = [node for node in _alive() if node["NodeID"] != ray.get_runtime_context().get_node_id()]
-    install = ray.remote(num_cpus=0)(_use)
-    for node in others:
-        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        try:
-            ray.get(install.options(scheduling_strategy=strategy).remote(given), timeout=120)
-        except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            what = "--plugin" if given.plugin else "classifier"
-            raise Refused(
-                f"{what}: expected what every node can use, found {node['NodeManagerHostname']}, which cannot: {reason}"
-            ) from error
-
-
-def _use(given: Given) -> None:
-    given.install()
-
-
-def _blind(folder: Storage, others: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Hosts of the nodes that do not see a file which is in `folder` for a moment."""
+def _hosts_without(folder: Storage, others: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Hosts of the nodes that do not see a file which is written to `folder` for the test."""
     name = f".preflight-{uuid.uuid4().hex}"
     folder.write(name, b"0")
     try:
-        look = ray.remote(num_cpus=0)(_sees)
+        has_file = ray.remote(num_cpus=0)(_has_file)
         tasks = {
-            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            has_file.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
                 folder.uri, name
             ): node["NodeManagerHostname"]
             for node in others
@@ -282,5 +202,5 @@ def _blind(folder: Storage, others: Sequence[Mapping[str, Any]]) -> list[str]:
         folder.delete(name)
 
 
-def _sees(uri: str, name: str) -> bool:
+def _has_file(uri: str, name: str) -> bool:
     return Storage(uri).exists(name)

@@ -11,14 +11,14 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-BEAT = 5.0  # seconds between a holder's signs of life
-PATIENCE = 30.0  # seconds without one after which the lease is free again
+BEAT = 5.0  # seconds between a holder's heartbeats
+PATIENCE = 30.0  # seconds without a heartbeat after which the lease is free again
 _NAME, _NAMESPACE = "leases", "latent-defense"
 
 
 @ray.remote(num_cpus=0)
-class LeaseKeeper:
-    """Who holds which lease, and when each holder was last heard of."""
+class LeaseActor:
+    """A Ray actor that grants leases and frees those whose holder sends no heartbeat."""
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self._patience = patience
@@ -26,7 +26,7 @@ class LeaseKeeper:
         self._heard: dict[str, float] = {}
 
     def acquire(self, key: str, holder: str) -> bool:
-        """Gives the lease to `holder` unless another, who was heard of lately, has it."""
+        """Grants the lease to `holder`; False where another holder with a recent heartbeat has it."""
         self._heard[holder] = time.monotonic()
         other = self._holders.get(key)
         if other not in (None, holder) and time.monotonic() - self._heard[other] < self._patience:
@@ -35,50 +35,50 @@ class LeaseKeeper:
         return True
 
     def release(self, key: str, holder: str) -> None:
-        """Takes it back; a lease that another has taken over meanwhile stays with that one."""
+        """Frees the lease if `holder` still has it."""
         if self._holders.get(key) == holder:
             del self._holders[key]
 
     def beat(self, holder: str) -> None:
-        """Hears that a holder lives."""
+        """Records a heartbeat of a holder."""
         self._heard[holder] = time.monotonic()
 
 
-def start_keeper() -> None:
-    """Starts the cluster's keeper on the driver's node, unless there is one: on a worker it would go with that."""
+def start_lease_actor() -> None:
+    """Starts the lease actor on the driver's node unless there is one; on a worker's node it would be lost with it."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    LeaseKeeper.options(  # type: ignore[attr-defined]
+    LeaseActor.options(  # type: ignore[attr-defined]
         name=_NAME, namespace=_NAMESPACE, lifetime="detached", get_if_exists=True, scheduling_strategy=here
     ).remote()
 
 
 class ActorLeases:
-    """Leases kept by the cluster's `LeaseKeeper`; each instance is one holder, heard of while its process lives.
+    """Leases granted by the cluster's `LeaseActor`; each instance is one holder, and sends heartbeats.
 
-    Two builders at work on one artifact do no harm beside the lost time: it has the same content whoever writes it.
+    If two processes build one artifact, only time is lost: both write the same content.
     """
 
     def __init__(self) -> None:
-        self._keeper: Any = ray.get_actor(_NAME, _NAMESPACE)
+        self._actor: Any = ray.get_actor(_NAME, _NAMESPACE)
         self._holder = uuid.uuid4().hex
         self._held: set[str] = set()
         threading.Thread(target=self._keep_alive, daemon=True).start()
 
     def acquire(self, key: str) -> bool:
-        """Takes the lease; False where somebody else holds it."""
-        if key in self._held or not ray.get(self._keeper.acquire.remote(key, self._holder)):
+        """Takes the lease; False where another process holds it."""
+        if key in self._held or not ray.get(self._actor.acquire.remote(key, self._holder)):
             return False
         self._held.add(key)
         return True
 
     def release(self, key: str) -> None:
-        """Gives it back."""
+        """Frees the lease."""
         self._held.discard(key)
-        ray.get(self._keeper.release.remote(key, self._holder))
+        ray.get(self._actor.release.remote(key, self._holder))
 
     def _keep_alive(self) -> None:
         while True:
             time.sleep(BEAT)
             with suppress(ray.exceptions.RayError):  # the cluster is going down, and the trial with it
                 if self._held:
-                    self._keeper.beat.remote(self._holder)
+                    self._actor.beat.remote(self._holder)

@@ -1,4 +1,4 @@
-"""What each trial gets, and how many run at once: what was asked for, held against what there is."""
+"""Resources of each trial and the number of concurrent trials, from the request and the available hardware."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ACCELERATOR = "accelerator_type:"
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for; None = not said.
+    """Resources requested on the command line; None = not given.
 
     Attributes:
         cpus: cores per trial, above 0.
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Resources:
-    """What each trial gets.
+    """Resources of each trial.
 
     Attributes:
         cpus: cores per trial.
@@ -72,7 +72,7 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class Kind:
+class NodeKind:
     """Equal nodes of a cluster.
 
     Attributes:
@@ -100,7 +100,7 @@ class Kind:
         return names[0] if names else None
 
     def holds(self, cpus: float, gpus: float) -> int:
-        """How many trials one node takes at once."""
+        """Number of trials that one node can run at once."""
         # Ray keeps a fraction on one GPU: of 0.4 two fit on each
         by_gpu = self.gpus * math.floor(1 / gpus + 1e-6) if 0 < gpus < 1 else self.gpus / gpus if gpus else math.inf
         return int(min(self.cpus / cpus + 1e-6, by_gpu + 1e-6))
@@ -108,7 +108,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Nodes:
-    """What a cluster has and can have.
+    """The nodes of a cluster, present and possible.
 
     Attributes:
         alive: the nodes that are there now.
@@ -117,23 +117,23 @@ class Nodes:
         most: how many of `growth` together; None where that is not known (Kubernetes).
     """
 
-    alive: Sequence[Kind]
-    head: Kind = field(default_factory=lambda: Kind({}))
-    growth: Sequence[Kind] = ()
+    alive: Sequence[NodeKind]
+    head: NodeKind = field(default_factory=lambda: NodeKind({}))
+    growth: Sequence[NodeKind] = ()
     most: int | None = 0
 
     @property
     def can_grow(self) -> bool:
-        """Whether other nodes than those alive may run trials later."""
+        """True where nodes that are not there yet may run trials later."""
         return self.most is None or (self.most > 0 and any(kind.most for kind in self.growth))
 
     @property
-    def with_gpu(self) -> list[Kind]:
+    def with_gpu(self) -> list[NodeKind]:
         """The kinds that have a GPU."""
         return [kind for kind in (*self.alive, *self.growth) if kind.gpus]
 
     def at_once(self, cpus: float, gpus: float) -> int:
-        """How many trials they take, once the autoscaler has started all that it can."""
+        """Number of concurrent trials once the autoscaler has started all nodes that it can."""
         now = sum(kind.most * kind.holds(cpus, gpus) for kind in self.alive)
         grown, left = self.head.holds(cpus, gpus), self.most or 0
         for kind in sorted(self.growth, key=lambda kind: -kind.holds(cpus, gpus)):
@@ -150,18 +150,34 @@ def on_this_machine(request: Request, trials: int) -> Resources:
     """
     import torch  # which takes seconds, and the rest of this module none
 
-    from tune.execution.gpu_errors import unusable
-
     cores, devices = usable_cores(), torch.cuda.device_count()
     gpus = request.gpus
     _fits("--cpus-per-trial", request.cpus, cores, "cores")
-    _fits("--gpus-per-trial", gpus or 0.0, devices, "GPUs", "" if devices else f" ({unusable()})")
+    _fits("--gpus-per-trial", gpus or 0.0, devices, "GPUs", "" if devices else f" ({gpu_problem()})")
     at_once = max(1, int(cores // request.cpus))
     if gpus is None:
         gpus = min(1.0, devices / min(request.concurrent or at_once, trials)) if devices else 0.0
     if gpus:
         at_once = min(at_once, int(devices / gpus + 1e-9))
     return Resources(request.cpus, gpus, max(1, min(request.concurrent or at_once, at_once, trials)))
+
+
+def gpu_problem() -> str | None:
+    """The reason why torch cannot compute on a GPU of this machine; None where it can."""
+    import torch
+
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    try:
+        torch.cuda.init()
+        capability, known = torch.cuda.get_device_capability(0), torch.cuda.get_arch_list()
+    except (RuntimeError, AssertionError) as error:  # torch raises both: a driver too old, none, or no device
+        return str(error).strip().splitlines()[0].split(". ")[0].rstrip(".")
+    oldest = min((int(name.split("_")[1].rstrip("af")) for name in known if name.startswith("sm_")), default=0)
+    if 10 * capability[0] + capability[1] < oldest:
+        found = f"{torch.cuda.get_device_name(0)} has {capability[0]}.{capability[1]}"
+        return f"torch {torch.__version__} needs compute capability {oldest / 10:.1f} or newer, {found}"
+    return None
 
 
 def on_cluster(request: Request, trials: int, nodes: Nodes, memory: Callable[[], int]) -> Resources:

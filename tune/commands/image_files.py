@@ -54,7 +54,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read.
+    """Settings by which images are read.
 
     Attributes:
         shape: (C, H, W) that each must have; grey and colour are converted, sizes are not.

@@ -38,7 +38,7 @@ LABELS = "labels.csv"
 
 @dataclass(frozen=True)
 class Row:
-    """What the defense says of one image.
+    """The labels and scores of one image.
 
     Attributes:
         file: the image.

@@ -14,7 +14,7 @@ from rich.table import Table
 from tune.storage.folder import Storage
 from tune.storage.lock import ExperimentLock, LockedError
 from tune.storage.store import Store
-from tune.storage.usage import DAY, Holding, Uses, holdings, uses_of
+from tune.storage.usage import DAY, StoreEntry, StoreUsage, store_entries, usage_of
 
 SIGNATURE = 12  # characters shown: enough to tell folders apart, and all fits 80 columns
 
@@ -57,11 +57,11 @@ def store(
 
 
 def _list(place: Storage) -> None:
-    uses = uses_of(place)
-    held = holdings(place, uses)
-    _print_problems(uses)
-    _print_table(held)
-    unused = [holding for holding in held if not holding.users and not holding.is_save]
+    usage = usage_of(place)
+    entries = store_entries(place, usage)
+    _print_problems(usage)
+    _print_table(entries)
+    unused = [entry for entry in entries if not entry.users and not entry.is_save]
     if unused:
         command = shlex.join(["python", "-m", "tune", "store", place.uri, "--prune"])
         print(f"No experiment uses {_sum(unused)}; to see which may go: {command}")
@@ -71,11 +71,11 @@ def _prune(place: Storage, older_than: float | None, yes: bool) -> None:
     with ExitStack() as locks:
         if yes:
             _keep_searches_out(place, locks)
-        uses = uses_of(place)
-        if uses.problems:
-            problem = uses.problems[0]
+        usage = usage_of(place)
+        if usage.problems:
+            problem = usage.problems[0]
             raise ValueError(f"{problem}; what it uses is not known, so nothing is pruned (mend or remove that file)")
-        going = [holding for holding in holdings(place, uses) if _may_go(holding, older_than, time.time())]
+        going = [entry for entry in store_entries(place, usage) if _may_go(entry, older_than, time.time())]
         if yes:
             _remove(place, going)
     _print_table(going)
@@ -86,34 +86,34 @@ def _prune(place: Storage, older_than: float | None, yes: bool) -> None:
 def _keep_searches_out(place: Storage, locks: ExitStack) -> None:
     """A search that runs, or is resumed meanwhile, may use what no outcome names yet."""
     try:
-        for experiment in uses_of(place).experiments:
+        for experiment in usage_of(place).experiments:
             locks.enter_context(ExperimentLock(experiment))
     except LockedError as error:
         raise ValueError(str(error)) from error
 
 
-def _may_go(holding: Holding, older_than: float | None, now: float) -> bool:
-    if holding.is_save:  # an interrupted search would go on from it
-        return older_than is not None and holding.older_than(older_than, now)
-    return not holding.users and holding.older_than(older_than or 0.0, now)
+def _may_go(entry: StoreEntry, older_than: float | None, now: float) -> bool:
+    if entry.is_save:  # an interrupted search would go on from it
+        return older_than is not None and entry.older_than(older_than, now)
+    return not entry.users and entry.older_than(older_than or 0.0, now)
 
 
-def _remove(place: Storage, going: Sequence[Holding]) -> None:
+def _remove(place: Storage, going: Sequence[StoreEntry]) -> None:
     artifacts = Store(place.child("store"))
-    for holding in going:
-        for folder in holding.folders:
-            if holding.is_save:
+    for entry in going:
+        for folder in entry.folders:
+            if entry.is_save:
                 artifacts.unfinished(folder).remove_tree()
             else:
-                artifacts.remove(holding.stage, folder)
+                artifacts.remove(entry.stage, folder)
 
 
-def _print_problems(uses: Uses) -> None:
-    for problem in uses.problems:
+def _print_problems(usage: StoreUsage) -> None:
+    for problem in usage.problems:
         print(f"Caution: {problem}; what it uses is not known")
 
 
-def _print_table(held: Sequence[Holding]) -> None:
+def _print_table(entries: Sequence[StoreEntry]) -> None:
     names = ("stage", "signature", "parts", "size", "age", "built in", "used by")
     table = Table(*names, box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in table.columns[:-1]:
@@ -121,19 +121,19 @@ def _print_table(held: Sequence[Holding]) -> None:
     for column in table.columns[2:6]:
         column.justify = "right"
     now = time.time()
-    for row in held:
+    for row in entries:
         age = "–" if row.created is None else duration(now - row.created)
         numbers = (str(len(row.folders)), bytes_text(row.size), age, "–" if row.is_save else duration(row.seconds))
         name = row.stage.removeprefix(".")
         table.add_row(name, row.signature[:SIGNATURE], *numbers, ", ".join(row.users) or "–")
     Console().print(table)
-    print(f"In all {_sum(held)}")
+    print(f"In all {_sum(entries)}")
 
 
-def _sum(held: Sequence[Holding]) -> str:
-    size, seconds = sum(holding.size or 0 for holding in held), sum(holding.seconds for holding in held)
-    folders = sum(len(holding.folders) for holding in held)
-    return f"{len(held)} results in {folders} folders, {bytes_text(size)}, {duration(seconds)} of building"
+def _sum(entries: Sequence[StoreEntry]) -> str:
+    size, seconds = sum(entry.size or 0 for entry in entries), sum(entry.seconds for entry in entries)
+    folders = sum(len(entry.folders) for entry in entries)
+    return f"{len(entries)} results in {folders} folders, {bytes_text(size)}, {duration(seconds)} of building"
 
 
 def bytes_text(size: int | None) -> str:

@@ -32,39 +32,39 @@ class Parameter:
 
     @property
     def metavar(self) -> str:
-        """What stands for the value in help: FOLDER, N."""
+        """The placeholder for the value in help: FOLDER, N."""
         if self.is_word or self.is_many:
             return self.shown_as or self.name.upper()
         return self.shown_as or "|".join(self.options) or _METAVARS[self.annotation]
 
     @property
     def label(self) -> str:
-        """How messages call it: FOLDER for a word, --out for a flag."""
+        """The parameter's name in messages: FOLDER for a positional word, --out for a flag."""
         return self.metavar if self.is_word else self.flag
 
     @property
     def is_many(self) -> bool:
-        """Whether it takes any number of words."""
+        """True where it takes any number of words."""
         return bool(self.kind is inspect.Parameter.VAR_POSITIONAL)
 
     @property
     def is_required(self) -> bool:
-        """Whether it has no default."""
+        """True where it has no default."""
         return self.default is inspect.Parameter.empty and not self.is_many
 
     @property
     def is_word(self) -> bool:
-        """Whether it is given by its place rather than by a flag."""
+        """True where it is positional and not a flag."""
         return self.is_required and self.kind is not inspect.Parameter.KEYWORD_ONLY
 
     @property
     def is_word_or_flag(self) -> bool:
-        """Whether Python would also take it by its place, though it has a default."""
+        """True where it has a default and Python would also accept it by position."""
         return not self.is_required and self.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
 
     @property
     def is_switch(self) -> bool:
-        """Whether it needs no value."""
+        """True where it is a flag without a value."""
         return self.annotation is bool
 
     @cached_property

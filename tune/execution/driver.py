@@ -14,11 +14,11 @@ from ray.tune import Callback
 
 from components.datasets.dataset import Dataset
 from tune.execution.trial import Setting, arrays_of, run_retraining, run_trial
-from tune.monitor.board import Message, new_board
+from tune.monitor.progress_actor import Message, start_progress_actor
 from tune.monitor.runs import run_name
 from tune.monitor.tensorboard import close_run
 from tune.monitor.terminal import LiveView, TrialView
-from tune.optimizer.early_stopping import Halving
+from tune.optimizer.early_stopping import SuccessiveHalving
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.recipe import Development
 from tune.pipeline.saves import Saves
@@ -48,17 +48,17 @@ def run_trials(
     store = Store(Storage(setting.storage).child("store"))
     saves = Saves(setting.space, Development.for_search(dataset), setting.seed, store)
     saves.forget(ledger.outcomes())  # of a driver that was killed before it did
-    watch = Watch(setting, ledger, view, saves, check)
+    callback = TrialCallback(setting, ledger, view, saves, check)
     left = total - sum(outcome.trial < total for outcome in ledger.outcomes())
     if left == 0 or searcher.over:
         return
-    board = new_board()
-    watch.listen(board)
+    progress_actor = start_progress_actor()
+    callback.listen(progress_actor)
     trainable = tune.with_parameters(
         run_trial,
         setting=setting,
         arrays=arrays_of(train=dataset.train, validation=dataset.validation),
-        board=board,
+        progress_actor=progress_actor,
     )
     # Tune's own state is not used: the ledger is the state. It goes where nothing else looks.
     with scratch("ray-tune") as folder:
@@ -76,13 +76,13 @@ def run_trials(
             run_config=tune.RunConfig(
                 name=setting.experiment,
                 storage_path=str(folder),
-                callbacks=[watch],
+                callbacks=[callback],
                 failure_config=tune.FailureConfig(max_failures=int(setting.space.fixed["search.retries"])),
                 verbose=0,
             ),
         )
         tuner.fit()
-    watch.refresh(last=True)
+    callback.refresh(last=True)
 
 
 def run_seeds(
@@ -106,11 +106,11 @@ def run_seeds(
     """
     final = Development.for_retraining(dataset)
     arrays: Any = ray.put(arrays_of(train=final.train, test=dataset.test))
-    board = new_board()
+    progress_actor = start_progress_actor()
     remote = ray.remote(run_retraining)
     tasks = {
         remote.options(num_cpus=cpus, num_gpus=setting.gpus, max_retries=2).remote(
-            replace(setting, cpus=cpus), arrays, final.fingerprint, dict(params), trial, seed, board
+            replace(setting, cpus=cpus), arrays, final.fingerprint, dict(params), trial, seed, progress_actor
         ): seed
         for seed, cpus in zip(seeds, cores_of(len(seeds), concurrent, setting.cpus), strict=True)
     }
@@ -120,7 +120,7 @@ def run_seeds(
         check()
         done, _ = ray.wait([task for task, seed in tasks.items() if seed not in results], timeout=LOOK)
         results |= {tasks[task]: ray.get(task) for task in done}
-        messages: dict[int, Message] = ray.get(board.all.remote())
+        messages: dict[int, Message] = ray.get(progress_actor.all.remote())
         view.update([seed_view(n, results.get(n), messages.get(n), began, f"seed {n}") for n in seeds], {})
     return results
 
@@ -131,7 +131,7 @@ def cores_of(runs: int, concurrent: int, cpus: float) -> list[float]:
     return [cpus] * (runs - last) + [cpus * (concurrent // last)] * last
 
 
-class Watch(Callback):
+class TrialCallback(Callback):
     """Follows the trials: the view is refreshed, and a trial that could not record its own end gets it recorded."""
 
     def __init__(
@@ -139,7 +139,7 @@ class Watch(Callback):
     ) -> None:
         self._setting, self._ledger, self._view, self._saves = setting, ledger, view, saves
         self._check = check
-        self._board: Any = None
+        self._progress_actor: Any = None
         self._looked = 0.0
         self._values: dict[int, dict[str, float]] = {}
         self._last: dict[int, dict[str, Any]] = {}  # trial → what it told after its last epoch
@@ -151,9 +151,9 @@ class Watch(Callback):
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks into a state that is never read
 
-    def listen(self, board: Any) -> None:
-        """Takes the trials' progress from `board`."""
-        self._board = board
+    def listen(self, progress_actor: Any) -> None:
+        """Takes the trials' progress from the actor of `start_progress_actor`."""
+        self._progress_actor = progress_actor
         self.refresh(last=True)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -199,12 +199,12 @@ class Watch(Callback):
         self._view.update(list(self._trials.values()), stages)
 
     def _collect(self) -> None:
-        """Takes what the board has answered, and asks again: the driver never waits for it."""
+        """Takes what the progress actor has answered, and asks again: the driver never waits for it."""
         if self._pending is not None and ray.wait([self._pending], timeout=0)[0]:
             self._messages = ray.get(self._pending)
             self._pending = None
         if self._pending is None:
-            self._pending = self._board.all.remote()
+            self._pending = self._progress_actor.all.remote()
         for number, message in self._messages.items():
             shown = self._trials.get(number)
             if shown is not None and shown.state == "running":
@@ -245,7 +245,7 @@ class Watch(Callback):
         )
 
 
-def _scheduler(setting: Setting, ledger: Ledger, images: int) -> Halving | None:
+def _scheduler(setting: Setting, ledger: Ledger, images: int) -> SuccessiveHalving | None:
     """Early stopping where the target has U-Net epochs of one length to compare."""
     fixed = setting.space.fixed
     if not fixed["search.early_stopping"] or fixed["search.target"] not in ("unet", "defense"):
@@ -254,7 +254,7 @@ def _scheduler(setting: Setting, ledger: Ledger, images: int) -> Halving | None:
         return None  # trainings of different lengths are not comparable by epoch
     if fixed["search.objective"] != "psd":
         return None  # an epoch measures PSD, by which the most robust may be the worst
-    return Halving("psd", fixed["search.warmup_epochs"], fixed["unet.epochs"], ledger.outcomes(), images)
+    return SuccessiveHalving("psd", fixed["search.warmup_epochs"], fixed["unet.epochs"], ledger.outcomes(), images)
 
 
 def _ended(outcome: Outcome) -> TrialView:

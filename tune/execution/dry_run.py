@@ -1,4 +1,4 @@
-"""What `--dry-run` prints: the space as resolved, what is to be built, what the store holds, and what it takes."""
+"""The output of `--dry-run`: the resolved space, and the artifacts, time and disk space that the search needs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Row:
 
 
 def describe(plan: Plan, concurrent: int, cpus: float, gpus: float) -> str:
-    """What a search would do and what that would take. Measures this machine for some seconds; writes nothing."""
+    """Describes the work of a search and its cost. Measures this machine for some seconds; writes nothing."""
     counted = count(plan.space, plan.dataset, plan.storage, plan.home, bounds_of(plan.space))
     device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
     keep_memory()  # as trials do

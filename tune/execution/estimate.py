@@ -1,4 +1,4 @@
-"""What a search will build, as far as it is not in the store, and how much room that takes.
+"""Estimates the artifacts that a search will build, without those in the store, and their size on disk.
 
 Counted on configurations that the space proposes: those drawn already, those that the search begins with, and for those
 that will follow results, what it would draw without them.
@@ -92,7 +92,7 @@ class Counted:
 
 
 def count(space: SearchSpace, dataset: Dataset, storage: Storage, home: Storage, bounds: Bounds) -> Counted:
-    """What a search of `space` will need."""
+    """Counts the artifacts that a search of `space` and its retraining need."""
     search, trials = space.config(_first(space)).search, int(space.fixed["search.trials"])
     ledger = Ledger(home)
     configs = [space.config(params) for params in draw(space, ledger, min(trials, DRAWN))]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tune.errors import Refused
-from tune.execution.given import Given
+from tune.execution.user_code import UserCode
 from tune.space.space import SearchSpace, load_space, parse_space
 from tune.space.strict_yaml import show
 
@@ -35,14 +35,14 @@ class Experiment:
         storage: of experiments and store.
         name: of the experiment.
         resumed: whether it exists already.
-        given: by the user beside the space.
+        user_code: plug-in, classifier and weights of the user.
     """
 
     space: SearchSpace
     storage: Storage
     name: str
     resumed: bool
-    given: Given = field(default_factory=Given, kw_only=True)
+    user_code: UserCode = field(default_factory=UserCode, kw_only=True)
 
     @property
     def home(self) -> Storage:
@@ -57,7 +57,7 @@ def find_experiment(
     name: str | None,
     *,
     resume: bool,
-    given: Given | None = None,
+    user_code: UserCode | None = None,
 ) -> Experiment:
     """Reads and checks the space; writes nothing.
 
@@ -67,13 +67,13 @@ def find_experiment(
         storage: folder or address.
         name: of the experiment; the space's where none is given.
         resume: whether the experiment may exist already.
-        given: by the user beside the space; nothing where None.
+        user_code: plug-in and classifier of the user; None for neither.
 
     Raises:
         Refused: a space or name that cannot be used, an experiment that exists already, or one of another space.
     """
-    given = given or Given()
-    overrides = {**overrides, **given.overrides}
+    user_code = user_code or UserCode()
+    overrides = {**overrides, **user_code.overrides}
     loaded = None if resume and space is None else load_space(space or DEFAULT, overrides)
     name = _checked(name or (loaded.name if loaded else DEFAULT))
     from tune.storage.folder import Storage
@@ -82,11 +82,11 @@ def find_experiment(
     try:
         place = Storage(storage)
         if not place.child(name).exists("space.yaml"):
-            return Experiment(loaded or load_space(DEFAULT, overrides), place, name, resumed=False, given=given)
+            return Experiment(loaded or load_space(DEFAULT, overrides), place, name, resumed=False, user_code=user_code)
         if resume:
-            given.check_resumed(recorded(place.child(name)))
+            user_code.check_resumed(recorded(place.child(name)))
         found = _resumed(loaded, overrides, place.child(name), name, resume=resume)
-        return Experiment(found, place, name, resumed=True, given=given)
+        return Experiment(found, place, name, resumed=True, user_code=user_code)
     except Refused:
         raise
     except (OSError, ValueError) as error:

@@ -40,7 +40,7 @@ def is_finished(experiment: Experiment, *options: object) -> bool:
 
 def _facts(experiment: Experiment, options: tuple[object, ...]) -> dict[str, str] | None:
     """The digests; None where something outside experiment and code has a part in the search."""
-    home, given = experiment.home.local, experiment.given
+    home, given = experiment.home.local, experiment.user_code
     if home is None or given.plugin or given.classifier is not None or given.weights:
         return None
     if experiment.space.fixed["data.name"] not in _EMBEDDED:

@@ -1,4 +1,4 @@
-"""What an error of a GPU means: a card too full for this trial, or a process that can compute on it no more."""
+"""Errors of a GPU: not enough memory for this trial, or a process that can no longer use the GPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import torch
 
+from tune.cluster.resources import gpu_problem
 from tune.storage.folder import Storage
 
 log = logging.getLogger(__name__)
@@ -48,22 +49,6 @@ def broken(text: str) -> bool:
     return _of_gpu(text) and not any(word in text for word in _FULL)
 
 
-def unusable() -> str | None:
-    """Says why torch cannot compute on a GPU of this machine; None where it can."""
-    if torch.version.cuda is None and torch.version.hip is None:
-        return f"torch {torch.__version__} is built without CUDA"
-    try:
-        torch.cuda.init()
-        capability, known = torch.cuda.get_device_capability(0), torch.cuda.get_arch_list()
-    except (RuntimeError, AssertionError) as error:  # torch raises both: a driver too old, none, or no device
-        return str(error).strip().splitlines()[0].split(". ")[0].rstrip(".")
-    oldest = min((int(name.split("_")[1].rstrip("af")) for name in known if name.startswith("sm_")), default=0)
-    if 10 * capability[0] + capability[1] < oldest:
-        found = f"{torch.cuda.get_device_name(0)} has {capability[0]}.{capability[1]}"
-        return f"torch {torch.__version__} needs compute capability {oldest / 10:.1f} or newer, {found}"
-    return None
-
-
 def lacking_gpu(gpus: float) -> str | None:
     """Says that this process was to have a GPU and torch cannot use it; None where all is well.
 
@@ -71,7 +56,7 @@ def lacking_gpu(gpus: float) -> str | None:
     """
     if not gpus or torch.cuda.is_available():
         return None
-    return f"--gpus-per-trial: expected a GPU that torch can use for each trial, found none: {unusable()}"
+    return f"--gpus-per-trial: expected a GPU that torch can use for each trial, found none: {gpu_problem()}"
 
 
 def free_memory() -> None:
@@ -81,8 +66,8 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-class Faults:
-    """Which trials a GPU has failed in, in the experiment's folder: one that it fails in twice has failed itself.
+class GpuErrorCount:
+    """Counts GPU errors by trial in the experiment's folder; a trial with a second error is recorded as failed.
 
     Args:
         home: the experiment's folder.

@@ -1,4 +1,4 @@
-"""How much memory a trial takes on a GPU, counted without one.
+"""The GPU memory that a trial needs, counted on the CPU.
 
 A few batches of each training and of the projection run on the CPU while every tensor's bytes are counted; tensors have
 the same sizes on a GPU.
@@ -103,7 +103,7 @@ def _of_trainings(recipe: Recipe) -> int:
 
 
 def _of_projection(recipe: Recipe) -> int:
-    """What grows with the number of latents at once is counted for two numbers, and continued to a GPU's."""
+    """Bytes of a projection. Counted for two chunk sizes on the CPU, and extrapolated to a GPU's chunk size."""
     config, images = recipe.config, recipe.data.train.images
     projector = sampled_projector(recipe, CPU, config.projector.bank_size)
     projector.warm_up()

@@ -19,7 +19,7 @@ from components.pretrained import shipped_folder
 from tune.errors import Refused
 from tune.execution.estimate import count, free_bytes, readable
 from tune.execution.experiment import Experiment
-from tune.execution.given import Given
+from tune.execution.user_code import UserCode
 from tune.pipeline.recipe import bounds_of
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, probe
@@ -55,27 +55,27 @@ def prepare(experiment: Experiment, data_dir: str | None) -> Plan:
         raise Refused(str(error)) from error
     if experiment.resumed:
         _check_same_data(experiment, dataset)
-    given = _given(experiment)
+    user_code = _user_code(experiment)
     _check_classifiers(space, dataset)
     _check_networks(space, config, dataset)
     _check_writable(place)
     _check_room(experiment, dataset)
-    return Plan(space, place, experiment.name, experiment.resumed, config, dataset, given=given)
+    return Plan(space, place, experiment.name, experiment.resumed, config, dataset, user_code=user_code)
 
 
-def _given(experiment: Experiment) -> Given:
-    """What the user gave, with the weights; a resumed search has its own, also where the file is gone."""
+def _user_code(experiment: Experiment) -> UserCode:
+    """The user's code with its weights; a resumed search reads the weights in its own folder."""
     home, record = experiment.home, recorded(experiment.home) if experiment.resumed else {}
-    begun = Given(weights=record.get("weights") or {})
+    begun = UserCode(weights=record.get("weights") or {})
     try:
-        given = experiment.given.with_weights(experiment.space)
+        user_code = experiment.user_code.with_weights(experiment.space)
     except ValueError as error:
         begun.install(home)
         if not begun.weights:
             raise Refused(f"{error} ({experiment.space.source})") from error
-        given = experiment.given.with_weights(experiment.space)
-    given.check_weights(record, home)
-    return given
+        user_code = experiment.user_code.with_weights(experiment.space)
+    user_code.check_weights(record, home)
+    return user_code
 
 
 def _check_same_data(experiment: Experiment, dataset: Dataset) -> None:

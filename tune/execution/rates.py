@@ -1,4 +1,4 @@
-"""How fast this machine is at each kind of work, measured for about a second each."""
+"""Measures the speed of this machine at each kind of work, for about a second each."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from components.defense import Defense
 from tune.execution.evaluation import evaluate
 from tune.optimizer.choice import median_seed
 from tune.pipeline.classifier import classifier_of
-from tune.pipeline.executor import Path, Workbench
+from tune.pipeline.executor import Executor, Path
 from tune.pipeline.gan import gan_of
 from tune.pipeline.job import Progress
 from tune.pipeline.purifier import purifier_of
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 
 
 def retrain_seed(
-    bench: Workbench,
+    executor: Executor,
     config: ExperimentConfig,
     test: DataSplit,
     home: Storage,
     report: Callable[[Progress], None],
 ) -> dict[str, Any]:
-    """Trains the configuration with the bench's seed, measures it on the test images and keeps both.
+    """Trains the configuration with the executor's seed, measures it on the test images and keeps both.
 
     A seed that was measured before is read, not repeated.
 
@@ -44,28 +44,28 @@ def retrain_seed(
         What stands in `best/seeds/<seed>.json`.
     """
     seeds = home.child("best").child("seeds")
-    name = f"{bench.seed}.json"
-    signatures = bench.signatures(config, final_path_of(config))
+    name = f"{executor.seed}.json"
+    signatures = executor.signatures(config, final_path_of(config))
     known = _measured(seeds, name)
     if known is not None and known["stages"] == signatures:
         return known
-    path = bench.get(config, final_path_of(config), report)
-    defense = assemble(bench, path)
+    path = executor.get(config, final_path_of(config), report)
+    defense = assemble(executor, path)
     scores, pictures = evaluate(
         defense, config, test, lambda what: report(Progress(f"measuring {what}", 0, 0))
     )
     work = {stage: asdict(done) for stage, done in path.work.items()}
     seconds = {stage: done.seconds for stage, done in path.work.items()}
-    scores |= {"seed": bench.seed, "stages": signatures, "seconds": seconds, "work": work}
+    scores |= {"seed": executor.seed, "stages": signatures, "seconds": seconds, "work": work}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **pictures)  # type: ignore[arg-type]
-    seeds.write(f"{bench.seed}.npz", buffer.getvalue())
+    seeds.write(f"{executor.seed}.npz", buffer.getvalue())
     seeds.write(name, json.dumps(scores, indent=2, allow_nan=False).encode())
     return scores
 
 
 def _measured(seeds: Storage, name: str) -> dict[str, Any] | None:
-    """What an earlier run measured; None where it did not, or where the file is damaged."""
+    """Results of an earlier run; None where there are none, or where the file is damaged."""
     try:
         known = json.loads(seeds.read(name))
     except FileNotFoundError:
@@ -76,20 +76,20 @@ def _measured(seeds: Storage, name: str) -> dict[str, Any] | None:
     return known if isinstance(known, dict) and "stages" in known else None
 
 
-def assemble(bench: Workbench, path: Path) -> Defense:
+def assemble(executor: Executor, path: Path) -> Defense:
     """The defense from the artifacts of a final path."""
-    inputs = bench.inputs(path)
+    inputs = executor.inputs(path)
     discriminator = gan_of(inputs).discriminator if "gan" in inputs.artifacts else None
     network = read_unet(inputs.folder("unet"), inputs.recipe)
     return Defense(purifier_of(inputs.config).component(inputs), network, classifier_of(inputs), discriminator)
 
 
 def save_median(
-    benches: Mapping[int, Workbench], config: ExperimentConfig, psd: Mapping[int, float], home: Storage
+    executors: Mapping[int, Executor], config: ExperimentConfig, psd: Mapping[int, float], home: Storage
 ) -> int:
     """Saves the defense of the seed with the median PSD to `best/`, and returns that seed."""
     seed = median_seed(psd)
-    defense = assemble(benches[seed], benches[seed].get(config, final_path_of(config)))
+    defense = assemble(executors[seed], executors[seed].get(config, final_path_of(config)))
     best = home.child("best")
     if best.local is not None:
         defense.save(best.local)

@@ -13,21 +13,21 @@ from typing import Any
 import ray
 
 from components.pretrained import described
-from tune.cluster.connection import alone, expected
 from tune.cluster.resources import Request, Resources
 from tune.errors import DONE, FAILED
 from tune.execution.driver import run_seeds, run_trials
 from tune.execution.dry_run import describe
 from tune.execution.experiment import Experiment
-from tune.execution.finals import run_finalists
+from tune.execution.finalist_training import run_finalists
 from tune.execution.finished import note_finished
 from tune.execution.interruption import interrupt, resume_command
 from tune.execution.preflight import Plan, prepare
+from tune.execution.ray_start import expected_resources, running_ray
+from tune.execution.remaining_costs import stage_costs
 from tune.execution.retraining import save_median
-from tune.execution.trial import Setting, arrays_of, final_bench
-from tune.execution.uncached import stage_costs
+from tune.execution.trial import Setting, arrays_of, final_executor
 from tune.metrics import Direction
-from tune.monitor.runs import where_to_watch
+from tune.monitor.runs import viewing_commands
 from tune.monitor.tensorboard import write_experiment
 from tune.monitor.terminal import LiveView
 from tune.optimizer.choice import NoChoiceError, choose, rule
@@ -47,7 +47,7 @@ from tune.storage.store import Store
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says beside the space.
+    """Options of the command line beside the space.
 
     Attributes:
         data_dir: where a named data set lies, or is downloaded to.
@@ -69,7 +69,7 @@ def rehearse(experiment: Experiment, request: Request, options: Options) -> int:
     interrupt()
     plan = _prepared(experiment, options.data_dir)
     earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
-    resources = expected(plan, request)
+    resources = expected_resources(plan, request)
     print(describe(plan, resources.concurrent, resources.cpus, resources.gpus))
     return DONE
 
@@ -84,7 +84,7 @@ def run(experiment: Experiment, request: Request, options: Options) -> int:
     interrupt()
     plan = _prepared(experiment, options.data_dir)
     earlier = earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
-    with alone(plan, request, verbose=options.verbose) as (resources, lock):
+    with running_ray(plan, request, verbose=options.verbose) as (resources, lock):
         interrupt()
         if resources.address is not None:
             print(f"Cluster: {resources}")
@@ -122,14 +122,14 @@ class Session:
             plan.dataset.classes,
             plan.dataset.fingerprint,
             options.reuse,
-            plan.given,
+            plan.user_code,
         )
 
     def run(self, earlier: Sequence[Ledger]) -> int:
         """Trials, choice, retraining and report; returns the exit status."""
         began, home = time.monotonic(), self.plan.home
         self._begin()
-        print(where_to_watch(home, self.resources.address))
+        print(viewing_commands(home, self.resources.address))
         try:
             self._search(earlier)
         except NoChoiceError as error:
@@ -145,7 +145,7 @@ class Session:
             if not math.isnan(began):  # beside another driver nothing more is written
                 add_time(home, time.monotonic() - began, self._ended())
         print(write_report(home))
-        print(where_to_watch(home, self.resources.address))
+        print(viewing_commands(home, self.resources.address))
         note_finished(self.plan, self.options.data_dir, self.options.warm_start, self.options.reuse)
         return DONE
 
@@ -157,8 +157,8 @@ class Session:
         home.write("space.yaml", plan.space.to_yaml().encode())
         Store(plan.storage.child("store")).note_user(home)
         now = reproducibility(sys.argv[1:], plan.config.search.seed, plan.dataset)
-        now |= plan.given.record()
-        plan.given.keep(home)
+        now |= plan.user_code.record()
+        plan.user_code.keep(home)
         origin = [described(name)] if (name := plan.config.gan.pretrained) else []
         now["notes"] = [*origin, *plan.dataset.notes]
         before = recorded(home)
@@ -270,8 +270,8 @@ class Session:
         config = self.plan.space.config(best.params)
         final = Development.for_retraining(self.plan.dataset)
         arrays = arrays_of(train=final.train)
-        benches = {seed: final_bench(setting, arrays, final.fingerprint, config, seed) for seed in seeds}
-        saved = save_median(benches, config, {seed: row["metrics"]["psd"] for seed, row in results.items()}, home)
+        executors = {seed: final_executor(setting, arrays, final.fingerprint, config, seed) for seed in seeds}
+        saved = save_median(executors, config, {seed: row["metrics"]["psd"] for seed, row in results.items()}, home)
         choice = json.loads(home.child("best").read("choice.json"))
         home.child("best").write("choice.json", _json({**choice, "median_seed": saved}))
 

@@ -16,13 +16,21 @@ from safetensors.torch import load_file
 
 from components.datasets.dataset import DataSplit
 from components.processor import keep_memory
-from tune.execution.given import Given
-from tune.execution.gpu_errors import Faults, GpuLost, broken, end_process, free_memory, lacking_gpu, out_of_memory
+from tune.execution.gpu_errors import (
+    GpuErrorCount,
+    GpuLost,
+    broken,
+    end_process,
+    free_memory,
+    lacking_gpu,
+    out_of_memory,
+)
 from tune.execution.retraining import retrain_seed
+from tune.execution.user_code import UserCode
 from tune.monitor.heatmap import map_png
-from tune.monitor.progress import Teller, tell_tune
-from tune.monitor.tensorboard import TrialBoard
-from tune.pipeline.executor import Path, Workbench
+from tune.monitor.progress import ProgressReporter, tell_tune
+from tune.monitor.tensorboard import TensorBoardRun
+from tune.pipeline.executor import Executor, Path
 from tune.pipeline.purifier import cost
 from tune.pipeline.recipe import Bounds, Development, bounds_of, bounds_of_one
 from tune.pipeline.stages import path_of
@@ -39,7 +47,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Setting:
-    """What all trials of a search share; small enough to travel with each.
+    """Settings that all trials of a search share; small enough to be sent with each.
 
     Attributes:
         space: what is searched.
@@ -51,7 +59,7 @@ class Setting:
         classes: of the data.
         fingerprint: of the data.
         reuse: whether trials share what they build.
-        given: by the user beside the space.
+        user_code: plug-in, classifier and weights of the user.
     """
 
     space: SearchSpace
@@ -63,37 +71,37 @@ class Setting:
     classes: int
     fingerprint: str
     reuse: bool = True
-    given: Given = field(default_factory=Given)
+    user_code: UserCode = field(default_factory=UserCode)
 
     @property
     def home(self) -> Storage:
         """The experiment's folder."""
         return Storage(self.storage).child(self.experiment)
 
-    def trial_bench(self, data: Development, config: ExperimentConfig, number: int) -> Workbench:
-        """Where a trial builds: among all others, or by itself no more than it needs."""
+    def trial_executor(self, data: Development, config: ExperimentConfig, number: int) -> Executor:
+        """The executor of one trial: with the shared store, or with `--no-reuse` a store of its own."""
         if self.reuse:
-            return self.workbench(data, bounds_of(self.space), self.seed)
-        return self.workbench(data, bounds_of_one(config), self.seed, self.unshared(number))
+            return self.executor(data, bounds_of(self.space), self.seed)
+        return self.executor(data, bounds_of_one(config), self.seed, self.unshared(number))
 
     def unshared(self, number: int) -> Storage:
         """The store of a trial that shares nothing."""
         return self.home.child("unshared").child(f"{number:03d}")
 
-    def workbench(
+    def executor(
         self, data: Development, bounds: Bounds, seed: int, storage: Storage | None = None
-    ) -> Workbench:
-        """Where artifacts of this search are built: in the store of its storage, or in another."""
+    ) -> Executor:
+        """The executor for this search's store, or for the store in `storage`."""
         keep_memory()
         threads = max(1, int(self.cpus))
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         store = Store(storage or Storage(self.storage).child("store"))
         device = torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
-        return Workbench(store, leases_of(store), data, bounds, seed, device)
+        return Executor(store, leases_of(store), data, bounds, seed, device)
 
 
-def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board: Any) -> None:
+def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, progress_actor: Any) -> None:
     """Ray Tune's trainable: runs trial `config["trial"]` with `config["params"]` and records its outcome.
 
     A failure of its own is an outcome like any other. What kills the process leaves none, and the trial runs again.
@@ -101,7 +109,7 @@ def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board
     kernel the process ends itself, as nothing more can be computed in it.
     """
     try:
-        _run_trial(config, setting, arrays, board)
+        _run_trial(config, setting, arrays, progress_actor)
     except GpuLost as error:
         end_process(error)
     except Exception as error:
@@ -110,30 +118,30 @@ def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, board
         raise
 
 
-def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, board: Any) -> None:
-    setting.given.install(setting.home)  # in this process nobody has run the plug-in yet
+def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, progress_actor: Any) -> None:
+    setting.user_code.install(setting.home)  # in this process nobody has run the plug-in yet
     number, params = int(config["trial"]), dict(config["params"])
     ledger = Ledger(setting.home)
     tell_tune({"trial": number})  # the driver learns the number even of a trial that dies at once
     if ledger.outcome(number) is not None:
         return  # it had ended just before its worker was lost
-    with TrialBoard(setting.home, setting.space, number, params) as run:
-        teller = Teller(number, board, run, judged=True)
-        outcome, path = attempt(setting, development(setting, arrays), number, params, teller)
-        run.metrics({**outcome.metrics, **teller.speed})
+    with TensorBoardRun(setting.home, setting.space, number, params) as run:
+        reporter = ProgressReporter(number, progress_actor, run, judged=True)
+        outcome, path = attempt(setting, development(setting, arrays), number, params, reporter)
+        run.metrics({**outcome.metrics, **reporter.speed})
         if path is not None:
             _show(path, setting.space.config(params), run)
         run.close(outcome.status)
         if not setting.reuse:
             setting.unshared(number).remove_tree()
         ledger.record(outcome)  # last: a trial with a record never runs again, so TensorBoard must have all of it
-    board.put.remote(number, None)
+    progress_actor.put.remote(number, None)
     if broken(outcome.error or ""):
         raise GpuLost(outcome.error)
 
 
 def attempt(
-    setting: Setting, data: Development, number: int, params: Mapping[str, Any], teller: Teller
+    setting: Setting, data: Development, number: int, params: Mapping[str, Any], reporter: ProgressReporter
 ) -> tuple[Outcome, Path | None]:
     """The outcome of one trial, finished or failed by its own error, and its artifacts where it has them all.
 
@@ -149,16 +157,16 @@ def attempt(
             raise RuntimeError(reason)
         space = setting.space
         config = space.config(params)
-        teller.cost = cost(config)
-        bench = setting.trial_bench(data, config, number)
-        path = bench.get(config, path_of(config), teller)
+        reporter.cost = cost(config)
+        executor = setting.trial_executor(data, config, number)
+        path = executor.get(config, path_of(config), reporter)
         (score,) = path.artifacts[path_of(config)[-1]]
         known |= {"metrics": dict(score.metrics), "stages": path.signatures}
         status, error = "finished", None
     except Exception as caught:  # any error of a trial's own is recorded, and the search goes on
         if outage(caught):
             raise
-        if broken(str(caught)) and Faults(setting.home).first(number, caught):
+        if broken(str(caught)) and GpuErrorCount(setting.home).first(number, caught):
             raise GpuLost(f"{type(caught).__name__}: {caught}") from caught
         logging.getLogger(__name__).debug("trial %d", number, exc_info=True)
         said = out_of_memory(caught, setting.gpus) or traceback.format_exception_only(caught)[-1]
@@ -166,12 +174,12 @@ def attempt(
     if error:
         free_memory()
     ended = round(time.time(), 3)
-    known |= {"intermediate": teller.intermediate, "work": teller.work()}
+    known |= {"intermediate": reporter.intermediate, "work": reporter.work()}
     known |= {"seconds": round(ended - began, 3), "ended": ended}
     return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
 
 
-def _show(path: Path, config: ExperimentConfig, run: TrialBoard) -> None:
+def _show(path: Path, config: ExperimentConfig, run: TensorBoardRun) -> None:
     """The pictures of a trial: its images by stage, the map over R and L, and how the projection error falls."""
     for score in path.artifacts.get("score_unet", ()):
         run.images("images/validation", load_file(score.folder / "examples.safetensors")["examples"])
@@ -200,7 +208,7 @@ def split_of(arrays: Arrays, name: str) -> DataSplit:
 
 
 def development(setting: Setting, arrays: Arrays) -> Development:
-    """What the stages of a trial may see."""
+    """The images that the stages of a trial may use: training and validation."""
     return Development(
         split_of(arrays, "train"), split_of(arrays, "validation"), setting.classes, setting.fingerprint
     )
@@ -222,18 +230,18 @@ def run_retraining(
     params: Mapping[str, Any],
     trial: int,
     seed: int,
-    board: Any,
+    progress_actor: Any,
 ) -> dict[str, Any]:
     """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`."""
     if reason := lacking_gpu(setting.gpus):
         raise RuntimeError(reason)
-    setting.given.install(setting.home)
+    setting.user_code.install(setting.home)
     config = setting.space.config(params)
-    bench = final_bench(setting, arrays, fingerprint, config, seed)
+    executor = final_executor(setting, arrays, fingerprint, config, seed)
     try:
-        with TrialBoard(setting.home, setting.space, trial, params, seed) as run:
-            teller = Teller(seed, board, run, judged=False)
-            scores = retrain_seed(bench, config, split_of(arrays, "test"), setting.home, teller)
+        with TensorBoardRun(setting.home, setting.space, trial, params, seed) as run:
+            reporter = ProgressReporter(seed, progress_actor, run, judged=False)
+            scores = retrain_seed(executor, config, split_of(arrays, "test"), setting.home, reporter)
             run.metrics({**scores["metrics"], "images_per_second": scores["images_per_second"]})
     except RuntimeError as error:
         if broken(str(error)):
@@ -244,9 +252,9 @@ def run_retraining(
     return scores
 
 
-def final_bench(
+def final_executor(
     setting: Setting, arrays: Arrays, fingerprint: str, config: ExperimentConfig, seed: int
-) -> Workbench:
-    """The workbench of one retraining: no validation images, and a projection of the chosen R and L alone."""
+) -> Executor:
+    """The executor of one retraining: no validation images, and a projection of the chosen R and L alone."""
     data = Development(split_of(arrays, "train"), None, setting.classes, fingerprint)
-    return setting.workbench(data, bounds_of_one(config), seed)
+    return setting.executor(data, bounds_of_one(config), seed)

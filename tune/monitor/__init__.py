@@ -1,1 +1,1 @@
-"""What a running search shows: TensorBoard, progress of trials and the terminal."""
+"""The display of a running search: TensorBoard, progress of trials and the terminal."""

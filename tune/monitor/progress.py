@@ -1,4 +1,4 @@
-"""What running trials say of themselves: to the live view by way of a board, to TensorBoard, and to Tune."""
+"""Reports of running trials: to the live view through an actor, to TensorBoard, and to Ray Tune."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from tune.monitor.board import Message
-from tune.monitor.tensorboard import TrialBoard
+from tune.monitor.progress_actor import Message
+from tune.monitor.tensorboard import TensorBoardRun
 from tune.pipeline.job import Progress, Work
 
 MEASURED = ("psd", "pco", "validation_loss")  # after each epoch of a trial's U-Net
 
 
-class Teller:
-    """Tells the board and TensorBoard how far a trial is, and Tune after each epoch of its U-Net.
+class ProgressReporter:
+    """Reports a trial's progress to the actor and to TensorBoard, and to Ray Tune after each epoch of its U-Net.
 
     Args:
         trial: its number; of a retraining, the seed.
-        board: from `new_board`.
+        progress_actor: from `start_progress_actor`.
         run: its run in TensorBoard; None = none.
         judged: whether it is a trial, which Tune compares with others by epoch.
     """
 
-    def __init__(self, trial: int, board: Any, run: TrialBoard | None, judged: bool) -> None:
-        self.trial, self.board, self.run, self.judged = trial, board, run, judged
+    def __init__(self, trial: int, progress_actor: Any, run: TensorBoardRun | None, judged: bool) -> None:
+        self.trial, self.progress_actor, self.run, self.judged = trial, progress_actor, run, judged
         self.cost = 0  # of its projection; the trial sets it
         self.intermediate: dict[str, float] = {}
         self._rates: list[float] = []
@@ -46,7 +46,7 @@ class Teller:
         if now - self._told > 0.3 or progress.row:
             self._told = now
             message = Message(progress.stage, progress.done, progress.total, self._since, socket.gethostname())
-            self.board.put.remote(self.trial, message)
+            self.progress_actor.put.remote(self.trial, message)
         if progress.row:
             self._epoch(progress.stage, progress.row)
 
@@ -57,7 +57,7 @@ class Teller:
         return {"images_per_second": round(median(self._rates) / self.cost, 3)} if known else {}
 
     def work(self, unfinished: str = "") -> dict[str, dict[str, float]]:
-        """What the trial did so far, by stage, and how fast its projection is; of one that it is in, the seconds."""
+        """Work so far by stage and the projection's speed; of the stage `unfinished`, the seconds until now."""
         work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in self._work.items()}
         if unfinished:
             work[unfinished] = asdict(Work(seconds=round(time.time() - self._since, 3)))

@@ -48,8 +48,8 @@ def _brief(value: int | float) -> str:
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.2g}"
 
 
-def where_to_watch(experiment: Storage, address: str | None) -> str:
-    """What to type to see the experiment; on a cluster (`address`) also from the machine that started it."""
+def viewing_commands(experiment: Storage, address: str | None) -> str:
+    """The commands that show the experiment; on a cluster (`address`) also from the user's own machine."""
     command = tensorboard_command(experiment)
     if address is None:
         return f"TensorBoard: {command}"

@@ -30,7 +30,7 @@ from tune.space.space import SearchSpace
 from tune.storage.folder import Storage
 from tune.storage.scratch import scratch
 
-__all__ = ["TrialBoard", "close_run", "run_name", "tensorboard_command", "write_experiment"]
+__all__ = ["TensorBoardRun", "close_run", "run_name", "tensorboard_command", "write_experiment"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def _file_name(number: int, suffix: str) -> str:
     return f"events.out.tfevents.{number:03d}.{suffix}"
 
 
-class TrialBoard:
+class TensorBoardRun:
     """The run of one trial, or of one retrained seed.
 
     A context manager: leaving it ends the run as finished, or as failed after an exception. An interruption
@@ -219,12 +219,12 @@ def close_run(
         metrics: its last known metrics, if any.
         step: the epoch they are of; an earlier one than the run has would make TensorBoard drop those after it.
     """
-    board = TrialBoard(experiment, space, trial, params)
-    if any(map(_is_end, board.folder.names())):
+    progress_actor = TensorBoardRun(experiment, space, trial, params)
+    if any(map(_is_end, progress_actor.folder.names())):
         return
-    board.__enter__()
-    board.metrics(metrics or {}, step)
-    board.close(status)
+    progress_actor.__enter__()
+    progress_actor.metrics(metrics or {}, step)
+    progress_actor.close(status)
 
 
 def _next_number(names: Sequence[str]) -> int:
@@ -236,5 +236,5 @@ def _is_end(name: str) -> bool:
 
 
 def _is_started(folder: Storage, names: Sequence[str]) -> bool:
-    """Whether an earlier attempt lived long enough to write the start; its file may be empty."""
+    """True where an earlier attempt has written the start; its file may be empty."""
     return any(SESSION_START_INFO_TAG.encode() in folder.read(name) for name in names if not _is_end(name))

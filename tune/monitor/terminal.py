@@ -1,4 +1,4 @@
-"""What a search is doing, in the terminal: a page that redraws itself, or plain lines elsewhere.
+"""The live view of a search: a page that redraws itself in a terminal, or plain lines elsewhere.
 
     with LiveView("quickstart · defense", total=20, objectives={"psd": "max", "cost": "min"}) as view:
         view.note("TensorBoard: python -m tensorboard.main --logdir …")

@@ -1,4 +1,4 @@
-"""What the live view shows: the state of all trials on one page, as wide and high as the terminal allows."""
+"""The page of the live view: the state of all trials, as wide and high as the terminal allows."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _left(view: Snapshot, ended: int) -> str:
 
 
 def _budget(view: Snapshot) -> list[Text]:
-    """How much of the budget is used."""
+    """The used share of the budget."""
     if view.budget is None:
         return []
     whole, before = view.budget

@@ -1,4 +1,4 @@
-"""Which trial is best, which trials no other beats on all counts, and which retrained seed to save."""
+"""Chooses the best trial, the Pareto front, and the retrained seed to save."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def median_seed(scores: Mapping[int, float]) -> int:
 
 
 def has_objectives(outcome: Outcome, objectives: Iterable[str]) -> bool:
-    """Whether the trial finished and every objective is a finite number: NaN is a failure, never best."""
+    """True where the trial finished and every objective is a finite number: NaN is a failure, never best."""
     return outcome.status == "finished" and all(_finite(outcome.metrics.get(metric)) for metric in objectives)
 
 

@@ -1,4 +1,4 @@
-"""What a configuration would still cost: seconds of the stages that no trial has built, learned from those that did."""
+"""Predicts the seconds of the stages that a configuration would still have to build, from those built so far."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ class StageCosts:
 
     def _keys(self, stage: str, points: Sequence[Params]) -> list[str]:
         """Numeric parameters of the stage's own section that measured ones differ in."""
-        section = _SECTIONS.get(stage.split("_")[0], stage.split("_")[0])
+        kind = stage.split("_", maxsplit=1)[0]
+        section = _SECTIONS.get(kind, kind)
         measured = [params for params, _ in self._measured[stage]]
         keys = sorted({key for params in (*measured, *points) for key in params if key.split(".")[0] == section})
         if stage.startswith("projection"):  # one with the largest R and L serves them all

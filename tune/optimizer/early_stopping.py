@@ -11,7 +11,7 @@ from components.intervals import standard_error
 from tune.storage.ledger import Outcome
 
 
-class Halving(FIFOScheduler):
+class SuccessiveHalving(FIFOScheduler):
     """Asynchronous successive halving (Li et al., MLSys 2020): after `first`, 2·`first`, 4·`first` … epochs the better
     half goes on.
 

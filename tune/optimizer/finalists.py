@@ -47,7 +47,7 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the finalists' comparison came to.
+    """The result of the finalists' comparison.
 
     Attributes:
         chosen: the trial to go on with.
@@ -60,7 +60,7 @@ class Verdict:
     behind: Mapping[int, tuple[float, float]]
 
     def equal(self, trial: int) -> bool:
-        """Whether a trial cannot be told from the best by one standard error."""
+        """True where a trial lies within one standard error of the best."""
         difference, error = self.behind[trial]
         return difference <= error
 
@@ -96,7 +96,7 @@ def decide(finalists: Sequence[Finalist], images: int) -> Verdict:
 
 
 def _difference(best: Finalist, other: Finalist, images: int) -> tuple[float, float]:
-    """How far a mean lies below the best one's, and its standard error by the choice of seeds and of images."""
+    """Distance of a mean below the best one's, and its standard error by the choice of seeds and of images."""
     if best.trial == other.trial:
         return 0.0, 0.0
     by_seed = [best.scores[seed] - other.scores[seed] for seed in sorted(best.scores)]
@@ -113,13 +113,13 @@ def _by_images(best: Finalist, other: Finalist, images: int) -> float:
 
 
 def shrinkage(finalists: Sequence[Finalist], trial: int) -> float:
-    """How much less a trial scores with seeds that it was not chosen by than the search had found: winner's curse."""
+    """Difference between a trial's score in the search and its mean score on other seeds (the winner's curse)."""
     finalist = next(f for f in finalists if f.trial == trial)
     return finalist.searched - finalist.fresh
 
 
 def as_json(finalists: Sequence[Finalist], verdict: Verdict, params: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    """What stands in finalists.json."""
+    """The content of finalists.json."""
     rows = [
         {
             "trial": f.trial,

@@ -35,5 +35,5 @@ def shuffled(points: list[Params], seed: int) -> list[Params]:
 
 
 def identity(params: Params) -> Hashable:
-    """What two equal points have in common."""
+    """A hashable key that is the same for equal points."""
     return frozenset(params.items())

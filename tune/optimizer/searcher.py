@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class WarmStart(NamedTuple):
-    """What was learned from another experiment."""
+    """Number of outcomes taken from another experiment."""
 
     used: int  # finished outcomes that fit this space
     left_out: int  # finished outcomes that do not
@@ -89,12 +89,12 @@ class LedgerSearcher(Searcher):
 
     @property
     def study(self) -> LedgerStudy:
-        """What Optuna is shown."""
+        """The study that Optuna's sampler sees."""
         return self._study
 
     @property
     def stopped(self) -> str | None:
-        """Why no further trial is proposed, `rule: …` in words; None while one may be."""
+        """The reason why no further trial is proposed, as `rule: …`; None while one may be."""
         if all(number in self._params for number in range(self._trials)):
             return f"trials: all {self._trials} were proposed"
         if self._study.exhausted:
@@ -106,12 +106,12 @@ class LedgerSearcher(Searcher):
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing to run: no trial was interrupted, and no further one is proposed."""
+        """True where there is nothing to run: no trial was interrupted, and no further one is proposed."""
         return not self._interrupted and self.stopped is not None
 
     @property
     def most(self) -> int:
-        """How many trials there can be."""
+        """The largest number of trials that there can be."""
         return min(self._trials, self._study.size or self._trials)
 
     @property

@@ -1,4 +1,4 @@
-"""When a search ends before its last trial: out of budget, no gain beyond noise, or nothing left to gain."""
+"""Rules that end a search before its last trial: budget spent, no gain beyond noise, or nothing left to gain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def seconds_of(duration: str) -> float:
 
 @dataclass(frozen=True)
 class StopRules:
-    """What ends a search early: `search.budget`, `search.patience` and `search.terminator`, where they are set.
+    """The rules `search.budget`, `search.patience` and `search.terminator`, where they are set.
 
     Everything but the clock of running trials is read from the ledger. The first objective is a share of images.
 
@@ -49,7 +49,7 @@ class StopRules:
         return int(self.space.fixed["search.startup_trials"])
 
     def reason(self, outcomes: Sequence[Outcome], running: Iterable[float], now: float) -> str | None:
-        """Why no trial may begin any more, in words; None while one may.
+        """The reason why no further trial may begin, in words; None while one may.
 
         Args:
             outcomes: of the search, by trial number.

@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tune.metrics import objectives_of
 from tune.optimizer.choice import Objectives, has_objectives
+from tune.optimizer.cost_aware import CostAwareChoice
 from tune.optimizer.costs import StageCosts
-from tune.optimizer.economy import Economy
 from tune.optimizer.grid import identity, points_of, shuffled
 from tune.optimizer.sampler import Generations, sampler_for, spread
 from tune.space.config import Sampler
@@ -60,7 +60,7 @@ class LedgerStudy:
         self._max_cost = max_cost
         fixed = space.fixed
         self._objectives = dict(objectives or objectives_of(fixed["search.target"], fixed["search.objective"]))
-        self._economy = None if costs is None else Economy(space, self._objectives, costs, max_cost)
+        self._cost_aware = None if costs is None else CostAwareChoice(space, self._objectives, costs, max_cost)
         self._known = 0  # outcomes of other experiments
         self._running: dict[int, optuna.Trial] = {}
         self._tried: set[Hashable] = set()
@@ -72,7 +72,7 @@ class LedgerStudy:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """What the sampler is shown, in its order."""
+        """The trials that the sampler sees, in its order."""
         return [trial for trial in self._study.get_trials() if _DRAFT not in trial.user_attrs]
 
     def learn(self, outcome: Outcome, source: str) -> bool:
@@ -90,8 +90,8 @@ class LedgerStudy:
             return False
         self._tell(self._enter(params, {"warm_start": source, "trial": outcome.trial}), outcome)
         self._known += 1
-        if self._economy:
-            self._economy.learn(params, outcome)
+        if self._cost_aware:
+            self._cost_aware.learn(params, outcome)
         return True
 
     def start(self, trial: int, params: Params) -> None:
@@ -102,24 +102,24 @@ class LedgerStudy:
         self._tried.add(identity(params))
         if self._space.contains(params):
             self._running[trial] = self._enter(params, {"trial": trial})
-            if self._economy:
-                self._economy.start(trial, params)
+            if self._cost_aware:
+                self._cost_aware.start(trial, params)
 
     def finish(self, trial: int, outcome: Outcome | None) -> None:
         """Says what became of a running trial: complete, pruned, or failed, as one without outcome is."""
         if trial in self._running:
             self._tell(self._running.pop(trial), outcome)
-            if self._economy:
-                self._economy.finish(trial, outcome)
+            if self._cost_aware:
+                self._cost_aware.finish(trial, outcome)
 
     @property
     def size(self) -> int | None:
-        """How many points there are to try; None where there is no end to them."""
+        """The number of points of the space; None where it has infinitely many."""
         return None if self._order is None else len(self._order)
 
     @property
     def exhausted(self) -> bool:
-        """Whether every point has been tried."""
+        """True where every point has been tried."""
         return self._untried({}) == []
 
     def suggest(
@@ -140,8 +140,8 @@ class LedgerStudy:
             return None
         if left and self._sampler == "grid":
             return left[0]
-        if self._economy and self._economy.ready and self._known + trial >= self._startup:
-            return self._economy.choose(self._candidates(trial, wanted, left), remaining)
+        if self._cost_aware and self._cost_aware.ready and self._known + trial >= self._startup:
+            return self._cost_aware.choose(self._candidates(trial, wanted, left), remaining)
         params: Params = {}
         for attempt in range(_ATTEMPTS):
             params = self._ask(trial, attempt, wanted)
@@ -150,16 +150,16 @@ class LedgerStudy:
         return left[0] if left else params
 
     def _candidates(self, trial: int, wanted: Mapping[str, Any], left: Sequence[Params] | None) -> Sequence[Params]:
-        """What the sampler draws; then all points that are left, or where there is no end to them, points at random and
+        """Draws of the sampler; then all points that are left, or in an infinite space random points and
         such as go on from stages that are there.
         """
-        assert self._economy is not None
+        assert self._cost_aware is not None
         draws = range(_SLOW_DRAWS if self._sampler == "gp" else _DRAWS)
         drawn = [self._ask(trial, attempt, wanted) for attempt in draws]
         others: Sequence[Params] = left[:_MOST] if left else []
         if left is None:
             drawn += [self._ask(trial, attempt, wanted, "random") for attempt in range(_RANDOM)]
-            others = [p for p in self._economy.continued(drawn) if wanted.items() <= p.items()]
+            others = [p for p in self._cost_aware.continued(drawn) if wanted.items() <= p.items()]
         unique = {identity(params): params for params in [*drawn, *others]}
         return [params for key, params in unique.items() if key not in self._tried] or drawn[:1]
 
@@ -216,7 +216,7 @@ class LedgerStudy:
 
 
 def state_of(outcome: Outcome | None, objectives: Objectives) -> TrialState:
-    """How Optuna learns of an outcome. NaN, infinity, a missing objective and no outcome are failures."""
+    """Optuna's state of an outcome. NaN, infinity, a missing objective and no outcome are failures."""
     if outcome is not None and outcome.status == "pruned":
         return TrialState.PRUNED
     if outcome is not None and has_objectives(outcome, objectives):
@@ -225,14 +225,14 @@ def state_of(outcome: Outcome | None, objectives: Objectives) -> TrialState:
 
 
 def values_of(outcome: Outcome | None, state: TrialState, objectives: Objectives) -> list[float] | None:
-    """What Optuna is told of a complete trial."""
+    """The objective values of a complete trial."""
     if outcome is None or state != TrialState.COMPLETE:
         return None
     return [outcome.metrics[metric] for metric in objectives]
 
 
 def constraints_of(outcome: Outcome | None, state: TrialState, max_cost: float | None) -> dict[str, float]:
-    """How far a trial's cost lies above what is allowed; at most 0 is feasible."""
+    """The excess of a trial's cost above the allowed one; at most 0 is feasible."""
     if outcome is None or state == TrialState.FAIL or max_cost is None or "cost" not in outcome.metrics:
         return {}
     return {"cost": outcome.metrics["cost"] - max_cost}

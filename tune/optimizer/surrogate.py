@@ -50,7 +50,7 @@ def _places(value: Any, written: Mapping[str, Any], given: bool) -> list[float]:
 
 
 def place(value: float, written: Mapping[str, Any]) -> float:
-    """Where a value lies between the ends of its range, in [0, 1]."""
+    """Position of a value between the ends of its range, in [0, 1]."""
     scale = math.log if written.get("log") else float
     low, high = scale(written["low"]), scale(written["high"])
     return (scale(value) - low) / (high - low) if high > low else 0.5

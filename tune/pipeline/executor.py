@@ -54,8 +54,8 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Workbench:
-    """Where trials build.
+class Executor:
+    """Gets or builds the artifacts of configurations.
 
     Attributes:
         store: of artifacts.
@@ -74,7 +74,7 @@ class Workbench:
     device: torch.device
 
     def recipe(self, config: ExperimentConfig) -> Recipe:
-        """What the results of a configuration follow from here."""
+        """The recipe of a configuration with this executor's data, bounds and seed."""
         return Recipe(config, self.bounds, self.data, self.seed)
 
     def signatures(self, config: ExperimentConfig, stages: Sequence[str]) -> dict[str, str]:
@@ -82,7 +82,7 @@ class Workbench:
         return signatures_of(self.recipe(config), stages)
 
     def inputs(self, path: Path) -> Inputs:
-        """The artifacts of a path, to be read on this workbench's device."""
+        """The artifacts of a path, to be read on this executor's device."""
         return Inputs(path.recipe, self.device, path.artifacts)
 
     def get(

@@ -40,7 +40,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is: `done` of `total` units.
+    """Progress of a stage: `done` of `total` units.
 
     Attributes:
         stage: its name.
@@ -121,7 +121,7 @@ class Job(Inputs):
 
     @property
     def description(self) -> dict[str, Any]:
-        """How the artifact was made, for its manifest."""
+        """Settings, device and versions for the artifact's manifest."""
         settings = self.config.model_dump(exclude={"search"})
         used = {
             f"{section}.{name}": resolved(value, self.device)
@@ -142,7 +142,7 @@ class Job(Inputs):
         self.draft.metrics.update(history[-1])
 
     def train(
-        self, training: Training, measure: Callable[[], Row] = lambda: {}, name: str = "training"
+        self, training: Training, measure: Callable[[], Row] = dict, name: str = "training"
     ) -> list[Row]:
         """Runs a training to its end, measuring and saving after each epoch, and returns what was measured.
 

@@ -1,4 +1,4 @@
-"""How the pipeline runs a purifying component: which stages make its images, and how they are read."""
+"""The stages of a purifying component: their names, and the reading of their results."""
 
 from __future__ import annotations
 

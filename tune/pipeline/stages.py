@@ -19,6 +19,8 @@ from tune.pipeline.recipe import Recipe
 from tune.pipeline.stage import STAGES
 from tune.space.config import ExperimentConfig
 
+__all__ = ["STAGES", "final_path_of", "path_of", "signatures_of"]
+
 
 def path_of(config: ExperimentConfig) -> tuple[str, ...]:
     """Stages of a trial, each after its inputs; the last one scores it."""

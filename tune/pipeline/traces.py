@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.projector.projector import ProjectionTrace
-from components.projector.trace import Standing
+from components.projector.trace import DescentState
 
 _TRACE, _STANDING = "trace.safetensors", "standing.safetensors"
 
@@ -42,9 +42,9 @@ def read_trace(folder: Path, render: Callable[[Tensor], Tensor], *, standing: bo
     )
 
 
-def _read_standing(folder: Path) -> Standing:
+def _read_standing(folder: Path) -> DescentState:
     tensors = load_file(folder / _STANDING)
     memory = {
         name.removeprefix("memory."): tensor for name, tensor in tensors.items() if name.startswith("memory.")
     }
-    return Standing(int(tensors["step"]), tensors["latents"], memory)
+    return DescentState(int(tensors["step"]), tensors["latents"], memory)

@@ -1,4 +1,4 @@
-"""How a report is built, in the order of the work.
+"""Reports of experiments, from their files alone. The modules in the order of the work:
 
 reading, data     the experiment's folder → frozen values
 scores            test scores over seeds, intervals, doubts

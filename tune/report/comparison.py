@@ -118,7 +118,7 @@ def _question(candidate: Candidate) -> tuple[str, ...]:
 
 
 def _known(candidates: Sequence[Candidate]) -> bool:
-    """Whether the records say of all searches what their test images are; then the data's name decides nothing."""
+    """True where the records of all searches identify their test images; then the data's name decides nothing."""
     return all(map(_test_fingerprint, candidates))
 
 

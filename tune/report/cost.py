@@ -1,4 +1,4 @@
-"""What the search cost, what failed, and how to do it again."""
+"""Sections on the search's cost, its failures, and the commands that repeat it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def reproduce(experiment: Experiment) -> Section:
 
 
 def _sessions(noted: Any) -> list[tuple[str, str, str]]:
-    """Which trials ran with which versions, a row for each session that ran any; nothing where all had the same."""
+    """Trials and versions by session, a row for each that ran any; empty where all had the same versions."""
     try:
         rows = [(str(s["began"] or "the first"), s["trials"], versions_of(s)) for s in noted or () if s["trials"]]
         differing = {name for *_, had in rows for name in had if len({repr(r[2].get(name)) for r in rows}) > 1}
@@ -120,7 +120,7 @@ def _numbers(trials: Sequence[int]) -> str:
 
 
 def _fixed(experiment: Experiment) -> list[tuple[str, str]]:
-    """What was not searched, one row per component."""
+    """The settings that were not searched, one row per component."""
     rows: dict[str, list[str]] = {}
     for key, item in experiment.space.items():
         section, _, name = key.partition(".")

@@ -142,7 +142,7 @@ class Experiment:
 
     @property
     def wall_s(self) -> float | None:
-        """How long the search took by the clock, where that was recorded."""
+        """Wall time of the search in seconds, where it was recorded."""
         wall = self.record.get("wall_s")
         return float(wall) if isinstance(wall, int | float) else None
 

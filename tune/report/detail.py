@@ -50,7 +50,7 @@ def over_epsilon(experiment: Experiment) -> Section:
 
 
 def _sampled(score: SeedScore) -> str:
-    """Which images the course over ε is on: on fewer than all, its values differ from the result's."""
+    """Names the images of the course over ε: on fewer than all, its values differ from the result's."""
     if score.epsilon_images is None:
         return "May be on a sample of the test images, and then differ a little from the result above."
     if score.epsilon_images >= score.images:

@@ -64,7 +64,7 @@ def surface(experiment: Experiment, found: Effects, one: str, other: str) -> Fig
 
 
 class _Scale:
-    """Where the values of a parameter stand on an axis, and which are drawn."""
+    """The positions of a parameter's values on an axis, and the values that are drawn."""
 
     def __init__(self, experiment: Experiment, found: Effects, key: str) -> None:
         self.key, self.written = key, experiment.ranges[key]

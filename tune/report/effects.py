@@ -1,4 +1,4 @@
-"""What the parameters did: which mattered, how the score runs over them, and whether that is more than noise."""
+"""Effects of the parameters: their importance, the score as a function of them, and tests against noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AVERAGED = 64  # places of the other parameters that a course is the mean over
 
 @dataclass(frozen=True)
 class Shown:
-    """What a trial showed: its parameters and its score, of one that was stopped early carried on to the end."""
+    """Parameters and score of a trial; the score of one that was stopped early is extrapolated to the end."""
 
     params: Mapping[str, Any]
     score: float
@@ -36,7 +36,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Effects:
-    """What the parameters did to the first objective."""
+    """Effects of the parameters on the first objective."""
 
     trials: Sequence[Shown]
     shares: Mapping[str, float]  # parameter → importance, the largest first
@@ -140,7 +140,7 @@ def _written(range_: Mapping[str, Any], trials: Sequence[Shown], key: str) -> di
 
 
 def _told_apart(values: Sequence[Any], scores: Array, level: float) -> bool:
-    """Whether groups of values differ in score more than shuffled ones would in that share of cases."""
+    """True where groups of values differ in score more than shuffled ones do, but for that share of cases."""
     groups = _groups(values)
     seen, chance = _between(groups, scores), np.random.default_rng(0)
     beaten = sum(_between(groups, chance.permutation(scores)) >= seen - 1e-12 for _ in range(SHUFFLES))

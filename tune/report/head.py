@@ -24,7 +24,7 @@ def attack(experiment: Experiment) -> str:
 
 
 def variants(experiment: Experiment) -> list[str]:
-    """What is on beyond the published method, in words."""
+    """Names the settings that go beyond the published method."""
     on = []
     if levels := experiment.setting("projector.levels"):
         on.append(f"images are reduced to {levels} grey levels before they are projected")

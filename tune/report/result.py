@@ -1,4 +1,4 @@
-"""What was asked, against whom, and what came out on the test images."""
+"""Sections on the question, the threat model and the result on the test images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def asked(experiment: Experiment) -> Section:
 
 
 def _warm_start(noted: Any) -> list[Block]:
-    """What the search knew before its first trial; nothing where it knew nothing, or the note is damaged."""
+    """Names the experiments that the search learned from; empty where there are none, or the note is damaged."""
     if not isinstance(noted, Mapping):
         return []
     sources = [

@@ -80,7 +80,7 @@ def _wilson(name: str, score: SeedScore) -> Interval | None:
 
 
 def gain(test: Mapping[str, Score], over: str) -> Score | None:
-    """How much PSD lies above another metric, seed by seed: a difference of paired runs."""
+    """Difference between PSD and another metric, seed by seed, as of paired runs."""
     if "psd" not in test or over not in test:
         return None
     values = tuple(a - b for a, b in zip(test["psd"].values, test[over].values, strict=True))
@@ -94,7 +94,7 @@ def points(more: Score) -> str:
 
 
 def clearly_above(one: Score, other: Score) -> bool:
-    """Whether the widest intervals do not even touch."""
+    """True where the widest intervals do not touch."""
     return one.widest[0] > other.widest[1]
 
 

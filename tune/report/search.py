@@ -76,7 +76,7 @@ def _finalists(experiment: Experiment, metric: str) -> list[Block]:
 
 
 def _first(experiment: Experiment) -> str:
-    """What decides, in words."""
+    """Names the deciding objective."""
     metric = next(iter(experiment.objectives))
     return title_of(metric)
 
@@ -125,7 +125,7 @@ def _ranked(experiment: Experiment) -> list[Outcome]:
 
 
 def parameters(experiment: Experiment, found: Effects | None) -> Section:
-    """What the parameters did: importance, the course over the one or two most important, the surface over both."""
+    """Section on the parameters: importance, the course over the one or two most important, the surface over both."""
     title, metric = "What the parameters did", _first(experiment)
     if found is None:
         return Section(title, (Text(f"Left out: it takes {FEWEST} trials that differ and showed a score."),))
@@ -157,7 +157,7 @@ def parameters(experiment: Experiment, found: Effects | None) -> Section:
 
 
 def _told_apart(experiment: Experiment, found: Effects) -> str:
-    """Which parameters made a difference that chance does not explain, and which did not."""
+    """Names the parameters with an effect that chance does not explain, and those without."""
     clear = ", ".join(f"`{key}`" for key in found.shares if key in found.clear)
     rest = ", ".join(f"`{key}`" for key in experiment.ranges if key not in found.clear)
     test = "by chance alone, some parameter would show as much in more than 5 % of searches"

@@ -60,7 +60,7 @@ def write_pages(storage: Storage, name: str, pages: Mapping[str, Any]) -> None:
 
 
 def _pages(experiment: Experiment, test: Test, found: Effects | None) -> dict[str, Any]:
-    """What both templates are filled with."""
+    """The values that both templates are filled with."""
     return {
         "title": experiment.name,
         "subtitle": f"Search of {TARGETS[experiment.target].title}",
@@ -106,7 +106,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     """Fills one of the package's templates; what the context lacks is an error, not an empty place."""
     environment = Environment(
         loader=PackageLoader("tune.report"),
-        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),  # noqa: S701  (Markdown is not HTML)
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from components import catalog  # noqa: F401  (its purifiers have sections)
+from components import catalogue  # noqa: F401  (its purifiers have sections)
 from components.attacks import ATTACKS, FGSM, Attack
 from components.classifiers.config import ClassifierConfig
 from components.config import Config
@@ -23,7 +23,7 @@ _BUDGET: dict[str, Any] = {"neutral": None, "expected": "a duration above 0 such
 
 
 class SearchConfig(Config):
-    """What is searched for, and how long."""
+    """Settings of the search itself."""
 
     target: Target = "defense"  # the part that is judged; those before it are built, those after it are not
     objective: Objective = Field(

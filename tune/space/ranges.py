@@ -1,4 +1,4 @@
-"""What a searched parameter may be: one of a list, or a number between two ends; always, or conditionally."""
+"""The range of a searched parameter: a list of values or an interval of numbers, perhaps under a condition."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ class Interval:
 
     @property
     def whole(self) -> bool:
-        """Whether its values are integers."""
+        """True where its values are integers."""
         return isinstance(self.low, int)
 
     def values(self) -> tuple[int | float, ...] | None:

@@ -118,7 +118,7 @@ class _Reader:
         raise SpaceError(f"{key}: {message} ({where})")
 
     def retired(self, key: str, value: Any) -> bool:
-        """Whether the key is that of a removed field, which files written before may still name."""
+        """True where `key` is that of a removed field, which older files may still name."""
         section, _, name = key.partition(".")
         try:
             return any(model.retires(name, value) for model in section_models().get(section, ()))

@@ -75,14 +75,14 @@ class SearchSpace:
         return FloatDistribution(values.low, values.high, values.log, values.step)
 
     def applies(self, key: str, params: Mapping[str, Any]) -> bool:
-        """Whether the conditions of `key` hold, given those before it; one left out has its default."""
+        """True where the conditions of `key` hold for `params`; a parameter left out has its default."""
         return all(
             params.get(condition.key, leaves()[condition.key].default) in condition.values
             for condition in self.ranges[key].when
         )
 
     def contains(self, params: Mapping[str, Any]) -> bool:
-        """Whether this space could have suggested `params`."""
+        """True where this space could have suggested `params`."""
         active = {key for key in self.ranges if self.applies(key, params)}
         return set(params) == active and all(params[key] in self.ranges[key] for key in active)
 

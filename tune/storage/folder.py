@@ -106,7 +106,7 @@ class Storage:
             return _linked(draft, Path(self._at(name)))
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of that name (a folder is not a file)."""
+        """True where there is a file of that name (a folder is not a file)."""
         with self._naming(name):
             return bool(self._fs.get_file_info(self._at(name)).type == fs.FileType.File)
 

@@ -1,7 +1,7 @@
-"""Who builds what: a lease is held by at most one builder, and ends with it however it ends.
+"""Leases, by which at most one process builds an artifact; a lease ends when its process does.
 
-Two ways to hold one, with the same two calls. On a file system the kernel's lock on a file: it is freed the moment its
-holder dies, without a heartbeat. Where there are no file locks (object stores), an actor that counts heartbeats:
+There are two implementations. On a file system, the kernel's lock on a file: it is freed the moment its
+holder dies, without heartbeats. In object stores, which have no locks, a Ray actor that expects heartbeats:
 `tune.cluster.lease_actor`.
 """
 
@@ -18,11 +18,11 @@ class Leases(Protocol):
     """Exclusive rights to build, by key."""
 
     def acquire(self, key: str) -> bool:
-        """Takes the lease; False, at once, where somebody else holds it."""
+        """Takes the lease; returns False at once where another process holds it."""
         ...
 
     def release(self, key: str) -> None:
-        """Gives it back."""
+        """Frees the lease."""
         ...
 
 

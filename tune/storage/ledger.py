@@ -1,4 +1,4 @@
-"""What is known of a search: one small JSON file per trial. Resuming is reading them; nothing else is needed.
+"""The ledger of a search: one small JSON file per trial, from which alone a search is resumed.
 
     <experiment>/proposals/007.json   what trial 7 is to try, written before it starts
     <experiment>/trials/007.json      what became of it, written when it ends
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class Proposal(BaseModel):
-    """What a trial is to try."""
+    """The parameters of a trial, written before it starts."""
 
     # unknown fields are passed over: a record written by a later version is no reason to run its trial again
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
@@ -43,7 +43,7 @@ class Proposal(BaseModel):
 
 
 class Outcome(Proposal):
-    """What became of a trial."""
+    """The result of a trial: status, metrics, and the artifacts that it used."""
 
     status: Status  # pruned: stopped early, as others were better after as many epochs
     metrics: dict[str, int | float] = Field(default_factory=dict)  # on validation images

@@ -77,7 +77,7 @@ class ExperimentLock:
         try:
             self._claim()
         except BaseException:
-            self._let_go()
+            self._release()
             raise
         self._thread = threading.Thread(target=self._keep_alive, name="experiment-lock", daemon=True)
         self._thread.start()
@@ -91,7 +91,7 @@ class ExperimentLock:
             self._thread.join()
         with suppress(OSError):  # the work is done; the record goes stale by itself
             self._erase()
-        self._let_go()
+        self._release()
 
     def check(self) -> None:
         """Raises LockedError if another driver has taken over, having seen no sign of life for too long.
@@ -99,7 +99,7 @@ class ExperimentLock:
         Cheap enough to be called often; a driver does so before whatever it starts.
         """
         if abs(time.time() - self._signed) > 2 * self._beat:  # this process was suspended, and its thread too
-            self._look()
+            self._check_holder()
         if self._successor is not None:
             raise self._refusal(self._successor)
 
@@ -114,7 +114,7 @@ class ExperimentLock:
             self._wait_for_rivals()
 
     def _flock(self, path: Path) -> bool:
-        """Whether the kernel gives the lock; False where it has none to give.
+        """Takes the kernel's lock (flock); False where the file system has none.
 
         Raises:
             LockedError: the kernel says that its holder is alive.
@@ -143,10 +143,10 @@ class ExperimentLock:
             return True  # the kernel has let go of its lock
         if holder.place == _place():
             return not _runs(holder.pid)
-        return abs(time.time() - holder.time) > self._patience and not self._stirs(holder)
+        return abs(time.time() - holder.time) > self._patience and not self._shows_life(holder)
 
-    def _stirs(self, holder: _Holder) -> bool:
-        """Whether the holder signs while we watch: its clock may differ from ours."""
+    def _shows_life(self, holder: _Holder) -> bool:
+        """True where the holder signs again within two heartbeats; its clock may differ from ours."""
         time.sleep(2 * self._beat)
         return self._holder() not in (None, holder)
 
@@ -185,7 +185,7 @@ class ExperimentLock:
         else:
             self._storage.delete(_FILE)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -193,12 +193,12 @@ class ExperimentLock:
     def _keep_alive(self) -> None:
         while not self._stop.wait(self._beat):
             with suppress(OSError):  # a lost request; the next beat may reach the storage
-                self._look()
+                self._check_holder()
                 if self._successor is not None:
                     return
                 self._sign()
 
-    def _look(self) -> None:
+    def _check_holder(self) -> None:
         holder = self._holder()
         if holder is not None and holder.token != self._token:
             self._successor = holder

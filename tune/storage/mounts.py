@@ -1,4 +1,4 @@
-"""Where a folder's files lie: on a disk of this machine, or on a server that others reach too."""
+"""The kind of file system of a folder: a local disk, or one that other machines can share."""
 
 from __future__ import annotations
 

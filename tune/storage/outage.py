@@ -10,7 +10,7 @@ _KINDS = {kind: os.strerror(kind) for kind in (errno.ENOSPC, errno.EDQUOT, errno
 
 
 def outage(error: BaseException) -> str | None:
-    """What the storage lacks, where that is why `error` was raised; None where it is not.
+    """Describes the storage failure that raised `error`; None where the storage is not the cause.
 
     By its text where it is no OSError: safetensors has an error of its own for a full disk, and so has Ray.
     """

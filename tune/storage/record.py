@@ -75,7 +75,7 @@ def _settled(record: Mapping[str, Any], trials: Collection[int]) -> dict[str, An
 
 
 def differences(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What this session runs with and an earlier one did not: `torch 2.11.0 before, 2.14.1 now`."""
+    """Versions in which this session differs from an earlier one: `torch 2.11.0 before, 2.14.1 now`."""
     current, found = versions_of(now), dict[str, None]()
     for session in (record, *record.get("sessions", [])):
         for name, old in versions_of(session).items():
@@ -121,7 +121,9 @@ def _git() -> dict[str, Any]:
 
 def _output(*command: str) -> str:
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(  # noqa: S603  (git, with fixed words)
+            command, check=False, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

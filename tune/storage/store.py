@@ -54,7 +54,7 @@ class Artifact:
 
     @property
     def metrics(self) -> Mapping[str, Any]:
-        """What its builder measured."""
+        """Measurements of the stage that built it."""
         metrics: Mapping[str, Any] = self.manifest["metrics"]
         return metrics
 
@@ -84,7 +84,7 @@ class Store:
         return self._known[key]
 
     def has(self, stage: str, signature: str) -> bool:
-        """Whether a manifest stands there; cheaper than `find` and without its checks."""
+        """True where there is a manifest; cheaper than `find`, and without its checks."""
         return (stage, signature) in self._known or self.storage.child(stage).child(signature).exists(
             MANIFEST
         )
@@ -105,7 +105,7 @@ class Store:
         self.unfinished(signature).remove_tree()
 
     def unfinished(self, signature: str) -> Storage:
-        """Where a training saves until its artifact is whole."""
+        """The folder in which a training saves its state until the artifact is complete."""
         return self.storage.child(UNFINISHED).child(signature)
 
     def relate(self, stage: str, base: str, signature: str, facts: Mapping[str, Any]) -> None:
@@ -114,7 +114,7 @@ class Store:
         self.storage.child(RELATIVES).child(stage).child(base).write(f"{signature}.json", note.encode())
 
     def relatives(self, stage: str, base: str) -> dict[str, dict[str, Any]]:
-        """What was noted, by signature; the artifacts themselves may be gone."""
+        """The facts noted by `relate`, by signature; the artifacts themselves may have been removed."""
         home = self.storage.child(RELATIVES).child(stage).child(base)
         found: dict[str, dict[str, Any]] = {}
         for name in home.names():

@@ -1,4 +1,4 @@
-"""What the store of a storage holds, and which experiments use it."""
+"""The contents of a storage's store, and the experiments that use them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _PART = re.compile(r"(.+)-\d{3,}")  # a stage that is built in parts has `<signa
 
 
 @dataclass
-class Holding:
-    """What the store holds under one signature: an artifact, all parts of one, or a save of an unfinished training.
+class StoreEntry:
+    """One entry of the store: an artifact, all parts of one, or the saved state of an unfinished training.
 
     Attributes:
         stage: its stage; `unfinished` for a save.
@@ -41,17 +41,17 @@ class Holding:
 
     @property
     def is_save(self) -> bool:
-        """Whether it is of a training that has not ended."""
+        """True where it is the saved state of an unfinished training."""
         return self.stage == UNFINISHED
 
     def older_than(self, days: float, now: float) -> bool:
-        """Whether it is known to be that old."""
+        """True where it is known to be that old."""
         return days <= 0 or (self.created is not None and now - self.created > days * DAY)
 
 
 @dataclass(frozen=True)
-class Uses:
-    """Which experiments use which signatures.
+class StoreUsage:
+    """The experiments that use each signature.
 
     Attributes:
         experiments: all of them: those in the storage, and those elsewhere that are noted in its store.
@@ -64,25 +64,25 @@ class Uses:
     problems: Sequence[str]
 
 
-def holdings(storage: Storage, uses: Uses) -> list[Holding]:
+def store_entries(storage: Storage, usage: StoreUsage) -> list[StoreEntry]:
     """Everything in the store of a storage, by stage and signature."""
-    held: dict[tuple[str, str], Holding] = {}
+    entries: dict[tuple[str, str], StoreEntry] = {}
     artifacts = Store(storage.child("store"))
     for manifest in artifacts.artifacts():
         stage, folder = str(manifest["stage"]), str(manifest["signature"])
-        signature = _whole(folder, uses)
-        holding = held.setdefault((stage, signature), Holding(stage, signature))
-        holding.folders.append(folder)
-        holding.size = (holding.size or 0) + int(manifest.get("bytes", 0))
-        holding.seconds += float(manifest.get("seconds", 0.0))
-        holding.created = max(holding.created or 0.0, _time(manifest.get("created"))) or None
-        holding.users = uses.users.get(signature, ())
+        signature = _whole(folder, usage)
+        entry = entries.setdefault((stage, signature), StoreEntry(stage, signature))
+        entry.folders.append(folder)
+        entry.size = (entry.size or 0) + int(manifest.get("bytes", 0))
+        entry.seconds += float(manifest.get("seconds", 0.0))
+        entry.created = max(entry.created or 0.0, _time(manifest.get("created"))) or None
+        entry.users = usage.users.get(signature, ())
     saves = [_save(artifacts, folder) for folder in artifacts.storage.child(UNFINISHED).folders()]
-    return [*(held[key] for key in sorted(held)), *saves]
+    return [*(entries[key] for key in sorted(entries)), *saves]
 
 
-def uses_of(storage: Storage) -> Uses:
-    """What the experiments of a storage, and others that share its store, use by their trials and retrained seeds."""
+def usage_of(storage: Storage) -> StoreUsage:
+    """Signatures used by the trials and retrained seeds of every experiment that shares the storage's store."""
     users: dict[str, dict[str, None]] = {}
     problems: list[str] = []
     names = [name for name in storage.folders() if name != "store" and _is_experiment(storage.child(name))]
@@ -95,7 +95,8 @@ def uses_of(storage: Storage) -> Uses:
         for used in (*stages, *_seeds(experiment, problems)):
             for signature in used.values():
                 users.setdefault(signature, {})[name] = None
-    return Uses(list(experiments.values()), {signature: list(names) for signature, names in users.items()}, problems)
+    by_signature = {signature: list(names) for signature, names in users.items()}
+    return StoreUsage(list(experiments.values()), by_signature, problems)
 
 
 def _elsewhere(storage: Storage, known: Iterable[Storage], problems: list[str]) -> dict[str, Storage]:
@@ -142,19 +143,19 @@ def _seeds(experiment: Storage, problems: list[str]) -> list[Mapping[str, str]]:
     return found
 
 
-def _whole(folder: str, uses: Uses) -> str:
+def _whole(folder: str, usage: StoreUsage) -> str:
     """The signature of which a folder holds a part."""
     match = _PART.fullmatch(folder)
-    return match[1] if match and folder not in uses.users else folder
+    return match[1] if match and folder not in usage.users else folder
 
 
-def _save(artifacts: Store, folder: str) -> Holding:
+def _save(artifacts: Store, folder: str) -> StoreEntry:
     place = artifacts.unfinished(folder)
     if place.local is None:
-        return Holding(UNFINISHED, folder, [folder], None)
+        return StoreEntry(UNFINISHED, folder, [folder], None)
     files = [path.stat() for path in place.local.iterdir()]
     created = max((file.st_mtime for file in files), default=None)
-    return Holding(UNFINISHED, folder, [folder], sum(file.st_size for file in files), created)
+    return StoreEntry(UNFINISHED, folder, [folder], sum(file.st_size for file in files), created)
 
 
 def _time(created: object) -> float:

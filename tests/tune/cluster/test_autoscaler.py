@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tune.cluster.autoscaler import growth, kinds
-from tune.cluster.resources import Kind
+from tune.cluster.resources import NodeKind
 
 CONFIG = {
     "max_workers": 8,
@@ -58,5 +58,5 @@ def test_a_type_without_a_limit_has_the_clusters() -> None:
     found, most = kinds(CONFIG)
     assert most == 8
     assert [kind.most for kind in found] == [0, 8, 3]
-    assert found[1] == Kind({"CPU": 4, "GPU": 1, "accelerator_type:L4": 1}, 8)
+    assert found[1] == NodeKind({"CPU": 4, "GPU": 1, "accelerator_type:L4": 1}, 8)
     assert found[1].accelerator == "L4"

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tune.workbench_fixture import tiny_space
+from tests.tune.executor_fixture import tiny_space
 from tune.cluster.cards import Card, cards, fitted
-from tune.cluster.resources import GIB, Request, Resources, on_this_machine
+from tune.cluster.resources import GIB, Request, Resources, gpu_problem, on_this_machine
 from tune.errors import Refused
-from tune.execution.gpu_errors import unusable
 
 T4 = Card("Tesla T4", 16 * GIB, (7, 5))
 H100 = Card("NVIDIA H100", 80 * GIB, (9, 0))
@@ -71,7 +70,7 @@ def test_a_card_older_than_torch_knows_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("torch.version.cuda", "13.0")
     for name, answer in found.items():
         monkeypatch.setattr(torch.cuda, name, answer)
-    reason = unusable()
+    reason = gpu_problem()
     assert reason is not None
     assert reason.endswith("needs compute capability 7.5 or newer, Tesla K80 has 3.7")
 

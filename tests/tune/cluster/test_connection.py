@@ -13,13 +13,13 @@ import pytest
 import ray
 
 from tune.cluster import connection
-from tune.cluster.resources import Kind, Nodes
+from tune.cluster.resources import NodeKind, Nodes
 from tune.errors import Refused
 from tune.storage.folder import Storage
 
 HERE = {"NodeID": "here", "NodeManagerHostname": "head", "Resources": {}}
 OTHER = {"NodeID": "there", "NodeManagerHostname": "worker-1", "Resources": {}}
-GROWING = Nodes([Kind({})], growth=[Kind({"CPU": 4}, most=8)], most=8)
+GROWING = Nodes([NodeKind({})], growth=[NodeKind({"CPU": 4}, most=8)], most=8)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     found = [HERE]
     monkeypatch.setattr(connection, "_alive", lambda: found)
     monkeypatch.setattr(connection, "nodes", lambda: GROWING)
-    monkeypatch.setattr(connection, "_blind", lambda folder, others: [])
+    monkeypatch.setattr(connection, "_hosts_without", lambda folder, others: [])
     context = SimpleNamespace(get_node_id=lambda: "here")
     monkeypatch.setattr("ray.get_runtime_context", lambda: context)
     return found
@@ -52,7 +52,8 @@ def test_a_node_that_sees_nothing_is_named(
     tmp_path: Path, nodes: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes.append(OTHER)
-    monkeypatch.setattr(connection, "_blind", lambda folder, others: [node["NodeManagerHostname"] for node in others])
+    hosts = [OTHER["NodeManagerHostname"]]
+    monkeypatch.setattr(connection, "_hosts_without", lambda folder, others: hosts)
     with pytest.raises(Refused, match="which worker-1 does not see"):
         connection.check_shared(Storage(tmp_path))
 
@@ -65,7 +66,7 @@ def test_a_folder_that_every_node_sees_is_taken(tmp_path: Path, nodes: list[Any]
 def test_a_node_that_stays_alone_has_its_own_disk(
     tmp_path: Path, nodes: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "nodes", lambda: Nodes([Kind({"CPU": 4})]))
+    monkeypatch.setattr(connection, "nodes", lambda: Nodes([NodeKind({"CPU": 4})]))
     connection.check_shared(Storage(tmp_path))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tune.cluster.cores import usable_cores
-from tune.cluster.resources import GIB, Kind, Nodes, Request, on_cluster, on_this_machine
+from tune.cluster.resources import GIB, NodeKind, Nodes, Request, on_cluster, on_this_machine
 from tune.errors import Refused
 
 CORES = usable_cores()
@@ -88,13 +88,14 @@ def never() -> int:
     ],
 )
 def test_what_no_node_has_is_refused(cpus: float, gpus: float, said: str) -> None:
-    nodes = Nodes([Kind({"CPU": 16}), Kind({"CPU": 4, "GPU": 1})], growth=[Kind({"CPU": 64, "GPU": 8}, most=0)])
+    alive = [NodeKind({"CPU": 16}), NodeKind({"CPU": 4, "GPU": 1})]
+    nodes = Nodes(alive, growth=[NodeKind({"CPU": 64, "GPU": 8}, most=0)])
     with pytest.raises(Refused, match=said):
         on_cluster(cluster(cpus=cpus, gpus=gpus), 4, nodes, never)
 
 
 def test_what_the_autoscaler_can_start_is_not_refused() -> None:
-    nodes = Nodes([Kind({"CPU": 0})], growth=[Kind(L4, most=8)], most=8)
+    nodes = Nodes([NodeKind({"CPU": 0})], growth=[NodeKind(L4, most=8)], most=8)
     assert on_cluster(cluster(cpus=4.0, gpus=1.0), 4, nodes, never).gpus == 1
 
 
@@ -102,23 +103,23 @@ def test_what_the_autoscaler_can_start_is_not_refused() -> None:
     ("trials", "gpus", "concurrent"), [(100, 0.25, 32), (100, 1.0, 8), (5, 0.25, 5), (100, 0.0, 32), (100, 0.4, 16)]
 )
 def test_as_many_trials_as_the_cluster_can_grow_to(trials: int, gpus: float, concurrent: int) -> None:
-    spot, on_demand = Kind(L4, most=8), Kind(L4, most=8)
-    nodes = Nodes([Kind({"CPU": 0})], growth=[spot, on_demand, Kind({"CPU": 0}, most=0)], most=8)
+    spot, on_demand = NodeKind(L4, most=8), NodeKind(L4, most=8)
+    nodes = Nodes([NodeKind({"CPU": 0})], growth=[spot, on_demand, NodeKind({"CPU": 0}, most=0)], most=8)
     assert on_cluster(cluster(gpus=gpus), trials, nodes, never).concurrent == concurrent
 
 
 def test_nodes_that_are_there_count_where_nothing_grows() -> None:
-    nodes = Nodes([Kind({"CPU": 0}), Kind(L4), Kind(L4)])
+    nodes = Nodes([NodeKind({"CPU": 0}), NodeKind(L4), NodeKind(L4)])
     assert on_cluster(cluster(gpus=0.5), 100, nodes, never).concurrent == 4
 
 
 def test_a_head_that_takes_trials_is_one_more() -> None:
-    nodes = Nodes([Kind({"CPU": 2})], head=Kind({"CPU": 2}), growth=[Kind({"CPU": 4}, most=3)], most=3)
+    nodes = Nodes([NodeKind({"CPU": 2})], head=NodeKind({"CPU": 2}), growth=[NodeKind({"CPU": 4}, most=3)], most=3)
     assert on_cluster(cluster(gpus=0.0), 100, nodes, never).concurrent == 14
 
 
 def test_fewer_trials_at_once_can_be_asked_for() -> None:
-    nodes = Nodes([Kind(L4)] * 4)
+    nodes = Nodes([NodeKind(L4)] * 4)
     assert on_cluster(cluster(gpus=1.0, concurrent=3), 100, nodes, never).concurrent == 3
 
 
@@ -134,7 +135,7 @@ def test_fewer_trials_at_once_can_be_asked_for() -> None:
     ],
 )
 def test_gpus_per_trial_follow_memory_and_cores(node: dict[str, float], gib: float, gpus: float) -> None:
-    nodes = Nodes([Kind({"CPU": 0})], growth=[Kind(node, most=2)], most=2)
+    nodes = Nodes([NodeKind({"CPU": 0})], growth=[NodeKind(node, most=2)], most=2)
     resources = on_cluster(cluster(), 1000, nodes, lambda: int(gib * GIB))
     assert resources.gpus == gpus
     assert f"about {gib:.1f} of the" in str(resources)
@@ -142,22 +143,22 @@ def test_gpus_per_trial_follow_memory_and_cores(node: dict[str, float], gib: flo
 
 
 def test_the_smallest_gpu_decides() -> None:
-    nodes = Nodes([Kind({"CPU": 32, "GPU": 1, "accelerator_type:A100": 1}), Kind({**L4, "CPU": 32})])
+    nodes = Nodes([NodeKind({"CPU": 32, "GPU": 1, "accelerator_type:A100": 1}), NodeKind({**L4, "CPU": 32})])
     assert on_cluster(cluster(), 100, nodes, lambda: 12 * GIB).gpus == 0.5
 
 
 def test_a_gpu_of_unknown_memory_is_not_shared() -> None:
-    resources = on_cluster(cluster(), 100, Nodes([Kind({"CPU": 32, "GPU": 1, "accelerator_type:X1": 1})]), never)
+    resources = on_cluster(cluster(), 100, Nodes([NodeKind({"CPU": 32, "GPU": 1, "accelerator_type:X1": 1})]), never)
     assert resources.gpus == 1
     assert "X1" in str(resources)
 
 
 def test_without_gpus_trials_get_none() -> None:
-    assert on_cluster(cluster(), 100, Nodes([Kind({"CPU": 4})]), never).gpus == 0
+    assert on_cluster(cluster(), 100, Nodes([NodeKind({"CPU": 4})]), never).gpus == 0
 
 
 def test_on_kubernetes_nothing_is_known_and_nothing_refused() -> None:
-    nodes = Nodes([Kind({"CPU": 0})], most=None)
+    nodes = Nodes([NodeKind({"CPU": 0})], most=None)
     resources = on_cluster(cluster(), 30, nodes, never)
     assert (resources.gpus, resources.concurrent) == (1, 30)
 

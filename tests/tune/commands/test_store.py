@@ -14,7 +14,7 @@ from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.lock import ExperimentLock
 from tune.storage.store import Store
-from tune.storage.usage import DAY, holdings, uses_of
+from tune.storage.usage import DAY, store_entries, usage_of
 
 NOW = time.time()
 
@@ -70,10 +70,10 @@ CC = {f"projection/cc-{part:03d}" for part in range(3)}
 
 
 def test_everything_is_listed_with_its_users(place: Storage) -> None:
-    uses = uses_of(place)
+    uses = usage_of(place)
     assert [Path(experiment.uri).name for experiment in uses.experiments] == ["one", "two"]
     assert not uses.problems
-    found = {holding.signature: holding for holding in holdings(place, uses)}
+    found = {holding.signature: holding for holding in store_entries(place, uses)}
     assert list(found) == ["aa", "ff", "bb", "cc", "dd", "ee", "gg"]
     assert {signature: list(holding.users) for signature, holding in found.items() if holding.users} == {
         "aa": ["one", "two"],
@@ -210,7 +210,7 @@ def test_what_an_experiment_of_another_storage_uses_is_kept(place: Storage, shar
         store(storage.uri, prune=True, yes=True)
         assert {"gan/aa", "gan/ff", "unet/dd", "unet/ee"} <= kept(place)
     assert "projection/cc-000" not in kept(place)
-    assert uses_of(place).users["ff"] == [f"{sharing.uri}/three"]
+    assert usage_of(place).users["ff"] == [f"{sharing.uri}/three"]
 
 
 def test_an_experiment_of_another_storage_that_is_gone_keeps_all(place: Storage, sharing: Storage) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import search_here, tiny_config, tiny_space
+from tests.tune.executor_fixture import search_here, tiny_config, tiny_space
 from tune.execution.dry_run import Row
 from tune.execution.estimate import Counted, count, draw, readable
 from tune.execution.rates import measure

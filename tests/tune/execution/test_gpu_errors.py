@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from components.datasets.dataset import Dataset
+from tests.tune.executor_fixture import PARAMS, setting_on, try_here
 from tests.tune.tiny_search import PATIENCE, ROOT, outcomes, searching, words, write_space
-from tests.tune.workbench_fixture import PARAMS, setting_on, try_here
 from tune.execution.gpu_errors import GpuLost, broken, out_of_memory
-from tune.pipeline.executor import Workbench
+from tune.pipeline.executor import Executor
 
 FULL = (
     "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.25 GiB is "
@@ -61,7 +61,7 @@ def test_what_ends_a_process(text: str, ends: bool) -> None:
 def test_a_trial_that_lacks_memory_fails(
     tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Workbench, "get", raising(torch.OutOfMemoryError(FULL)))
+    monkeypatch.setattr(Executor, "get", raising(torch.OutOfMemoryError(FULL)))
     outcome = try_here(setting_on(tmp_path, tiny_dataset), tiny_dataset, 3, PARAMS)
     assert outcome.status == "failed"
     assert outcome.error is not None
@@ -72,7 +72,7 @@ def test_a_trial_that_breaks_two_processes_has_failed(
     tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting = setting_on(tmp_path, tiny_dataset)
-    monkeypatch.setattr(Workbench, "get", raising(cuda_error()))
+    monkeypatch.setattr(Executor, "get", raising(cuda_error()))
     with pytest.raises(GpuLost, match="device-side assert"):
         try_here(setting, tiny_dataset, 3, PARAMS)
     outcome = try_here(setting, tiny_dataset, 3, PARAMS)
@@ -97,22 +97,22 @@ from tune import search
 
 run = driver.run_trial
 
-def run_trial(config, *, setting, arrays, board):
+def run_trial(config, *, setting, arrays, progress_actor):
     import os
     from components.classifiers.training import ClassifierTraining
-    from tune.pipeline.executor import Workbench
+    from tune.pipeline.executor import Executor
     notes = Path(setting.storage) / "processes.txt"
     notes.open("a").write(f"{config['trial']} {os.getpid()}\\n")
-    build = Workbench.get
-    def get(bench, *arguments):
+    build = Executor.get
+    def get(executor, *arguments):
         if config["trial"] == 1 and notes.read_text().count("\\n1 ") < FAULTS + 1:
             raise RuntimeError("CUDA error: device-side assert triggered")
-        return build(bench, *arguments)
-    Workbench.get = get
+        return build(executor, *arguments)
+    Executor.get = get
     try:
-        run(config, setting=setting, arrays=arrays, board=board)
+        run(config, setting=setting, arrays=arrays, progress_actor=progress_actor)
     finally:
-        Workbench.get = build
+        Executor.get = build
 
 driver.run_trial = run_trial
 search.main()

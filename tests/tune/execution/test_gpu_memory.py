@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import tiny_space
+from tests.tune.executor_fixture import tiny_space
 from tune.execution.gpu_memory import PROCESS, PeakMemory, bytes_per_trial, largest
 from tune.pipeline.recipe import Development, bounds_of
 

@@ -14,38 +14,38 @@ import torch
 from components.datasets.dataset import Dataset
 from components.defense import Defense
 from components.metrics import agreement
-from tests.tune.workbench_fixture import setting_on, tiny_config
+from tests.tune.executor_fixture import setting_on, tiny_config
 from tune.execution.adaptive import adaptive_images
 from tune.execution.evaluation import EPSILONS
 from tune.execution.retraining import retrain_seed, save_median
-from tune.execution.trial import arrays_of, final_bench
-from tune.pipeline.executor import Workbench
+from tune.execution.trial import arrays_of, final_executor
+from tune.pipeline.executor import Executor
 from tune.pipeline.job import Progress
 from tune.pipeline.recipe import Development
 from tune.storage.folder import Storage
 
 
 @pytest.fixture
-def bench(tmp_path: Path, tiny_dataset: Dataset) -> Workbench:
+def executor(tmp_path: Path, tiny_dataset: Dataset) -> Executor:
     final = Development.for_retraining(tiny_dataset)
     arrays = arrays_of(train=final.train)
-    return final_bench(setting_on(tmp_path, tiny_dataset), arrays, final.fingerprint, tiny_config(), 0)
+    return final_executor(setting_on(tmp_path, tiny_dataset), arrays, final.fingerprint, tiny_config(), 0)
 
 
-def retrained(bench: Workbench, dataset: Dataset, home: Storage) -> tuple[dict[str, Any], list[str]]:
+def retrained(executor: Executor, dataset: Dataset, home: Storage) -> tuple[dict[str, Any], list[str]]:
     """The scores of one seed, and what it was busy with."""
     seen: list[str] = []
 
     def note(progress: Progress) -> None:
         seen.append(progress.stage)
 
-    return retrain_seed(bench, tiny_config(), dataset.test, home, note), seen
+    return retrain_seed(executor, tiny_config(), dataset.test, home, note), seen
 
 
-def test_scores_are_those_of_the_saved_defense(bench: Workbench, tmp_path: Path, tiny_dataset: Dataset) -> None:
+def test_scores_are_those_of_the_saved_defense(executor: Executor, tmp_path: Path, tiny_dataset: Dataset) -> None:
     home = Storage(tmp_path / "one")
-    scores, _ = retrained(bench, tiny_dataset, home)
-    assert save_median({0: bench}, tiny_config(), {0: scores["metrics"]["psd"]}, home) == 0
+    scores, _ = retrained(executor, tiny_dataset, home)
+    assert save_median({0: executor}, tiny_config(), {0: scores["metrics"]["psd"]}, home) == 0
     defense = Defense.load(tmp_path / "one/best")
     test = tiny_dataset.test
     originals = defense.classifier.predict(test.images)
@@ -60,9 +60,9 @@ def test_scores_are_those_of_the_saved_defense(bench: Workbench, tmp_path: Path,
     assert float(confusion.diagonal().sum()) / 20 == pytest.approx(scores["metrics"]["psd"])
 
 
-def test_the_pictures_are_images_with_their_labels(bench: Workbench, tmp_path: Path, tiny_dataset: Dataset) -> None:
+def test_the_pictures_are_images_with_their_labels(executor: Executor, tmp_path: Path, tiny_dataset: Dataset) -> None:
     home = Storage(tmp_path / "one")
-    scores, _ = retrained(bench, tiny_dataset, home)
+    scores, _ = retrained(executor, tiny_dataset, home)
     with np.load(io.BytesIO((tmp_path / "one/best/seeds/0.npz").read_bytes())) as arrays:
         assert arrays["original"].shape == arrays["denoised"].shape == (10, 1, 8, 8)
         assert arrays["labels"].shape == (4, 10)
@@ -72,7 +72,7 @@ def test_the_pictures_are_images_with_their_labels(bench: Workbench, tmp_path: P
 
 
 def test_an_attacker_who_knows_the_defense_is_measured(
-    bench: Workbench, tmp_path: Path, tiny_dataset: Dataset
+    bench: Executor, tmp_path: Path, tiny_dataset: Dataset
 ) -> None:
     scores, _ = retrained(bench, tiny_dataset, Storage(tmp_path / "one"))
     known = scores["adaptive"]
@@ -92,29 +92,29 @@ def test_dear_defenses_are_attacked_on_fewer_images() -> None:
     assert counts == [200, 100, 50, 20]
 
 
-def test_a_seed_is_measured_once(bench: Workbench, tmp_path: Path, tiny_dataset: Dataset) -> None:
+def test_a_seed_is_measured_once(bench: Executor, tmp_path: Path, tiny_dataset: Dataset) -> None:
     home = Storage(tmp_path / "one")
-    scores, seen = retrained(bench, tiny_dataset, home)
+    scores, seen = retrained(executor, tiny_dataset, home)
     assert any(stage.startswith("measuring") for stage in seen)
-    again, seen = retrained(bench, tiny_dataset, home)
+    again, seen = retrained(executor, tiny_dataset, home)
     assert json.dumps(again) == json.dumps(scores)
     assert seen == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"seed": 0}', b'{"stages": {}}'])
 def test_a_damaged_measurement_is_made_again(
-    bench: Workbench, tmp_path: Path, tiny_dataset: Dataset, content: bytes
+    executor: Executor, tmp_path: Path, tiny_dataset: Dataset, content: bytes
 ) -> None:
     home = Storage(tmp_path / "one")
-    scores, _ = retrained(bench, tiny_dataset, home)
+    scores, _ = retrained(executor, tiny_dataset, home)
     (tmp_path / "one/best/seeds/0.json").write_bytes(content)
-    again, seen = retrained(bench, tiny_dataset, home)
+    again, seen = retrained(executor, tiny_dataset, home)
     assert any(stage.startswith("measuring") for stage in seen)
     assert again["metrics"] == scores["metrics"]
 
 
-def test_the_median_seed_is_saved(bench: Workbench, tmp_path: Path, tiny_dataset: Dataset) -> None:
+def test_the_median_seed_is_saved(executor: Executor, tmp_path: Path, tiny_dataset: Dataset) -> None:
     home = Storage(tmp_path / "one")
-    benches = {seed: bench for seed in (3, 4, 5)}
-    assert save_median(benches, tiny_config(), {3: 0.9, 4: 0.5, 5: 0.7}, home) == 5
+    executors = dict.fromkeys((3, 4, 5), executor)
+    assert save_median(executors, tiny_config(), {3: 0.9, 4: 0.5, 5: 0.7}, home) == 5
     assert Defense.load(tmp_path / "one/best").classifier.classes == 4

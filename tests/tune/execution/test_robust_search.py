@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import bench_on, path_to, search_here, tiny_config, tiny_space
+from tests.tune.executor_fixture import executor_on, path_to, search_here, tiny_config, tiny_space
 from tune.metrics import METRICS, objectives_of
 from tune.monitor.hparams import experiment_record
 from tune.optimizer.choice import choose, pareto_front, rule
@@ -44,7 +44,7 @@ def test_trials_are_judged_by_the_attacker(tmp_path: Path, tiny_dataset: Dataset
 
 
 def test_only_the_score_follows_from_the_objective(tmp_path: Path, tiny_dataset: Dataset) -> None:
-    bench = bench_on(tmp_path, tiny_dataset)
+    bench = executor_on(tmp_path, tiny_dataset)
     plain = bench.signatures(tiny_config(), PATH)
     assert bench.signatures(tiny_config(search__robust_images=7), PATH) == plain
     asked = bench.signatures(tiny_config(search__objective="robust"), PATH)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import PARAMS, setting_on, tiny_space, try_here
+from tests.tune.executor_fixture import PARAMS, setting_on, tiny_space, try_here
 from tune.execution.trial import arrays_of, development, split_of
-from tune.pipeline.executor import Workbench
+from tune.pipeline.executor import Executor
 from tune.pipeline.recipe import bounds_of
 from tune.storage.outage import outage
 
@@ -34,7 +34,7 @@ def test_a_trial_fails_by_its_own_error(
     def fail(*arguments: Any) -> None:
         raise ValueError("too warm\nin here")
 
-    monkeypatch.setattr(Workbench, "get", fail)
+    monkeypatch.setattr(Executor, "get", fail)
     outcome = try_here(setting_on(tmp_path, tiny_dataset), tiny_dataset, 3, PARAMS)
     assert (outcome.status, outcome.error) == ("failed", "ValueError: too warm in here")
     assert outcome.params == PARAMS
@@ -55,7 +55,7 @@ def test_a_full_disk_is_not_the_trials_failure(
     def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Workbench, "get", full)
+    monkeypatch.setattr(Executor, "get", full)
     with pytest.raises(OSError, match="No space left"):
         try_here(setting_on(tmp_path, tiny_dataset), tiny_dataset, 3, PARAMS)
 

@@ -10,11 +10,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import PARAMS, SilentBoard, setting_on
+from tests.tune.executor_fixture import PARAMS, SilentProgressActor, setting_on
 from tune.execution.trial import attempt
 from tune.metrics import TARGETS
-from tune.monitor.progress import Teller
-from tune.monitor.tensorboard import TrialBoard, close_run
+from tune.monitor.progress import ProgressReporter
+from tune.monitor.tensorboard import TensorBoardRun, close_run
 from tune.pipeline.recipe import Development
 
 
@@ -31,9 +31,10 @@ def test_a_trial_that_is_stopped_early_has_its_metrics_and_its_work(
 
     monkeypatch.setattr("ray.tune.report", stop)
     setting = setting_on(tmp_path, tiny_dataset)
-    run = TrialBoard(setting.home, setting.space, 3, PARAMS)
+    run = TensorBoardRun(setting.home, setting.space, 3, PARAMS)
+    reporter = ProgressReporter(3, SilentProgressActor(), run, judged=True)
     with pytest.raises(SystemExit), run:
-        attempt(setting, Development.for_search(tiny_dataset), 3, PARAMS, Teller(3, SilentBoard(), run, judged=True))
+        attempt(setting, Development.for_search(tiny_dataset), 3, PARAMS, reporter)
     last = told[-1]["metrics"]
     close_run(setting.home, setting.space, 3, PARAMS, "pruned", last, told[-1]["epoch"])
     events = EventAccumulator(str(run.folder.local)).Reload()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from tune.monitor.runs import tensorboard_command, where_to_watch
+from tune.monitor.runs import tensorboard_command, viewing_commands
 from tune.storage.folder import Storage
 
 
 def test_one_command_on_one_machine(tmp_path: Path) -> None:
     home = Storage(tmp_path / "one")
-    assert where_to_watch(home, None) == f"TensorBoard: {tensorboard_command(home)}"
+    assert viewing_commands(home, None) == f"TensorBoard: {tensorboard_command(home)}"
 
 
 def test_a_cluster_also_has_a_tunnel(tmp_path: Path) -> None:
     home = Storage(tmp_path / "my results" / "one")
-    here, tunnel = where_to_watch(home, "auto").splitlines()
+    here, tunnel = viewing_commands(home, "auto").splitlines()
     assert here.endswith(tensorboard_command(home))
     words = shlex.split(tunnel.partition("http://localhost:6006: ")[2])
     assert words[:5] == ["ray", "exec", "cluster.yaml", "--port-forward", "6006"]

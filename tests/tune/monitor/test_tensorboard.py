@@ -29,7 +29,7 @@ from tests.tune.tensorboard_fixture import (
 )
 from tune.monitor import events
 from tune.monitor.tensorboard import (
-    TrialBoard,
+    TensorBoardRun,
     close_run,
     run_name,
     tensorboard_command,
@@ -160,7 +160,7 @@ def test_a_small_space_with_a_condition_is_filled_up_with_settings(tmp_path: Pat
     """
     space, experiment = parse_space(text, "small", "small.yaml"), Storage(tmp_path)
     write_experiment(experiment, space, "gan")
-    TrialBoard(experiment, space, 0, {"gan.loss": "nonsaturating"}).__enter__().close("finished")
+    TensorBoardRun(experiment, space, 0, {"gan.loss": "nonsaturating"}).__enter__().close("finished")
     page = Page(experiment)
     shown = {info.name for info in page.experiment().hparam_infos if info.differs}
     assert len(shown) == 5
@@ -171,7 +171,7 @@ def test_switches_and_mixed_values_keep_their_types_on_both_sides(tmp_path: Path
     ranges = {"search.early_stopping": Choice((True, False)), "search.max_cost": Choice((None, 60))}
     space, experiment = SearchSpace("types", "types.yaml", {}, ranges), Storage(tmp_path)
     write_experiment(experiment, space, "defense")
-    with TrialBoard(experiment, space, 0, {"search.early_stopping": True, "search.max_cost": None}):
+    with TensorBoardRun(experiment, space, 0, {"search.early_stopping": True, "search.max_cost": None}):
         pass
     page = Page(experiment)
     infos = {info.name: info for info in page.experiment().hparam_infos}
@@ -188,7 +188,7 @@ def test_switches_and_mixed_values_keep_their_types_on_both_sides(tmp_path: Path
 def test_a_trial_has_its_row_from_its_start(tmp_path: Path) -> None:
     experiment, space = Storage(tmp_path), mixed_space()
     write_experiment(experiment, space, "defense")
-    with TrialBoard(experiment, space, 7, PARAMS):
+    with TensorBoardRun(experiment, space, 7, PARAMS):
         (row,) = Page(experiment).rows().values()
         assert values_of(row)["projector.steps"] == 60
         assert row.sessions[0].end_time_secs == 0
@@ -196,37 +196,37 @@ def test_a_trial_has_its_row_from_its_start(tmp_path: Path) -> None:
 
 def test_an_exception_is_a_failure_and_passes_on(tmp_path: Path) -> None:
     experiment, space = Storage(tmp_path), mixed_space()
-    with pytest.raises(RuntimeError, match="broken"), TrialBoard(experiment, space, 0, PARAMS):
+    with pytest.raises(RuntimeError, match="broken"), TensorBoardRun(experiment, space, 0, PARAMS):
         raise RuntimeError("broken")
     assert next(iter(Page(experiment).rows().values())).sessions[0].status == api_pb2.STATUS_FAILURE
 
 
-def interrupted(board: TrialBoard) -> None:
+def interrupted(run: TensorBoardRun) -> None:
     for epoch, loss in enumerate((5.0, 4.0, 3.0), 1):
-        board.scalars(epoch, {"unet/loss": loss})
-    board.scalars(1, {"projection/error": 0.5})
+        run.scalars(epoch, {"unet/loss": loss})
+    run.scalars(1, {"projection/error": 0.5})
     raise KeyboardInterrupt
 
 
 def test_an_interrupted_trial_is_taken_up_without_a_second_start(tmp_path: Path) -> None:
     experiment, space = Storage(tmp_path), mixed_space()
-    with pytest.raises(KeyboardInterrupt), TrialBoard(experiment, space, 0, PARAMS) as board:
-        interrupted(board)
-    with TrialBoard(experiment, space, 0, PARAMS) as board:
-        board.scalars(1, {"unet/loss": 2.0})
-        board.scalars(2, {"unet/loss": 1.0})
-    contents = b"".join(board.folder.read(name) for name in board.folder.names())
+    with pytest.raises(KeyboardInterrupt), TensorBoardRun(experiment, space, 0, PARAMS) as run:
+        interrupted(run)
+    with TensorBoardRun(experiment, space, 0, PARAMS) as run:
+        run.scalars(1, {"unet/loss": 2.0})
+        run.scalars(2, {"unet/loss": 1.0})
+    contents = b"".join(run.folder.read(name) for name in run.folder.names())
     assert contents.count(b"session_start_info") == 1
     assert contents.count(b"session_end_info") == 1
-    assert scalars(board.folder, "unet/loss") == [(1, 2.0), (2, 1.0)]
-    assert scalars(board.folder, "projection/error") == [(1, 0.5)]
+    assert scalars(run.folder, "unet/loss") == [(1, 2.0), (2, 1.0)]
+    assert scalars(run.folder, "projection/error") == [(1, 0.5)]
 
 
 def test_a_trial_that_is_tried_again_gets_its_new_end(tmp_path: Path) -> None:
     experiment, space = Storage(tmp_path), mixed_space()
     for status in ("failed", "finished"):
-        with TrialBoard(experiment, space, 0, PARAMS) as board:
-            board.close(status)  # type: ignore[arg-type]
+        with TensorBoardRun(experiment, space, 0, PARAMS) as run:
+            run.close(status)  # type: ignore[arg-type]
     (row,) = Page(experiment).rows().values()
     assert row.sessions[0].status == api_pb2.STATUS_SUCCESS
 
@@ -234,55 +234,55 @@ def test_a_trial_that_is_tried_again_gets_its_new_end(tmp_path: Path) -> None:
 def test_a_file_cut_short_by_a_kill_loses_only_its_last_record(tmp_path: Path) -> None:
     experiment, space = Storage(tmp_path), mixed_space()
     write_experiment(experiment, space, "defense")
-    board = TrialBoard(experiment, space, 0, PARAMS).__enter__()
-    board.scalars(1, {"unet/loss": 2.0})
-    board.scalars(2, {"unet/loss": 1.0})
-    board.flush()
-    (name,) = board.folder.names()
-    board.folder.write(name, board.folder.read(name)[:-5])
+    run = TensorBoardRun(experiment, space, 0, PARAMS).__enter__()
+    run.scalars(1, {"unet/loss": 2.0})
+    run.scalars(2, {"unet/loss": 1.0})
+    run.flush()
+    (name,) = run.folder.names()
+    run.folder.write(name, run.folder.read(name)[:-5])
     close_run(experiment, space, 0, PARAMS, "failed", {"psd": 0.5})
     (row,) = Page(experiment).rows().values()
     assert row.sessions[0].status == api_pb2.STATUS_FAILURE
     assert metrics_of(row) == {"result/psd": 0.5}
-    assert scalars(board.folder, "unet/loss") == [(1, 2.0)]
+    assert scalars(run.folder, "unet/loss") == [(1, 2.0)]
 
 
 def test_the_driver_leaves_an_end_as_it_is(tmp_path: Path) -> None:
     experiment, space = Storage(tmp_path), mixed_space()
-    with TrialBoard(experiment, space, 0, PARAMS) as board:
+    with TensorBoardRun(experiment, space, 0, PARAMS) as run:
         pass
-    before = {name: board.folder.read(name) for name in board.folder.names()}
+    before = {name: run.folder.read(name) for name in run.folder.names()}
     close_run(experiment, space, 0, PARAMS, "failed")
-    assert {name: board.folder.read(name) for name in board.folder.names()} == before
+    assert {name: run.folder.read(name) for name in run.folder.names()} == before
 
 
 def test_nan_is_kept_in_charts_and_left_out_of_the_page(tmp_path: Path) -> None:
     experiment, space = Storage(tmp_path), mixed_space()
     write_experiment(experiment, space, "defense")
-    with TrialBoard(experiment, space, 0, PARAMS) as board:
-        board.scalars(1, {"unet/loss": math.nan})
-        board.metrics({"psd": math.nan, "pco": 0.5, "confusion": [[1]], "cost": np.int64(60)})
+    with TensorBoardRun(experiment, space, 0, PARAMS) as run:
+        run.scalars(1, {"unet/loss": math.nan})
+        run.metrics({"psd": math.nan, "pco": 0.5, "confusion": [[1]], "cost": np.int64(60)})
     (row,) = Page(experiment).rows().values()
     assert metrics_of(row) == {"result/pco": 0.5, "result/cost": 60}
-    assert math.isnan(scalars(board.folder, "unet/loss")[0][1])
+    assert math.isnan(scalars(run.folder, "unet/loss")[0][1])
 
 
 def test_running_metrics_give_way_to_final_ones(tmp_path: Path) -> None:
     experiment, space = Storage(tmp_path), mixed_space()
     write_experiment(experiment, space, "defense")
-    with TrialBoard(experiment, space, 0, PARAMS) as board:
-        board.metrics({"psd": 0.25}, step=1)
-        board.metrics({"psd": 0.5}, step=2)
-        board.metrics({"psd": 0.75})
+    with TensorBoardRun(experiment, space, 0, PARAMS) as run:
+        run.metrics({"psd": 0.25}, step=1)
+        run.metrics({"psd": 0.5}, step=2)
+        run.metrics({"psd": 0.75})
     (row,) = Page(experiment).rows().values()
     assert metrics_of(row) == {"result/psd": 0.75}
 
 
 def test_writing_to_a_closed_run_is_refused(tmp_path: Path) -> None:
-    with TrialBoard(Storage(tmp_path), mixed_space(), 0, PARAMS) as board:
+    with TensorBoardRun(Storage(tmp_path), mixed_space(), 0, PARAMS) as run:
         pass
     with pytest.raises(RuntimeError, match=r"000 R4 L60 λ0\.3 l2: the run is not open"):
-        board.scalars(1, {"unet/loss": 1.0})
+        run.scalars(1, {"unet/loss": 1.0})
 
 
 def test_files_stay_small(mixed: Storage) -> None:
@@ -327,15 +327,15 @@ class Remote(Storage):
 
 def test_a_run_in_an_object_store_is_uploaded(tmp_path: Path) -> None:
     experiment = Remote(tmp_path)
-    with TrialBoard(experiment, mixed_space(), 0, PARAMS) as board:
-        assert len(board.folder.names()) == 1  # the start is there at once
-        board.scalars(1, {"unet/loss": 2.0})
-        board.flush()
-        assert b"unet/loss" in board.folder.read(board.folder.names()[0])
-    with TrialBoard(experiment, mixed_space(), 0, PARAMS) as board:
-        board.scalars(2, {"unet/loss": 1.0})
+    with TensorBoardRun(experiment, mixed_space(), 0, PARAMS) as run:
+        assert len(run.folder.names()) == 1  # the start is there at once
+        run.scalars(1, {"unet/loss": 2.0})
+        run.flush()
+        assert b"unet/loss" in run.folder.read(run.folder.names()[0])
+    with TensorBoardRun(experiment, mixed_space(), 0, PARAMS) as run:
+        run.scalars(2, {"unet/loss": 1.0})
     local = Storage(tmp_path)
-    assert scalars(local.child("tensorboard").child(board.name), "unet/loss") == [(1, 2.0), (2, 1.0)]
+    assert scalars(local.child("tensorboard").child(run.name), "unet/loss") == [(1, 2.0), (2, 1.0)]
     (row,) = Page(local).rows().values()
     assert row.sessions[0].status == api_pb2.STATUS_SUCCESS
 
@@ -345,8 +345,8 @@ def test_a_store_out_of_reach_costs_the_charts_and_not_the_trial(
 ) -> None:
     experiment = Remote(tmp_path)
     experiment.broken = True
-    with TrialBoard(experiment, mixed_space(), 0, PARAMS) as board:
-        board.scalars(1, {"unet/loss": 2.0})
+    with TensorBoardRun(experiment, mixed_space(), 0, PARAMS) as run:
+        run.scalars(1, {"unet/loss": 2.0})
     assert "no route to host" in caplog.text
 
 
@@ -405,11 +405,11 @@ def test_grid_refuses_what_is_not_rows_of_images() -> None:
 
 def test_a_figure_is_a_png(tmp_path: Path) -> None:
     png = events.grid(digits())
-    with TrialBoard(Storage(tmp_path), mixed_space(), 0, PARAMS) as board:
-        board.figure("projection/R × L map", png)
+    with TensorBoardRun(Storage(tmp_path), mixed_space(), 0, PARAMS) as run:
+        run.figure("projection/R × L map", png)
         with pytest.raises(ValueError, match="map: expected the bytes of a PNG file"):
-            board.figure("map", b"JFIF")
-    assert b"".join(map(board.folder.read, board.folder.names())).count(png) == 1
+            run.figure("map", b"JFIF")
+    assert b"".join(map(run.folder.read, run.folder.names())).count(png) == 1
 
 
 def test_the_command_is_quoted_and_starts_this_interpreters_tensorboard(tmp_path: Path) -> None:
@@ -428,11 +428,11 @@ def test_the_command_names_the_server_of_an_s3_compatible_store() -> None:
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
-    board = TrialBoard(Storage(tmp_path), mixed_space(), 0, PARAMS).__enter__()
-    assert board._file is not None
-    board._file.close()
-    board._file = Path("/dev/full").open("ab")  # noqa: SIM115
-    for write in (lambda: board.scalars(1, {"unet/loss": 0.5}), lambda: board.close("finished")):
+    run = TensorBoardRun(Storage(tmp_path), mixed_space(), 0, PARAMS).__enter__()
+    assert run._file is not None
+    run._file.close()
+    run._file = Path("/dev/full").open("ab")  # noqa: SIM115
+    for write in (lambda: run.scalars(1, {"unet/loss": 0.5}), lambda: run.close("finished")):
         with pytest.raises(OSError, match="No space left on device") as caught:
             write()
         assert str(caught.value.filename).startswith(str(tmp_path))

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from tune.optimizer.early_stopping import Halving
+from tune.optimizer.early_stopping import SuccessiveHalving
 from tune.storage.ledger import Outcome
 
 GO, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
 
-def told(halving: Halving, trial: int, epoch: int, psd: float) -> str:
+def told(halving: SuccessiveHalving, trial: int, epoch: int, psd: float) -> str:
     result: dict[str, Any] = {"trial": trial, "epoch": epoch, "psd": psd}
     return halving.on_trial_result(None, None, result)
 
 
 def test_the_worse_half_stops() -> None:
-    halving = Halving("psd", first=2, epochs=8)
+    halving = SuccessiveHalving("psd", first=2, epochs=8)
     assert told(halving, 0, 2, 0.5) == GO  # the first has nobody to be worse than
     assert told(halving, 1, 2, 0.4) == STOP
     assert told(halving, 2, 2, 0.6) == GO
@@ -28,25 +28,25 @@ def test_the_worse_half_stops() -> None:
 
 @pytest.mark.parametrize("epoch", [1, 3, 8])
 def test_there_is_no_decision_between_rungs_or_at_the_end(epoch: int) -> None:
-    halving = Halving("psd", first=2, epochs=8)
+    halving = SuccessiveHalving("psd", first=2, epochs=8)
     assert told(halving, 0, epoch, 0.9) == GO
     assert told(halving, 1, epoch, 0.1) == GO
 
 
 def test_trials_are_compared_at_the_same_epoch() -> None:
-    halving = Halving("psd", first=2, epochs=8)
+    halving = SuccessiveHalving("psd", first=2, epochs=8)
     assert told(halving, 0, 4, 0.9) == GO
     assert told(halving, 1, 2, 0.1) == GO
 
 
 def test_a_resumed_search_decides_as_the_undisturbed_one() -> None:
-    undisturbed = Halving("psd", first=1, epochs=4)
+    undisturbed = SuccessiveHalving("psd", first=1, epochs=4)
     values = {0: (0.5, 0.6), 1: (0.4, 0.7), 2: (0.6, 0.5), 3: (0.55, 0.65)}
     decisions = [told(undisturbed, n, epoch, value[epoch - 1]) for n, value in values.items() for epoch in (1, 2)]
     known: list[Outcome] = []
     resumed = []
     for number, value in values.items():
-        halving = Halving("psd", 1, 4, known)  # the driver is new at every trial
+        halving = SuccessiveHalving("psd", 1, 4, known)  # the driver is new at every trial
         resumed += [told(halving, number, epoch, value[epoch - 1]) for epoch in (1, 2)]
         intermediate = {str(epoch): value[epoch - 1] for epoch in (1, 2)}
         known.append(Outcome(trial=number, status="pruned", params={}, intermediate=intermediate))
@@ -54,7 +54,7 @@ def test_a_resumed_search_decides_as_the_undisturbed_one() -> None:
 
 
 def test_a_trial_that_runs_again_does_not_count_twice() -> None:
-    halving = Halving("psd", first=1, epochs=4)
+    halving = SuccessiveHalving("psd", first=1, epochs=4)
     for _ in range(5):
         assert told(halving, 0, 1, 0.9) == GO
     assert told(halving, 1, 1, 0.5) == STOP
@@ -62,16 +62,16 @@ def test_a_trial_that_runs_again_does_not_count_twice() -> None:
 
 
 def test_a_result_without_the_metric_is_passed_over() -> None:
-    halving = Halving("psd", first=1, epochs=4)
+    halving = SuccessiveHalving("psd", first=1, epochs=4)
     assert halving.on_trial_result(None, None, {"trial": 0, "epoch": 1}) == GO
     assert halving.on_trial_result(None, None, {"trial": 0}) == GO
 
 
 def test_what_is_within_the_noise_of_the_images_goes_on() -> None:
-    halving = Halving("psd", first=1, epochs=4, images=1000)  # a standard error of 0.0095 at 0.9
+    halving = SuccessiveHalving("psd", first=1, epochs=4, images=1000)  # a standard error of 0.0095 at 0.9
     assert told(halving, 0, 1, 0.90) == GO
     assert told(halving, 1, 1, 0.895) == GO
     assert told(halving, 2, 1, 0.88) == STOP
-    exact = Halving("psd", first=1, epochs=4)
+    exact = SuccessiveHalving("psd", first=1, epochs=4)
     assert told(exact, 0, 1, 0.90) == GO
     assert told(exact, 1, 1, 0.895) == STOP

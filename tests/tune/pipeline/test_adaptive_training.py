@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import bench_on, tiny_config, tiny_space
+from tests.tune.executor_fixture import executor_on, tiny_config, tiny_space
 from tune.execution.retraining import assemble
-from tune.pipeline.executor import Workbench
+from tune.pipeline.executor import Executor
 from tune.pipeline.job import Progress
 from tune.pipeline.stages import final_path_of, path_of
 from tune.space.config import ExperimentConfig
@@ -27,7 +27,7 @@ def config_of(**changes: Any) -> ExperimentConfig:
 
 
 def test_its_defense_is_scored_and_retrained(tmp_path: Path, tiny_dataset: Dataset) -> None:
-    bench, config = bench_on(tmp_path, tiny_dataset), config_of()
+    bench, config = executor_on(tmp_path, tiny_dataset), config_of()
     path = bench.get(config, path_of(config))
     (score,) = path.artifacts["score_unet"]
     assert 0 <= score.metrics["psd"] <= 1
@@ -39,7 +39,7 @@ def test_its_defense_is_scored_and_retrained(tmp_path: Path, tiny_dataset: Datas
 
 @pytest.mark.parametrize("learning", ["unet", "all", "encoder+unet"])
 def test_what_learned_beside_the_u_net_is_what_purifies(tmp_path: Path, tiny_dataset: Dataset, learning: str) -> None:
-    bench, config = bench_on(tmp_path, tiny_dataset), config_of(unet__learning=learning)
+    bench, config = executor_on(tmp_path, tiny_dataset), config_of(unet__learning=learning)
     path = bench.get(config, path_of(config))
     defense = assemble(bench, path)
     gan = path.artifacts["gan"][0].folder
@@ -56,7 +56,7 @@ def test_what_learned_beside_the_u_net_is_what_purifies(tmp_path: Path, tiny_dat
 def test_a_training_that_was_stopped_ends_in_the_same_weights(tmp_path: Path, tiny_dataset: Dataset) -> None:
     config = config_of(unet__epochs=3)
 
-    def weights(bench: Workbench) -> dict[str, torch.Tensor]:
+    def weights(bench: Executor) -> dict[str, torch.Tensor]:
         path = bench.get(config, path_of(config)[:-1])
         return load_file(path.artifacts["unet"][0].folder / "unet.safetensors")
 
@@ -64,16 +64,16 @@ def test_a_training_that_was_stopped_ends_in_the_same_weights(tmp_path: Path, ti
         if progress.stage == "unet" and progress.done == 2:
             raise KeyboardInterrupt
 
-    whole = weights(bench_on(tmp_path / "whole", tiny_dataset))
-    stopped = bench_on(tmp_path / "stopped", tiny_dataset)
+    whole = weights(executor_on(tmp_path / "whole", tiny_dataset))
+    stopped = executor_on(tmp_path / "stopped", tiny_dataset)
     with pytest.raises(KeyboardInterrupt):
         stopped.get(config, path_of(config)[:-1], stop)
-    again = weights(bench_on(tmp_path / "stopped", tiny_dataset))
+    again = weights(executor_on(tmp_path / "stopped", tiny_dataset))
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
 def test_it_does_not_follow_from_r_and_l_but_from_its_attacks(tmp_path: Path, tiny_dataset: Dataset) -> None:
-    bench = bench_on(tmp_path, tiny_dataset)
+    bench = executor_on(tmp_path, tiny_dataset)
 
     def signature(**changes: Any) -> str:
         config = config_of(**changes)

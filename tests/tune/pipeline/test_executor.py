@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import PATH, bench_on, path_to, tiny_config
+from tests.tune.executor_fixture import PATH, executor_on, path_to, tiny_config
+from tune.pipeline.executor import Executor
 from tune.pipeline.executor import Path as Built
-from tune.pipeline.executor import Workbench
 from tune.pipeline.job import Progress
 from tune.pipeline.recipe import Bounds
 
@@ -26,19 +26,19 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from components.datasets.dataset import load_dataset
-from tests.tune.workbench_fixture import PATH, bench_on, path_to, tiny_config
+from tests.tune.executor_fixture import PATH, executor_on, path_to, tiny_config
 def dawdle(progress):
     if progress.stage == "gan":
         print("at the gan", flush=True)
         time.sleep(60)
-bench_on(Path(sys.argv[1]), load_dataset(sys.argv[2], validation_fraction=0.2)).get(tiny_config(), PATH, dawdle)
+executor_on(Path(sys.argv[1]), load_dataset(sys.argv[2], validation_fraction=0.2)).get(tiny_config(), PATH, dawdle)
 """
 
 
 @pytest.fixture
 def built(tmp_path: Path, tiny_dataset: Dataset) -> Built:
     """A whole path, in the store of `tmp_path`."""
-    return bench_on(tmp_path, tiny_dataset).get(tiny_config(), PATH)
+    return executor_on(tmp_path, tiny_dataset).get(tiny_config(), PATH)
 
 
 def scores(path: Built) -> dict[str, float]:
@@ -47,7 +47,7 @@ def scores(path: Built) -> dict[str, float]:
 
 def test_a_second_trial_builds_nothing(tmp_path: Path, tiny_dataset: Dataset, built: Built) -> None:
     assert all((work.built, work.reused) == (1, 0) for work in built.work.values())
-    again = bench_on(tmp_path, tiny_dataset).get(tiny_config(), PATH)
+    again = executor_on(tmp_path, tiny_dataset).get(tiny_config(), PATH)
     assert all((work.built, work.reused) == (0, 1) for work in again.work.values())
     assert scores(again) == scores(built)
 
@@ -55,14 +55,14 @@ def test_a_second_trial_builds_nothing(tmp_path: Path, tiny_dataset: Dataset, bu
 def test_a_found_unet_tells_its_epochs(tmp_path: Path, tiny_dataset: Dataset, built: Built) -> None:
     # early stopping compares by epoch: a trial that finds its U-Net in the store must look like the one that built it
     told: list[Progress] = []
-    bench_on(tmp_path, tiny_dataset).get(tiny_config(), PATH, told.append)
+    executor_on(tmp_path, tiny_dataset).get(tiny_config(), PATH, told.append)
     rows = [progress.row for progress in told if progress.stage == "unet" and progress.row]
     assert rows == json.loads((tmp_path / "store/unet" / built.signatures["unet"] / "history.json").read_text())
     assert [row["epoch"] for row in rows] == [1, 2]
 
 
 def test_what_differs_alone_is_built(tmp_path: Path, tiny_dataset: Dataset, built: Built) -> None:
-    other = bench_on(tmp_path, tiny_dataset).get(tiny_config(unet__epochs=1), PATH)
+    other = executor_on(tmp_path, tiny_dataset).get(tiny_config(unet__epochs=1), PATH)
     assert {name for name, work in other.work.items() if work.built} == {"unet", "score_unet"}
 
 
@@ -70,7 +70,7 @@ def test_what_differs_alone_is_built(tmp_path: Path, tiny_dataset: Dataset, buil
 def test_a_unet_reads_what_it_was_told_to(
     tmp_path: Path, tiny_dataset: Dataset, built: Built, reads: str, images: int
 ) -> None:
-    other = bench_on(tmp_path, tiny_dataset).get(tiny_config(unet__input=reads), PATH)
+    other = executor_on(tmp_path, tiny_dataset).get(tiny_config(unet__input=reads), PATH)
     assert {name for name, work in other.work.items() if work.built} == {"unet", "score_unet"}
     weights = load_file(tmp_path / "store/unet" / other.signatures["unet"] / "unet.safetensors")
     assert weights["down.0.0.weight"].shape[1] == images
@@ -78,7 +78,7 @@ def test_a_unet_reads_what_it_was_told_to(
 
 
 def test_another_seed_is_another_artifact(tmp_path: Path, tiny_dataset: Dataset, built: Built) -> None:
-    other = bench_on(tmp_path, tiny_dataset, seed=1).signatures(tiny_config(), PATH)
+    other = executor_on(tmp_path, tiny_dataset, seed=1).signatures(tiny_config(), PATH)
     assert not set(other.values()) & set(built.signatures.values())
 
 
@@ -94,7 +94,7 @@ def test_a_damaged_artifact_is_built_again_and_named(
         content[len(content) // 2] ^= 16
         path.write_bytes(content[: len(content) - (path.name == "manifest.json") * 9])
     with caplog.at_level(logging.WARNING):
-        again = bench_on(tmp_path, tiny_dataset).get(tiny_config(), PATH)
+        again = executor_on(tmp_path, tiny_dataset).get(tiny_config(), PATH)
     assert {name for name, work in again.work.items() if work.built} == {stage}
     assert str(folder) in caplog.text
     assert scores(again) == scores(built)
@@ -104,7 +104,7 @@ def test_a_damaged_artifact_is_built_again_and_named(
 
 def test_a_store_of_an_unrelated_seed_is_left_alone(tmp_path: Path, tiny_dataset: Dataset, built: Built) -> None:
     files = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()}
-    bench_on(tmp_path, tiny_dataset, seed=1).get(tiny_config(), PATH[:3])
+    executor_on(tmp_path, tiny_dataset, seed=1).get(tiny_config(), PATH[:3])
     assert {path: path.read_bytes() for path in files} == files
 
 
@@ -112,7 +112,7 @@ def test_a_projection_in_parts_is_the_whole_one(
     tmp_path: Path, tiny_dataset: Dataset, built: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tune.pipeline.stage.Stage.part_images", 5)
-    parts = bench_on(tmp_path / "other", tiny_dataset).get(tiny_config(), PATH)
+    parts = executor_on(tmp_path / "other", tiny_dataset).get(tiny_config(), PATH)
     assert len(parts.artifacts["projection"]) == 2
     assert len(parts.artifacts["projection_train"]) == 7
     assert scores(parts) == scores(built)
@@ -132,7 +132,7 @@ def test_a_builder_that_is_killed_is_replaced(tmp_path: Path, tiny_dataset: Data
     try:
         assert builder.stdout is not None
         assert builder.stdout.readline() == "at the gan\n"
-        path = bench_on(tmp_path, tiny_dataset).get(tiny_config(), PATH, watch)
+        path = executor_on(tmp_path, tiny_dataset).get(tiny_config(), PATH, watch)
     finally:
         builder.kill()
         builder.wait()
@@ -141,8 +141,8 @@ def test_a_builder_that_is_killed_is_replaced(tmp_path: Path, tiny_dataset: Data
     assert path.work["gan"].built == 1
 
 
-def bench_with(tmp_path: Path, dataset: Dataset, restarts: list[int], steps: list[int]) -> Workbench:
-    return replace(bench_on(tmp_path, dataset), bounds=Bounds(restarts, steps))
+def executor_with(tmp_path: Path, dataset: Dataset, restarts: list[int], steps: list[int]) -> Executor:
+    return replace(executor_on(tmp_path, dataset), bounds=Bounds(restarts, steps))
 
 
 def traces_equal(one: Built, other: Built, stage: str) -> None:
@@ -159,9 +159,9 @@ def test_a_grown_search_computes_the_difference(
 ) -> None:
     monkeypatch.setattr("tune.pipeline.stage.Stage.part_images", 5)
     config = tiny_config()
-    bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(config, PROJECTION)
-    grown = bench_with(tmp_path, tiny_dataset, [1, 2, 3], [2, 4, 6]).get(config, PROJECTION)
-    fresh = bench_with(tmp_path / "other", tiny_dataset, [1, 2, 3], [2, 4, 6]).get(config, PROJECTION)
+    executor_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(config, PROJECTION)
+    grown = executor_with(tmp_path, tiny_dataset, [1, 2, 3], [2, 4, 6]).get(config, PROJECTION)
+    fresh = executor_with(tmp_path / "other", tiny_dataset, [1, 2, 3], [2, 4, 6]).get(config, PROJECTION)
     assert grown.signatures == fresh.signatures
     for stage in ("projection", "projection_clean"):
         traces_equal(grown, fresh, stage)
@@ -181,8 +181,8 @@ def test_a_grown_search_computes_the_difference(
 def test_a_search_that_did_not_grow_starts_over(
     tmp_path: Path, tiny_dataset: Dataset, restarts: list[int], steps: list[int]
 ) -> None:
-    bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(tiny_config(), PROJECTION[:4])
-    other = bench_with(tmp_path, tiny_dataset, restarts, steps).get(tiny_config(), PROJECTION[:4])
+    executor_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(tiny_config(), PROJECTION[:4])
+    other = executor_with(tmp_path, tiny_dataset, restarts, steps).get(tiny_config(), PROJECTION[:4])
     metrics = other.artifacts["projection"][0].metrics
     assert metrics["evaluations"] == metrics["images"] * max(restarts) * max(steps)
 
@@ -191,19 +191,19 @@ def test_a_search_that_did_not_grow_starts_over(
 def test_another_projection_is_not_gone_on_from(
     tmp_path: Path, tiny_dataset: Dataset, change: dict[str, object]
 ) -> None:
-    bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(tiny_config(), PROJECTION[:4])
-    bench = bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4, 6])
-    metrics = bench.get(tiny_config(**change), PROJECTION[:4]).artifacts["projection"][0].metrics
+    executor_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(tiny_config(), PROJECTION[:4])
+    executor = executor_with(tmp_path, tiny_dataset, [1, 2], [2, 4, 6])
+    metrics = executor.get(tiny_config(**change), PROJECTION[:4]).artifacts["projection"][0].metrics
     assert metrics["evaluations"] == metrics["images"] * 2 * 6
 
 
 def test_a_damaged_smaller_projection_is_done_without(tmp_path: Path, tiny_dataset: Dataset) -> None:
-    small = bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(tiny_config(), PROJECTION[:4])
+    small = executor_with(tmp_path, tiny_dataset, [1, 2], [2, 4]).get(tiny_config(), PROJECTION[:4])
     standing = small.artifacts["projection"][0].folder / "standing.safetensors"
     standing.write_bytes(standing.read_bytes()[:-3])
-    grown = bench_with(tmp_path, tiny_dataset, [1, 2], [2, 4, 6]).get(tiny_config(), PROJECTION[:4])
+    grown = executor_with(tmp_path, tiny_dataset, [1, 2], [2, 4, 6]).get(tiny_config(), PROJECTION[:4])
     metrics = grown.artifacts["projection"][0].metrics
     assert metrics["evaluations"] == metrics["images"] * 2 * 6
     (note,) = (tmp_path / "store/.relatives/projection").rglob(f"{small.signatures['projection']}.json")
     note.write_text("{torn")
-    bench_with(tmp_path, tiny_dataset, [1, 2, 3], [2, 4, 6]).get(tiny_config(), PROJECTION[:4])
+    executor_with(tmp_path, tiny_dataset, [1, 2, 3], [2, 4, 6]).get(tiny_config(), PROJECTION[:4])

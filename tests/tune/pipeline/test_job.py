@@ -14,7 +14,7 @@ from torch import nn
 
 from components.datasets.dataset import Dataset
 from components.training import Training
-from tests.tune.workbench_fixture import tiny_config
+from tests.tune.executor_fixture import tiny_config
 from tune.pipeline.job import SAVE, Job, Progress, sealed, unsealed
 from tune.pipeline.recipe import Bounds, Development, Recipe
 from tune.storage.folder import Storage

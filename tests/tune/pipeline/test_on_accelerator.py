@@ -13,13 +13,13 @@ import torch
 from components.datasets.dataset import Dataset
 from components.defense import Defense
 from tests.pretend_accelerator import PRETEND, not_pretending, pretending
-from tests.tune.workbench_fixture import PATH, bench_on, path_to, setting_on, tiny_config
+from tests.tune.executor_fixture import PATH, executor_on, path_to, setting_on, tiny_config
 from tune.execution.rates import measure
 from tune.execution.retraining import retrain_seed, save_median
-from tune.execution.trial import arrays_of, final_bench
+from tune.execution.trial import arrays_of, final_executor
 from tune.metrics import TARGETS
+from tune.pipeline.executor import Executor
 from tune.pipeline.executor import Path as Built
-from tune.pipeline.executor import Workbench
 from tune.pipeline.job import Progress
 from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of_one
 from tune.space.config import ExperimentConfig
@@ -56,14 +56,14 @@ def device() -> Iterator[torch.device]:
 def test_every_stage_of_every_target(
     tmp_path: Path, tiny_dataset: Dataset, device: torch.device, changes: dict[str, Any]
 ) -> None:
-    bench = replace(bench_on(tmp_path, tiny_dataset), device=device)
+    executor = replace(executor_on(tmp_path, tiny_dataset), device=device)
     for stages in map(path_to, TARGETS):
-        assert set(bench.get(tiny_config(**changes), stages).artifacts) == set(stages)
+        assert set(executor.get(tiny_config(**changes), stages).artifacts) == set(stages)
 
 
 def test_it_finds_what_the_processor_finds(tmp_path: Path, tiny_dataset: Dataset, device: torch.device) -> None:
-    here = bench_on(tmp_path / "here", tiny_dataset).get(tiny_config(), PATH)
-    elsewhere = replace(bench_on(tmp_path / "there", tiny_dataset), device=device).get(tiny_config(), PATH)
+    here = executor_on(tmp_path / "here", tiny_dataset).get(tiny_config(), PATH)
+    elsewhere = replace(executor_on(tmp_path / "there", tiny_dataset), device=device).get(tiny_config(), PATH)
     assert elsewhere.signatures == here.signatures
     scores = [dict(path.artifacts["score_unet"][0].metrics) for path in (here, elsewhere)]
     assert scores[1] == pytest.approx(scores[0], abs=0.13)  # one of the eight validation images
@@ -73,28 +73,28 @@ def test_it_finds_what_the_processor_finds(tmp_path: Path, tiny_dataset: Dataset
 def test_a_training_begun_there_goes_on_where_there_is_no_such_device(
     tmp_path: Path, tiny_dataset: Dataset, device: torch.device, stage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench, config = bench_on(tmp_path, tiny_dataset), tiny_config(unet__epochs=3)
+    executor, config = executor_on(tmp_path, tiny_dataset), tiny_config(unet__epochs=3)
     with pytest.raises(KeyboardInterrupt):
-        replace(bench, device=device).get(config, PATH, _interrupting(stage, epoch=1))
+        replace(executor, device=device).get(config, PATH, _interrupting(stage, epoch=1))
     with not_pretending():
-        assert _epochs(bench, config, stage)[:2] == [1, 2]
+        assert _epochs(executor, config, stage)[:2] == [1, 2]
     assert "starting over" not in caplog.text
 
 
 def test_a_training_begun_here_goes_on_there(
     tmp_path: Path, tiny_dataset: Dataset, device: torch.device, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench, config = bench_on(tmp_path, tiny_dataset), tiny_config(unet__epochs=3)
+    executor, config = executor_on(tmp_path, tiny_dataset), tiny_config(unet__epochs=3)
     with pytest.raises(KeyboardInterrupt):
-        bench.get(config, PATH, _interrupting("unet", epoch=1))
-    assert _epochs(replace(bench, device=device), config, "unet") == [1, 2, 3]
+        executor.get(config, PATH, _interrupting("unet", epoch=1))
+    assert _epochs(replace(executor, device=device), config, "unet") == [1, 2, 3]
     assert "starting over" not in caplog.text
 
 
-def _epochs(bench: Workbench, config: ExperimentConfig, stage: str) -> list[float]:
-    """The epochs of a stage as the bench reports them while it builds the path."""
+def _epochs(executor: Executor, config: ExperimentConfig, stage: str) -> list[float]:
+    """The epochs of a stage as the executor reports them while it builds the path."""
     told: list[Progress] = []
-    bench.get(config, PATH, told.append)
+    executor.get(config, PATH, told.append)
     return [progress.row["epoch"] for progress in told if progress.stage == stage and progress.row]
 
 
@@ -109,10 +109,10 @@ def _interrupting(stage: str, epoch: int) -> Any:
 def test_a_larger_projection_goes_on_from_the_processors(
     tmp_path: Path, tiny_dataset: Dataset, device: torch.device
 ) -> None:
-    bench, config = bench_on(tmp_path, tiny_dataset), tiny_config()
+    executor, config = executor_on(tmp_path, tiny_dataset), tiny_config()
     path = ("classifier", "gan", "attack", "projection")
-    small = bench.get(config, path).artifacts["projection"][0]
-    large: Built = replace(bench, bounds=Bounds([1, 2, 3], [2, 4, 6, 8]), device=device).get(config, path)
+    small = executor.get(config, path).artifacts["projection"][0]
+    large: Built = replace(executor, bounds=Bounds([1, 2, 3], [2, 4, 6, 8]), device=device).get(config, path)
     metrics = large.artifacts["projection"][0].metrics
     assert metrics["evaluations"] == 8 * 3 * 8 - small.metrics["evaluations"]
 
@@ -123,9 +123,10 @@ def test_retraining_and_the_look_at_the_test_images(
 ) -> None:
     final, config = Development.for_retraining(tiny_dataset), tiny_config(unet__input=reads)
     setting = setting_on(tmp_path, tiny_dataset)
-    bench = replace(final_bench(setting, arrays_of(train=final.train), final.fingerprint, config, 0), device=device)
-    scores = retrain_seed(bench, config, tiny_dataset.test, setting.home, lambda progress: None)
-    assert save_median({0: bench}, config, {0: scores["metrics"]["psd"]}, setting.home) == 0
+    arrays = arrays_of(train=final.train)
+    executor = replace(final_executor(setting, arrays, final.fingerprint, config, 0), device=device)
+    scores = retrain_seed(executor, config, tiny_dataset.test, setting.home, lambda progress: None)
+    assert save_median({0: executor}, config, {0: scores["metrics"]["psd"]}, setting.home) == 0
     saved = Defense.load(tmp_path / "one/best", device)
     labels = saved.inspect(tiny_dataset.test.images).label
     assert float((labels == tiny_dataset.test.labels).double().mean()) == scores["metrics"]["clean_purified"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import PARAMS, PATH, bench_on, tiny_config, tiny_space
+from tests.tune.executor_fixture import PARAMS, PATH, executor_on, tiny_config, tiny_space
 from tune.pipeline.job import Progress
 from tune.pipeline.recipe import Development
 from tune.pipeline.saves import Saves
@@ -29,7 +29,7 @@ def stop_in(tmp_path: Path, dataset: Dataset, stage: str) -> list[str]:
             raise Stopped
 
     with pytest.raises(Stopped):
-        bench_on(tmp_path, dataset).get(tiny_config(), PATH, report)
+        executor_on(tmp_path, dataset).get(tiny_config(), PATH, report)
     return unfinished(tmp_path)
 
 

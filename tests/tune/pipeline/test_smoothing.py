@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from components.datasets.dataset import Dataset
+from tests.tune.executor_fixture import executor_on, search_here
 from tests.tune.tiny_search import SETTINGS
-from tests.tune.workbench_fixture import bench_on, search_here
 from tune.execution.retraining import assemble
 from tune.metrics import Target
 from tune.pipeline.recipe import Development
@@ -43,8 +43,8 @@ def test_without_smoothing_images_stay(tmp_path: Path, tiny_dataset: Dataset) ->
 def test_a_defense_is_assembled_from_its_stages(tmp_path: Path, tiny_dataset: Dataset) -> None:
     space = space_of("defense")
     config = space.config({"smoothing.window": 2})
-    bench = replace(bench_on(tmp_path, tiny_dataset), data=Development.for_retraining(tiny_dataset))
+    executor = replace(executor_on(tmp_path, tiny_dataset), data=Development.for_retraining(tiny_dataset))
     assert path_of(config)[-1] == "score_unet"
-    defense = assemble(bench, bench.get(config, final_path_of(config)))
+    defense = assemble(executor, executor.get(config, final_path_of(config)))
     assert defense.projector.config == config.section("smoothing")
     assert defense.purify(tiny_dataset.test.images).shape == tiny_dataset.test.images.shape

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from components.datasets.dataset import Dataset, DataSplit
-from tests.tune.workbench_fixture import bench_on, path_to, tiny_config, with_test_labels
+from tests.tune.executor_fixture import executor_on, path_to, tiny_config, with_test_labels
 from tune.metrics import TARGETS
 from tune.pipeline.recipe import Development, Recipe, bounds_of
 from tune.pipeline.stages import STAGES, final_path_of, signatures_of
@@ -34,24 +34,25 @@ VALUES = {"classifier__epochs": 1, "gan__steps": 10, "projector__learning_rate":
 
 @pytest.mark.parametrize("change", FOLLOW)
 def test_a_setting_changes_what_follows_from_it(tmp_path: Path, tiny_dataset: Dataset, change: str) -> None:
-    bench = bench_on(tmp_path, tiny_dataset)
-    before = bench.signatures(tiny_config(), ALL)
-    after = bench.signatures(tiny_config(**{change: VALUES[change]}), ALL)
+    executor = executor_on(tmp_path, tiny_dataset)
+    before = executor.signatures(tiny_config(), ALL)
+    after = executor.signatures(tiny_config(**{change: VALUES[change]}), ALL)
     assert {name for name in ALL if before[name] != after[name]} == FOLLOW[change]
 
 
 def test_one_projection_serves_every_r_and_l(tmp_path: Path, tiny_dataset: Dataset) -> None:
-    bench = bench_on(tmp_path, tiny_dataset)
+    executor = executor_on(tmp_path, tiny_dataset)
     config = tiny_config()
     other = config.model_copy(update={"projector": config.projector.model_copy(update={"restarts": 1, "steps": 6})})
-    one, two = bench.signatures(config, ALL), bench.signatures(other, ALL)
+    one, two = executor.signatures(config, ALL), executor.signatures(other, ALL)
     assert {name for name in ALL if one[name] != two[name]} == {"unet", "score_unet", "score_projection"}
 
 
 def test_no_signature_follows_from_the_test_images(tmp_path: Path, tiny_dataset: Dataset) -> None:
     other = with_test_labels(tiny_dataset, lambda labels: labels[::-1].copy())
     config = tiny_config()
-    assert bench_on(tmp_path, tiny_dataset).signatures(config, ALL) == bench_on(tmp_path, other).signatures(config, ALL)
+    one, two = executor_on(tmp_path, tiny_dataset), executor_on(tmp_path, other)
+    assert one.signatures(config, ALL) == two.signatures(config, ALL)
 
 
 @pytest.mark.parametrize("path", [*PATHS.values(), FINAL_PATH])

@@ -13,9 +13,9 @@ import ray
 import torch
 
 from components.datasets.dataset import Dataset
-from tests.tune.workbench_fixture import PATH, tiny_config
-from tune.cluster.lease_actor import ActorLeases, LeaseKeeper, start_keeper
-from tune.pipeline.executor import Workbench
+from tests.tune.executor_fixture import PATH, tiny_config
+from tune.cluster.lease_actor import ActorLeases, LeaseActor, start_lease_actor
+from tune.pipeline.executor import Executor
 from tune.pipeline.recipe import Bounds, Development
 from tune.storage.folder import Storage
 from tune.storage.store import MANIFEST, Store
@@ -28,7 +28,7 @@ PART = 5
 def cluster(bucket: str) -> Iterator[None]:
     """Ray on this machine, whose workers know the server's credentials."""
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
-    start_keeper()
+    start_lease_actor()
     yield
     ray.shutdown()
 
@@ -47,8 +47,8 @@ def built(address: str, cache: Path, dataset: Dataset, bounds: Bounds) -> tuple[
     torch.set_num_threads(1)
     store = Store(Storage(address).child("store"), cache)
     data = Development.for_search(dataset)
-    bench = Workbench(store, ActorLeases(), data, bounds, 0, torch.device("cpu"))
-    path = bench.get(tiny_config(), PATH)
+    executor = Executor(store, ActorLeases(), data, bounds, 0, torch.device("cpu"))
+    path = executor.get(tiny_config(), PATH)
     work = Counter({name: done.built for name, done in path.work.items()})
     return work, dict(path.artifacts["score_unet"][0].metrics), path.signatures["projection"]
 
@@ -101,15 +101,15 @@ def test_a_lease_of_an_actor_has_one_holder(cluster: None) -> None:
 
 
 def test_who_is_not_heard_of_loses_the_lease(cluster: None) -> None:
-    keeper: Any = LeaseKeeper.options().remote(patience=1.0)  # type: ignore[attr-defined]
-    assert ray.get(keeper.acquire.remote("key", "silent"))
-    assert not ray.get(keeper.acquire.remote("key", "other"))
+    actor: Any = LeaseActor.options().remote(patience=1.0)  # type: ignore[attr-defined]
+    assert ray.get(actor.acquire.remote("key", "silent"))
+    assert not ray.get(actor.acquire.remote("key", "other"))
     end = time.monotonic() + 2.5
     while time.monotonic() < end:
-        ray.get(keeper.beat.remote("alive"))
-        assert ray.get(keeper.acquire.remote("kept", "alive"))
+        ray.get(actor.beat.remote("alive"))
+        assert ray.get(actor.acquire.remote("kept", "alive"))
         time.sleep(0.2)
-    assert ray.get(keeper.acquire.remote("key", "other"))
-    ray.get(keeper.release.remote("key", "silent"))  # comes too late, and takes nothing from the other
-    assert not ray.get(keeper.acquire.remote("key", "third"))
-    assert not ray.get(keeper.acquire.remote("kept", "third"))
+    assert ray.get(actor.acquire.remote("key", "other"))
+    ray.get(actor.release.remote("key", "silent"))  # comes too late, and takes nothing from the other
+    assert not ray.get(actor.acquire.remote("key", "third"))
+    assert not ray.get(actor.acquire.remote("kept", "third"))

@@ -1,4 +1,4 @@
-"""The course of many restarts at once: evaluate, step."""
+"""The descent of many restarts at once: evaluate, step."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 
 from components.capture import Captured
 from components.projector.descent import Descent
-from components.projector.trace import Standing
+from components.projector.trace import DescentState
 
 
 class Evaluate(Protocol):
-    """How far latents are from their targets."""
+    """Distance of each latent's generated image from its target image."""
 
     def __call__(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
         """Latents (m, latent_dim), images (m, C, H, W) → errors (m,) and, where wanted, gradients like the latents."""
         ...
 
 
-class Course:
+class DescentLoop:
     """The restarts of n images, in tensors that stay, so that a card can take a step as one CUDA graph.
 
     Args:
@@ -32,7 +32,7 @@ class Course:
         calls: steps that will be taken in all.
     """
 
-    def __init__(self, evaluate: Evaluate, descent: Descent, images: Tensor, begin: Standing, calls: int) -> None:
+    def __init__(self, evaluate: Evaluate, descent: Descent, images: Tensor, begin: DescentState, calls: int) -> None:
         self._evaluate, self._descent = evaluate, descent
         self._latents = torch.empty_like(begin.latents, memory_format=torch.contiguous_format)
         self._memory = {name: torch.empty_like(self._latents) for name in begin.memory}
@@ -41,7 +41,7 @@ class Course:
         self._count = torch.zeros((), dtype=torch.float64, device=images.device)  # of steps, on the device
         self._step = Captured(self._advance, images.device, calls)
 
-    def run(self, images: Tensor, begin: Standing, record: Sequence[int]) -> tuple[Tensor, Tensor, Standing]:
+    def run(self, images: Tensor, begin: DescentState, record: Sequence[int]) -> tuple[Tensor, Tensor, DescentState]:
         """Steps up to the last of `record`.
 
         Args:
@@ -64,9 +64,9 @@ class Course:
         last, _ = self._evaluate(self._latents.flatten(0, 1), self._targets.flatten(0, 1), with_gradient=False)
         errors.append(last.view_as(self._errors))
         memory = {name: tensor.clone() for name, tensor in self._memory.items()}
-        return torch.stack(latents, 1), torch.stack(errors, 1), Standing(record[-1], latents[-1], memory)
+        return torch.stack(latents, 1), torch.stack(errors, 1), DescentState(record[-1], latents[-1], memory)
 
-    def _begin(self, images: Tensor, begin: Standing) -> None:
+    def _begin(self, images: Tensor, begin: DescentState) -> None:
         self._latents.copy_(begin.latents)
         self._targets.copy_(images.unsqueeze(1).expand_as(self._targets))
         for name, tensor in begin.memory.items():

@@ -20,17 +20,17 @@ from components.datasets import Dataset, load_dataset
 from components.defense import Defense, DefenseError
 from tests.tiny import tiny_split, write_folder
 from tests.tiny_networks import SmallResNet
+from tests.tune.executor_fixture import PARAMS, setting_on, try_here
 from tests.tune.tiny_search import SETTINGS, outcomes, run, words, write_space
-from tests.tune.workbench_fixture import PARAMS, setting_on, try_here
 from tune.commands import command_line
 from tune.commands.purify import load_defense
 from tune.errors import Refused
 from tune.execution.driver import arrays_of
 from tune.execution.experiment import find_experiment
-from tune.execution.given import Given, giving
 from tune.execution.preflight import Plan, prepare
 from tune.execution.retraining import assemble
-from tune.execution.trial import final_bench, run_trial
+from tune.execution.trial import final_executor, run_trial
+from tune.execution.user_code import UserCode, user_code_of
 from tune.pipeline.recipe import Development
 from tune.pipeline.stages import final_path_of, path_of, signatures_of
 from tune.search import search
@@ -60,10 +60,10 @@ def space_of(tmp_path: Path, **changes: Any) -> Path:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Callable[..., Plan]:
-    """Plans a search as the command line would, within what is given."""
+    """Plans a search as the command line would, with the plug-in and the classifier registered."""
 
-    def planned(space: Path, given: Given, *, resume: bool = False) -> Plan:
-        found = find_experiment(str(space), {}, str(tmp_path / "results"), "one", resume=resume, given=given)
+    def planned(space: Path, user_code: UserCode, *, resume: bool = False) -> Plan:
+        found = find_experiment(str(space), {}, str(tmp_path / "results"), "one", resume=resume, user_code=user_code)
         return prepare(found, None)
 
     return planned
@@ -80,10 +80,10 @@ def refused(space: Path, folder: Path, capsys: pytest.CaptureFixture[str], *more
 
 
 def test_a_space_names_a_plug_in(tmp_path: Path, plan: Callable[..., Plan]) -> None:
-    with giving(str(RESNET), None) as given:
-        found = plan(space_of(tmp_path), given)
+    with user_code_of(str(RESNET), None) as user_code:
+        found = plan(space_of(tmp_path), user_code)
         assert found.config.classifier.architecture == "small_resnet"
-        assert given.record()["plugin"]["defines"] == {"classifier.architecture": ["small_resnet"]}
+        assert user_code.record()["plugin"]["defines"] == {"classifier.architecture": ["small_resnet"]}
     assert "small_resnet" not in CLASSIFIERS
 
 
@@ -174,34 +174,35 @@ def test_weights_of_another_network(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_plug_in_is_the_same_when_resumed(tmp_path: Path, plan: Callable[..., Plan]) -> None:
     changed = tmp_path / "changed.py"
     changed.write_text(RESNET.read_text() + "# changed\n")
-    with giving(str(RESNET), None) as given:
-        begun = plan(space_of(tmp_path), given)
+    with user_code_of(str(RESNET), None) as user_code:
+        begun = plan(space_of(tmp_path), user_code)
         begun.home.write("space.yaml", begun.space.to_yaml().encode())
-        write_record(begun.home, given.record())
-        assert plan(space_of(tmp_path), given, resume=True).resumed
+        write_record(begun.home, user_code.record())
+        assert plan(space_of(tmp_path), user_code, resume=True).resumed
     for plugin, found in ((None, "none"), (str(changed), "changed.py, sha256")):
         said = rf"--plugin: expected .*small_resnet\.py.*{found}"
-        with giving(plugin, None) as given, pytest.raises(Refused, match=said):
-            find_experiment(None, {}, str(tmp_path / "results"), "one", resume=True, given=given)
+        with user_code_of(plugin, None) as user_code, pytest.raises(Refused, match=said):
+            find_experiment(None, {}, str(tmp_path / "results"), "one", resume=True, user_code=user_code)
 
 
 def test_weights_are_the_same_when_resumed(tmp_path: Path, plan: Callable[..., Plan]) -> None:
     file = tmp_path / "weights.safetensors"
     file.write_bytes(packed(network_of("E", (1, 8, 8), 4)))
     space = write_space(tmp_path, classifier__weights=file)
-    with giving(None, None) as given:
-        begun = plan(space, given)
+    with user_code_of(None, None) as user_code:
+        begun = plan(space, user_code)
         begun.home.write("space.yaml", begun.space.to_yaml().encode())
-        write_record(begun.home, begun.given.record())
-        begun.given.keep(begun.home)
+        write_record(begun.home, begun.user_code.record())
+        begun.user_code.keep(begun.home)
     content = file.read_bytes()
     file.unlink()
-    with giving(None, None) as given:
-        assert plan(space, given, resume=True).given.weights == begun.given.weights
+    with user_code_of(None, None) as user_code:
+        assert plan(space, user_code, resume=True).user_code.weights == begun.user_code.weights
     file.write_bytes(packed(network_of("E", (1, 8, 8), 4)))
     assert file.read_bytes() != content
-    with giving(None, None) as given, pytest.raises(Refused, match=r"classifier\.weights: .*: expected sha256"):
-        plan(space, given, resume=True)
+    said = r"classifier\.weights: .*: expected sha256"
+    with user_code_of(None, None) as user_code, pytest.raises(Refused, match=said):
+        plan(space, user_code, resume=True)
 
 
 @pytest.fixture(scope="module")
@@ -219,17 +220,17 @@ def space_text(**changes: Any) -> str:
 
 def test_a_plug_in_and_a_module_defend_alike(tmp_path: Path, pictures: Dataset) -> None:
     """In this process: a trial and a retraining with the plug-in, and its saved defense read again."""
-    with giving(str(RESNET), None) as given:
+    with user_code_of(str(RESNET), None) as user_code:
         space = parse_space(space_text(classifier__architecture="small_resnet"), "mine", "mine.yaml")
         setting = setting_on(tmp_path, pictures, space)
         outcome = try_here(setting, pictures, 0, PARAMS)
         assert outcome.status == "finished", outcome.error
         config = space.config(PARAMS)
         final = Development.for_retraining(pictures)
-        bench = final_bench(setting, arrays_of(train=final.train), final.fingerprint, config, 0)
-        defense = assemble(bench, bench.get(config, final_path_of(config)))
+        executor = final_executor(setting, arrays_of(train=final.train), final.fingerprint, config, 0)
+        defense = assemble(executor, executor.get(config, final_path_of(config)))
         defense.save(tmp_path / "best")
-        assert given.plugin is not None
+        assert user_code.plugin is not None
         loaded = load_defense(str(tmp_path / "best"))
         torch.testing.assert_close(loaded(pictures.test.images), defense(pictures.test.images))
     needed = json.loads((tmp_path / "best/defense.json").read_text())["classifier"]
@@ -252,8 +253,8 @@ def test_a_plug_in_and_a_module_defend_alike(tmp_path: Path, pictures: Dataset) 
 
 def test_a_module_from_python_is_defended_as_it_is(tmp_path: Path, pictures: Dataset) -> None:
     module: nn.Module = Victim(SmallResNet(3, CLASSES), (3, 8, 8), CLASSES, mean=(0.5,) * 3)
-    with giving(None, module) as given:
-        changes = {key.replace(".", "__"): value for key, value in given.overrides.items()}
+    with user_code_of(None, module) as user_code:
+        changes = {key.replace(".", "__"): value for key, value in user_code.overrides.items()}
         space = parse_space(space_text(**changes), "mine", "mine.yaml")
         setting = setting_on(tmp_path, pictures, space)
         outcome = try_here(setting, pictures, 0, PARAMS)
@@ -267,24 +268,24 @@ def test_a_changed_plug_in_finds_no_old_artifact(tmp_path: Path, pictures: Datas
     found = []
     for more in ("", "# changed\n"):
         (tmp_path / "mine.py").write_text(RESNET.read_text() + more)
-        with giving(str(tmp_path / "mine.py"), None):
+        with user_code_of(str(tmp_path / "mine.py"), None):
             space = parse_space(space_text(classifier__architecture="small_resnet"), "mine", "mine.yaml")
-            bench = setting_on(tmp_path, pictures, space).trial_bench(
+            executor = setting_on(tmp_path, pictures, space).trial_executor(
                 Development.for_search(pictures), space.config(PARAMS), 0
             )
             config = space.config(PARAMS)
-            found.append(signatures_of(bench.recipe(config), path_of(config)))
+            found.append(signatures_of(executor.recipe(config), path_of(config)))
     assert found[0]["gan"] == found[1]["gan"]
     assert found[0]["classifier"] != found[1]["classifier"]
     assert found[0]["unet"] != found[1]["unet"]
 
 
 def test_a_worker_runs_the_plug_in_itself() -> None:
-    with giving(str(RESNET), None) as given:
+    with user_code_of(str(RESNET), None) as user_code:
         pass
     assert "small_resnet" not in CLASSIFIERS
     with CLASSIFIERS.scope():
-        given.install()
+        user_code.install()
         assert "small_resnet" in CLASSIFIERS
     assert run_trial.__module__ == "tune.execution.trial"
 

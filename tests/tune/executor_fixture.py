@@ -13,9 +13,9 @@ from components.datasets.dataset import Dataset
 from tests.tune.tiny_search import SETTINGS
 from tune.execution.trial import Setting, attempt
 from tune.metrics import Target
-from tune.monitor.progress import Teller
+from tune.monitor.progress import ProgressReporter
 from tune.optimizer.searcher import LedgerSearcher
-from tune.pipeline.executor import Workbench
+from tune.pipeline.executor import Executor
 from tune.pipeline.recipe import Bounds, Development
 from tune.pipeline.stages import path_of
 from tune.space.config import ExperimentConfig
@@ -49,12 +49,12 @@ def path_to(target: Target) -> tuple[str, ...]:
 PATH = path_to("defense")
 
 
-def bench_on(storage: Path, dataset: Dataset, seed: int = 0) -> Workbench:
-    """A workbench as a new process makes it: it knows nothing of the store yet."""
+def executor_on(storage: Path, dataset: Dataset, seed: int = 0) -> Executor:
+    """An executor as a new process makes it: it knows nothing of the store yet."""
     store = Store(Storage(storage / "store"))
     bounds = Bounds([1, 2], [2, 4, 6])
     data = Development.for_search(dataset)
-    return Workbench(store, FileLeases(storage / "store/.leases"), data, bounds, seed, torch.device("cpu"))
+    return Executor(store, FileLeases(storage / "store/.leases"), data, bounds, seed, torch.device("cpu"))
 
 
 def setting_on(storage: Path, dataset: Dataset, space: SearchSpace | None = None) -> Setting:
@@ -82,13 +82,13 @@ def search_here(storage: Path, dataset: Dataset, space: SearchSpace | None = Non
 
 def try_here(setting: Setting, dataset: Dataset, number: int, params: Mapping[str, Any]) -> Outcome:
     """The outcome of one trial."""
-    teller = Teller(number, SilentBoard(), None, judged=False)
-    outcome, _ = attempt(setting, Development.for_search(dataset), number, params, teller)
+    reporter = ProgressReporter(number, SilentProgressActor(), None, judged=False)
+    outcome, _ = attempt(setting, Development.for_search(dataset), number, params, reporter)
     return outcome
 
 
-class SilentBoard:
-    """Stands where the driver's board does, and forgets what it is told."""
+class SilentProgressActor:
+    """Stands where the driver's progress_actor does, and forgets what it is told."""
 
     def __init__(self) -> None:
         self.put = self

@@ -1,4 +1,4 @@
-"""The board on which running trials leave their last word for the live view; its own process imports Ray alone."""
+"""The Ray actor that holds the latest progress of running trials; its own process imports Ray alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 @dataclass(frozen=True)
 class Message:
-    """Where a trial is, for the live view."""
+    """The stage and progress of a trial, for the live view."""
 
     stage: str
     done: int
@@ -21,25 +21,25 @@ class Message:
 
 
 @ray.remote(num_cpus=0)
-class Board:
-    """Holds the last word of every running trial."""
+class ProgressActor:
+    """A Ray actor that holds the latest progress of every running trial."""
 
     def __init__(self) -> None:
         self._messages: dict[int, Message] = {}
 
     def put(self, trial: int, message: Message | None) -> None:
-        """Replaces a trial's word; None removes it."""
+        """Replaces a trial's progress; None removes it."""
         if message is None:
             self._messages.pop(trial, None)
         else:
             self._messages[trial] = message
 
     def all(self) -> dict[int, Message]:
-        """Every running trial's word."""
+        """The latest progress of every running trial."""
         return self._messages
 
 
-def new_board() -> Any:
-    """A board on the driver's node: on a worker it would go with that."""
+def start_progress_actor() -> Any:
+    """Starts the actor on the driver's node; on a worker's node it would be lost with that node."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    return ProgressActor.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]

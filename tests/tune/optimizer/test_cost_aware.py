@@ -12,8 +12,8 @@ import pytest
 
 from tests.tune.searches import RANGES, TARGETS, judge, made, run, space_of
 from tune.optimizer.acquisition import expected_front, expected_improvement
+from tune.optimizer.cost_aware import CostAwareChoice, front_of
 from tune.optimizer.costs import StageCosts
-from tune.optimizer.economy import Economy, front_of
 from tune.optimizer.surrogate import Encoding, Surrogate
 from tune.storage.ledger import Outcome, Params
 
@@ -161,13 +161,13 @@ class TestProposals:
 
     def test_what_runs_is_not_proposed_beside_itself(self) -> None:
         space = space_of("unet", "gan.steps: {choice: [100, 200]}\nunet.high_level_weight: {choice: [0.1, 1.0, 10.0]}")
-        economy = Economy(space, {"psd": "max"}, StageCosts(signatures))
+        choice = CostAwareChoice(space, {"psd": "max"}, StageCosts(signatures))
         points: list[Params] = [{"gan.steps": 100, "unet.high_level_weight": weight} for weight in (0.1, 1.0, 10.0)]
         for number, point in enumerate(points):
-            economy.start(number, point)
+            choice.start(number, point)
             metrics = {"psd": (0.5, 0.9, 0.5)[number]}
-            economy.finish(number, Outcome(trial=number, params=point, status="finished", metrics=metrics))
+            choice.finish(number, Outcome(trial=number, params=point, status="finished", metrics=metrics))
         left: list[Params] = [{"gan.steps": 200, "unet.high_level_weight": weight} for weight in (0.1, 1.0, 10.0)]
-        first = economy.choose(left, 0.0)
-        economy.start(3, first)
-        assert economy.choose([p for p in left if p != first], 0.0) != first
+        first = choice.choose(left, 0.0)
+        choice.start(3, first)
+        assert choice.choose([p for p in left if p != first], 0.0) != first

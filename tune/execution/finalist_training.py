@@ -15,8 +15,8 @@ from components.datasets.dataset import Dataset
 from tune.execution.driver import LOOK, seed_view
 from tune.execution.trial import Arrays, Setting, arrays_of, development
 from tune.metrics import objectives_of
-from tune.monitor.board import Message, new_board
-from tune.monitor.progress import Teller
+from tune.monitor.progress import ProgressReporter
+from tune.monitor.progress_actor import Message, start_progress_actor
 from tune.monitor.terminal import LiveView
 from tune.optimizer.finalists import Finalist, cost_of
 from tune.pipeline.recipe import bounds_of
@@ -42,11 +42,11 @@ def run_finalists(
         ray.exceptions.RayError: a training failed; what the others made stays in the store.
     """
     arrays: Any = ray.put(arrays_of(train=dataset.train, validation=dataset.validation))
-    board = new_board()
+    progress_actor = start_progress_actor()
     remote = ray.remote(run_finalist).options(num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=2)
     runs = [(outcome, seed) for seed in seeds for outcome in outcomes]
     tasks = {
-        remote.remote(setting, arrays, outcome.params, seed, number, board): number
+        remote.remote(setting, arrays, outcome.params, seed, number, progress_actor): number
         for number, (outcome, seed) in enumerate(runs)
     }
     began, results = time.time(), dict[int, dict[str, Any]]()
@@ -54,7 +54,7 @@ def run_finalists(
         check()
         done, _ = ray.wait([task for task, number in tasks.items() if number not in results], timeout=LOOK)
         results |= {tasks[task]: ray.get(task) for task in done}
-        messages: dict[int, Message] = ray.get(board.all.remote())
+        messages: dict[int, Message] = ray.get(progress_actor.all.remote())
         view.update(
             [
                 seed_view(n, results.get(n), messages.get(n), began, f"trial {outcome.trial}, seed {seed}")
@@ -78,12 +78,12 @@ def _finalist(outcome: Outcome, results: Mapping[int, Mapping[str, Any]], metric
 
 
 def run_finalist(
-    setting: Setting, arrays: Arrays, params: Mapping[str, Any], seed: int, number: int, board: Any
+    setting: Setting, arrays: Arrays, params: Mapping[str, Any], seed: int, number: int, progress_actor: Any
 ) -> dict[str, Any]:
     """One finalist with one seed: its validation metrics, and which images come out right, where that was kept."""
     config = setting.space.config(params)
-    bench = setting.workbench(development(setting, arrays), bounds_of(setting.space), seed)
-    path = bench.get(config, path_of(config), Teller(number, board, None, judged=False))
+    executor = setting.executor(development(setting, arrays), bounds_of(setting.space), seed)
+    path = executor.get(config, path_of(config), ProgressReporter(number, progress_actor, None, judged=False))
     (score,) = path.artifacts[path_of(config)[-1]]
     kept, rows = score.folder / RIGHT, "stands" if "robust" in config.search.objectives else "right"
     return {"metrics": dict(score.metrics), "right": load_file(kept).get(rows) if kept.exists() else None}

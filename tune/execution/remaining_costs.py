@@ -1,4 +1,4 @@
-"""What the store held when a search began, and the seconds of what it did not."""
+"""Costs of the stages that were not in the store when the search began."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _RECENT = 8  # trials whose stages candidates go on from
 
 
 @dataclass
-class Economy:
+class CostAwareChoice:
     """Expected improvement per uncached second, for one objective or for a score and its projection cost.
 
     Attributes:
@@ -44,7 +44,7 @@ class Economy:
 
     @property
     def ready(self) -> bool:
-        """Whether enough trials have a score."""
+        """True where enough trials have a score."""
         return len(self._front) >= FEWEST
 
     def start(self, trial: int, params: Params) -> None:

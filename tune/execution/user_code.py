@@ -1,4 +1,4 @@
-"""What a user gives a search beside its space: a plug-in, files of weights, a classifier from Python."""
+"""Code and weights that a user gives a search beside its space: a plug-in, files of weights, a torch module."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ FOLDER = "given"  # of an experiment, for the weights
 
 
 @dataclass(frozen=True)
-class Given:
-    """All of it. It travels to every node with the trials, in this form.
+class UserCode:
+    """A user's plug-in, classifier and weights, as they are sent to every node with the trials.
 
     Attributes:
         plugin: of `--plugin`.
@@ -41,7 +41,7 @@ class Given:
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """What it fixes in the space."""
+        """Fields of the space that the classifier from Python fixes."""
         if self.classifier is None:
             return {}
         return {"classifier.architecture": GIVEN, "classifier.weights": GIVEN}
@@ -62,13 +62,13 @@ class Given:
             for name, sha256 in self.weights.items():
                 provide(WeightsFile(name, sha256, partial(home.child(FOLDER).read, f"{sha256}.safetensors")))
 
-    def with_weights(self, space: SearchSpace) -> Given:
+    def with_weights(self, space: SearchSpace) -> UserCode:
         """The same, with all files of weights that the space names."""
         names = [name for name in space.values("classifier.weights") or () if name is not None]
         files = [file_of(name) for name in names]
         for file in files:
             provide(file)  # what is read of it later is what was found now
-        return Given(self.plugin, self.classifier, {file.name: file.sha256 for file in files})
+        return UserCode(self.plugin, self.classifier, {file.name: file.sha256 for file in files})
 
     def keep(self, home: Storage) -> None:
         """Copies the weights to the experiment's folder, where they are not yet."""
@@ -77,7 +77,7 @@ class Given:
                 home.child(FOLDER).write(f"{sha256}.safetensors", file_of(name).read())
 
     def record(self) -> dict[str, Any]:
-        """What the experiment's record says of it."""
+        """The entry for the experiment's record."""
         said: dict[str, Any] = {}
         if self.plugin is not None:
             said["plugin"] = {"file": self.plugin.file, "sha256": self.plugin.sha256, "defines": self.plugin.defines}
@@ -88,7 +88,7 @@ class Given:
         return said
 
     def check_resumed(self, record: Mapping[str, Any]) -> None:
-        """A resumed search is given what it was begun with.
+        """Checks that a resumed search is given the same plug-in and module as before.
 
         Raises:
             Refused: a plug-in or a module that is missing, or another one.
@@ -111,7 +111,7 @@ class Given:
             raise Refused(f"classifier: expected what this search was begun with, {had}, found {found}")
 
     def check_weights(self, record: Mapping[str, Any], home: Storage) -> None:
-        """The weights of a resumed search are those that it was begun with.
+        """Checks that the weights of a resumed search are the same as before.
 
         Raises:
             Refused: a file has changed since.
@@ -126,8 +126,8 @@ class Given:
 
 
 @contextmanager
-def giving(plugin: str | None, classifier: object) -> Iterator[Given]:
-    """Within the block what is given has its names in this process.
+def user_code_of(plugin: str | None, classifier: object) -> Iterator[UserCode]:
+    """Registers the names of the plug-in and the classifier in this process for the block.
 
     Raises:
         Refused: the plug-in cannot be used, or the classifier is no torch module.
@@ -135,15 +135,15 @@ def giving(plugin: str | None, classifier: object) -> Iterator[Given]:
     with ExitStack() as stack:
         stack.enter_context(providing())
         try:
-            given = _given(stack, plugin, classifier)
-            given.install()
+            user_code = _read(stack, plugin, classifier)
+            user_code.install()
         except ValueError as error:
             raise Refused(str(error)) from error
-        yield given
+        yield user_code
 
 
-def _given(stack: ExitStack, plugin: str | None, classifier: object) -> Given:
-    """What is given, for as long as `stack` is open."""
+def _read(stack: ExitStack, plugin: str | None, classifier: object) -> UserCode:
+    """Reads and registers the user's code; `stack` removes its names when it closes."""
     stack.enter_context(CLASSIFIERS.scope())
     found = None
     if plugin is not None:
@@ -151,11 +151,11 @@ def _given(stack: ExitStack, plugin: str | None, classifier: object) -> Given:
 
         found = stack.enter_context(plugged(plugin))
     if classifier is None:
-        return Given(found)
+        return UserCode(found)
     from torch import nn
 
     if not isinstance(classifier, nn.Module):
         raise ValueError(f"classifier: expected a torch.nn.Module, found {type(classifier).__name__}")
     content = packed(getattr(classifier, "network", classifier))
     provide(WeightsFile(GIVEN, hashlib.sha256(content).hexdigest(), lambda: content))
-    return Given(found, copy.deepcopy(classifier).cpu())  # a node may have no GPU
+    return UserCode(found, copy.deepcopy(classifier).cpu())  # a node may have no GPU
