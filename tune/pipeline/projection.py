@@ -203,8 +203,8 @@ def _projector(inputs: Inputs, changes: dict[str, Any], learned: Path | None = N
     """The projector; with the networks that an adaptive training left in the folder `learned` beside the U-Net."""
     pair = gan_of(inputs)
     networks = (("generator", pair.generator), ("encoder", pair.encoder))
-    for name, network in networks if learned else ():
-        if network is not None and (learned / f"{name}.safetensors").exists():
+    for name, network in networks:
+        if learned is not None and network is not None and (learned / f"{name}.safetensors").exists():
             load_weights(network, learned / f"{name}.safetensors")
     return Projector(
         pair.generator,
