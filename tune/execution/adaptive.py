@@ -13,7 +13,7 @@ from components.robustness import Robustness
 from tune.pipeline.purifier import cost
 from tune.space.config import ExperimentConfig
 
-IMAGES, FEWEST, EVALUATIONS = 200, 20, 2_000  # fewer images where each costs much, for half a minute a seed
+IMAGES, FEWEST, EVALUATIONS = 100, 20, 300  # fewer images where each costs much: half a minute a seed
 DRAW = 0  # seed of which images are drawn: chosen before anything was seen
 BESIDE: tuple[Stage, ...] = ("threshold", "gan")  # what stands beside the whole defense, under the same attacks
 

@@ -102,7 +102,10 @@ class SearchSpace:
             values[section][name] = self._checked(leaves()[key], value)
         built = {name: self._section(name, given) for name, given in values.items()}
         others = {name: built.pop(name) for name in list(built) if name not in ExperimentConfig.model_fields}
-        return ExperimentConfig(**built, others=others)
+        try:
+            return ExperimentConfig(**built, others=others)
+        except ValidationError as error:  # settings of several components that do not go together
+            raise SpaceError(explain(error, ExperimentConfig, self.source)) from error
 
     def _checked(self, leaf: Leaf, value: Any) -> Any:
         try:
