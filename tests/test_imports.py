@@ -36,6 +36,7 @@ RAY = {
     "tune/optimizer/early_stopping.py",
     "tune/monitor/board.py",
     "tune/monitor/progress.py",
+    "tune/monitor/progress_actor.py",
 }
 OPTUNA = {
     "tune/space/space.py",

@@ -101,7 +101,7 @@ def read_image(
             return _pixels(path, image, channels, ground, remarks)
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow makes of damage
+    except Exception as error:  # Pillow raises almost any kind on damaged bytes
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "its content is of no such kind" if unknown else printable(" ".join(str(error).split()))
         raise DataError(

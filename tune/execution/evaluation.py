@@ -69,7 +69,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Labels:
-    """What the classifier says of images on their way through the defense, each int64 (N,).
+    """Labels that the classifier gives images on their way through the defense, each int64 (N,).
 
     Attributes:
         bare: of the images themselves.

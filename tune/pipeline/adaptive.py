@@ -26,7 +26,7 @@ _SHARED = set(AdversarialConfig.model_fields) - {"epsilon", "levels", "threshold
 
 
 def threat(config: ExperimentConfig) -> dict[str, Any]:
-    """What the attacks of the training follow from beside the U-Net's own settings."""
+    """Settings that the attacks of the training follow from, beside the U-Net's own."""
     projector = config.projector
     return {"epsilon": config.attack.epsilon, "levels": projector.levels, "threshold": projector.threshold}
 

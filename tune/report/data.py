@@ -34,7 +34,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """What attacks through the defense left, on some of the test images; as `components.robustness` writes it."""
+    """Result of attacks through the defense on some of the test images, as `components.robustness` writes it."""
 
     images: int
     epsilon: float

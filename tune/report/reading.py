@@ -35,7 +35,7 @@ class AttackRow(BaseModel):
 
 
 class AdaptiveFile(BaseModel):
-    """What attacks through the defense left."""
+    """Result of attacks through the defense."""
 
     images: int = Field(ge=1)
     epsilon: float

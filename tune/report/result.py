@@ -96,6 +96,7 @@ def _counts(record: Mapping[str, Any]) -> str:
 
 
 def threat(experiment: Experiment) -> Section:
+    """The section on the attacker whom PSD is about, and on those whom it leaves open."""
     source = LABELS.get(str(experiment.setting("attack.labels")), "")
     return Section(
         "Threat model",
@@ -112,7 +113,7 @@ def threat(experiment: Experiment) -> Section:
 
 
 def _not_shown(experiment: Experiment) -> str:
-    """What PSD leaves open, and where the report has an answer to it."""
+    """A caution that says which attackers PSD leaves open, and where the report has an answer."""
     history = (
         "Purification by a GAN has lost much of its strength to adaptive attacks (Athalye, Carlini, Wagner: Obfuscated "
         "gradients give a false sense of security, ICML 2018). Read PSD as accuracy under this one attack, not as "

@@ -61,7 +61,7 @@ class SearchConfig(Config):
 
     @property
     def objectives(self) -> Mapping[str, Direction]:
-        """What trials are judged by; the first decides."""
+        """Metrics that trials are judged by; the first decides."""
         return objectives_of(self.target, self.objective)
 
 

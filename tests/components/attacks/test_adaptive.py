@@ -162,7 +162,7 @@ class Peaked(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         near = 0.1 - (squeezed_with_gradient(images, 4)[:, 0, 0, 0] - 1 / 3).square()
-        return torch.stack([-near, near + 0.05], 1)
+        return torch.stack([-near, near - 0.05], 1)
 
 
 def test_a_level_between_the_ends_is_found() -> None:
