@@ -72,9 +72,9 @@ def test_the_pictures_are_images_with_their_labels(executor: Executor, tmp_path:
 
 
 def test_an_attacker_who_knows_the_defense_is_measured(
-    bench: Executor, tmp_path: Path, tiny_dataset: Dataset
+    executor: Executor, tmp_path: Path, tiny_dataset: Dataset
 ) -> None:
-    scores, _ = retrained(bench, tiny_dataset, Storage(tmp_path / "one"))
+    scores, _ = retrained(executor, tiny_dataset, Storage(tmp_path / "one"))
     known = scores["adaptive"]
     assert known["images"] == 20
     assert known["epsilon"] == tiny_config().attack.epsilon
@@ -92,7 +92,7 @@ def test_dear_defenses_are_attacked_on_fewer_images() -> None:
     assert counts == [100, 60, 30, 20]
 
 
-def test_a_seed_is_measured_once(bench: Executor, tmp_path: Path, tiny_dataset: Dataset) -> None:
+def test_a_seed_is_measured_once(executor: Executor, tmp_path: Path, tiny_dataset: Dataset) -> None:
     home = Storage(tmp_path / "one")
     scores, seen = retrained(executor, tiny_dataset, home)
     assert any(stage.startswith("measuring") for stage in seen)

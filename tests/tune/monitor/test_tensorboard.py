@@ -109,6 +109,7 @@ def test_page_declares_metrics_with_display_names(mixed: Storage) -> None:
         "result/validation_loss": "validation loss",
         "test/psd": "test PSD",
         "test/pco": "test PCO",
+        "test/robust": "test robust",
     }
 
 
@@ -169,7 +170,7 @@ def test_a_small_space_with_a_condition_is_filled_up_with_settings(tmp_path: Pat
 
 def test_switches_and_mixed_values_keep_their_types_on_both_sides(tmp_path: Path) -> None:
     ranges = {"search.early_stopping": Choice((True, False)), "search.max_cost": Choice((None, 60))}
-    space, experiment = SearchSpace("types", "types.yaml", {}, ranges), Storage(tmp_path)
+    space, experiment = SearchSpace("types", "types.yaml", {"search.objective": "psd"}, ranges), Storage(tmp_path)
     write_experiment(experiment, space, "defense")
     with TensorBoardRun(experiment, space, 0, {"search.early_stopping": True, "search.max_cost": None}):
         pass

@@ -16,7 +16,7 @@ from tune.space.strict_yaml import read_mapping, show
 
 PACKAGED = (
     *("ablation", "ablation_encoder", "gan", "mnist", "projector"),
-    *("published", "quickstart", "shipped_gan", "smoke", "unet"),
+    *("published", "quickstart", "robust", "robust_quickstart", "shipped_gan", "smoke", "unet"),
 )
 RANGE = "projector.restarts: {choice: [1, 2]}\n"
 

@@ -58,7 +58,7 @@ REFUSED = {
         1,
         (
             "steps: expected a field of the experiment, found an unknown key; did you mean attack.steps or "
-            "gan.steps or projector.steps?"
+            "gan.steps or projector.steps or unet.steps?"
         ),
     ),
     "projector:\n  steps: 3\n": (
