@@ -110,6 +110,8 @@ def test_what_the_packaged_spaces_promise() -> None:
         "mnist": "defense",
         "projector": "projection",
         "published": "defense",
+        "robust": "defense",
+        "robust_quickstart": "defense",
         "quickstart": "defense",
         "shipped_gan": "gan",
         "smoke": "defense",
