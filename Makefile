@@ -25,7 +25,7 @@ test: $(VENV)/.test  ## Run the quick tests; ARGS="-k data" passes options on
 test-all: $(VENV)/.test-all  ## Run all tests, also the slow ones and those that start a cluster
 	$(python) -m pytest -m "" $(ARGS)
 
-test-gpu: $(VENV)/.test  ## Run the tests that need a GPU, in under five minutes; where there is none they say so
+test-gpu: $(VENV)/.test  ## Run the tests that need a GPU, in about five minutes; where there is none they say so
 	$(python) -m pytest -m gpu tests/gpu $(ARGS)
 
 check: $(VENV)/.check  ## Lint and check types

@@ -1,4 +1,4 @@
-"""Tests that need a real GPU: `make test-gpu`, under five minutes on one H100 with 16 cores."""
+"""Tests that need a real GPU: `make test-gpu`, five minutes on an H100 with 16 cores beside two trainings."""
 
 from __future__ import annotations
 

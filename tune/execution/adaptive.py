@@ -16,6 +16,7 @@ from tune.space.config import ExperimentConfig
 IMAGES, FEWEST, EVALUATIONS = 100, 20, 300  # fewer images where each costs much: half a minute a seed
 DRAW = 0  # seed of which images are drawn: chosen before anything was seen
 BESIDE: tuple[Stage, ...] = ("threshold", "gan")  # what stands beside the whole defense, under the same attacks
+_NAMES = {"defense": "the whole defense", "threshold": "the threshold alone", "gan": "the purifier alone"}
 
 
 def adaptive_images(config: ExperimentConfig, images: int) -> int:
@@ -43,7 +44,7 @@ def adaptive(
             preset="quick",
             stage=stage,
             curves=curves,
-            tell=lambda what: tell(f"an attacker who knows the {stage}: {what}"),
+            tell=lambda what: tell(f"an attacker who knows {_NAMES[stage]}"),  # one stage, however many attacks
         )
 
     try:
