@@ -71,9 +71,7 @@ def reconstruct(
             "surrogates.descent: expected an encoder to stand in for the descent, found none "
             f"(projector.init: {projector.config.init}); the surrogate that exists is: unrolled"
         )
-    seen = squeezed_with_gradient(
-        images, projector.config.levels, projector.config.threshold, surrogates.squeezing
-    )
+    seen = squeezed_with_gradient(images, projector.config.levels, projector.config.threshold, surrogates.squeezing)
     if descent == "encoder" and not surrogates.exact and projector.encoder is not None:
         return generate(projector.encoder(seen))
     with torch.no_grad():

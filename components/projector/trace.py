@@ -32,9 +32,7 @@ class Projection:
     @staticmethod
     def concatenate(parts: Sequence[Projection]) -> Projection:
         """The projection of all images from those of parts of them, in order."""
-        images, latents, errors = (
-            [getattr(part, name) for part in parts] for name in ("images", "latents", "errors")
-        )
+        images, latents, errors = ([getattr(part, name) for part in parts] for name in ("images", "latents", "errors"))
         return Projection(torch.cat(images), torch.cat(latents), torch.cat(errors))
 
 
