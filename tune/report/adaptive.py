@@ -26,8 +26,8 @@ def adaptive(experiment: Experiment, test: Test) -> Section:
     if not known.flags:
         blocks.append(
             Text(
-                "No sign of weak attacks was found: gradients are there, queries do not beat them, ε 0.5 breaks it. With "
-                f"{known.images} images and the few queries above that is a first look, no proof."
+                "No sign of weak attacks was found: gradients are there, queries do not beat them, ε 0.5 breaks it. "
+                f"With {known.images} images and the few queries above that is a first look, no proof."
             )
         )
     blocks += [_attacks(known, experiment), _beside(known, experiment), *_courses(known)]
