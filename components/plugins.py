@@ -25,8 +25,9 @@ from typing import Any, TypeVar
 from components.attacks import ATTACKS, Attack
 from components.classifiers import torchvision_models
 from components.classifiers.catalogue import CLASSIFIERS
+from components.datasets.catalogue import DATASETS  # with those of the project, whose names are taken
+from components.datasets.idx import DataError
 from components.datasets.raw import RawData, RawSplit
-from components.datasets.sources import DATASETS
 from components.registry import Registry
 
 __all__ = ["Plugin", "PluginError", "attack", "classifier", "dataset", "plugged", "read_plugin"]
@@ -77,10 +78,21 @@ def dataset(name: str) -> Callable[[Entry], Entry]:
     """
 
     def add(read: Entry) -> Entry:
-        DATASETS.register(name)(lambda data_dir: _checked(name, read(data_dir)))
+        DATASETS.register(name)(lambda data_dir: _checked(name, _read(name, read, data_dir)))
         return read
 
     return add
+
+
+def _read(name: str, read: Callable[[Path], object], data_dir: Path) -> object:
+    """Calls a plug-in's reader; what it raises becomes an error that names the data set."""
+    try:
+        return read(data_dir)
+    except DataError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PluginError(f"data.name: {name}: expected RawData(train, test) of the plug-in, found {reason}") from error
 
 
 def _checked(name: str, data: object) -> RawData:

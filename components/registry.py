@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from components.config import nearest
@@ -87,6 +88,8 @@ class Registry(Mapping[str, Kind]):
 
 def _origin(entry: object) -> str:
     """The file that defines an entry, for messages."""
+    while isinstance(entry, partial):
+        entry = entry.func
     try:
         return inspect.getfile(entry)  # type: ignore[arg-type]
     except TypeError:

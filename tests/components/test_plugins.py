@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,22 @@ def test_data_of_another_shape_or_range_are_refused(tmp_path: Path, change: tupl
     assert text != DATASET
     with plugged(write(tmp_path, text)), pytest.raises(PluginError, match=f"data.name: noise: {said}"):
         read_raw("noise")
+
+
+def test_a_reader_that_raises_names_its_data_set(tmp_path: Path) -> None:
+    text = "from components.plugins import dataset\n@dataset('bad')\ndef read(folder):\n    return 1 / 0\n"
+    expected = r"data\.name: bad: expected RawData.*found ZeroDivisionError: division by zero"
+    with plugged(write(tmp_path, text)), pytest.raises(PluginError, match=expected):
+        read_raw("bad")
+
+
+def test_a_data_set_of_the_project_is_known_before_a_plugin_runs(tmp_path: Path) -> None:
+    file = write(tmp_path, "from components.plugins import dataset\ndataset('mnist')(print)\n")
+    code = f"from components.plugins import read_plugin; read_plugin({file!r}).install()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "PluginError: --plugin" in run.stderr
+    assert "found 'mnist', which" in run.stderr
+    assert "components/datasets/download.py defines" in run.stderr
 
 
 @pytest.mark.parametrize(
