@@ -20,6 +20,7 @@ from components.classifiers.weights import packed
 from components.config import current, explain
 from components.files import read_json, sha256_file, write_json
 from components.networks import NETWORKS, Described
+from components.pretrained import shipped_defense, shipped_defenses
 from components.purifiers import PURIFIERS, Purifier, PurifierConfig
 from components.weights import WeightsError, load_weights, save_weights
 
@@ -177,7 +178,8 @@ def _hashes(folder: Path) -> dict[str, str]:
         manifest = read_json(path)
         version, hashes = manifest["format"], {str(name): str(sha) for name, sha in manifest["sha256"].items()}
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DefenseError(f"{folder}: expected a saved defense, found no manifest.json") from error
+        shipped = f"; the shipped one is in {shipped_defense(folder.name)}" if folder.name in shipped_defenses() else ""
+        raise DefenseError(f"{folder}: expected a saved defense, found no manifest.json{shipped}") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise DefenseError(f"{path}: expected a manifest, found {error!r}") from error
     if version != FORMAT:

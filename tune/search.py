@@ -112,9 +112,8 @@ def search(
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
-        print(
-            f"\ninterrupted; nothing that was saved is lost. To go on:\n  {resume_command()}", file=sys.stderr
-        )
+        going_on = f"nothing that was saved is lost. To go on:\n  {resume_command()}"
+        print(f"\ninterrupted; {'nothing was started' if dry_run else going_on}", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
         print(f"error: {error}\nWhat was saved stays valid. To go on:\n  {resume_command()}", file=sys.stderr)

@@ -46,7 +46,7 @@ def evaluate(
     """Attacks a saved defense in every known way, by an attacker who knows all of it.
 
     Args:
-        folder: an experiment's folder, whose best/ is used, or that of a saved defense, or mnist for the shipped one.
+        folder: an experiment's folder, whose best/ is used, a saved defense's, or a shipped one: mnist_robust or mnist.
         attacks: how much is tried: quick takes half a minute, full takes hours on a processor.
         images: how many test images; 200 where quick, else 1000.
         data: whose test images, by name or folder.

@@ -67,7 +67,7 @@ def purify(
     """Purifies image files with a saved defense, and tabulates their labels before and after.
 
     Args:
-        folder: an experiment's folder, whose best/ is used, or that of a saved defense, or mnist for the shipped one.
+        folder: an experiment's folder, whose best/ is used, a saved defense's, or a shipped one: mnist_robust or mnist.
         images: image or idx files, or folders of image files, of the size the defense was trained on.
         out: where the purified images and labels.csv go.
         invert: take dark for light, for dark digits on light paper where the training images are light on dark.
