@@ -1,7 +1,8 @@
 """Labelled images: data sets by name, and folders of idx files or of images."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from components.lazy import lazily
 
 if TYPE_CHECKING:
     from components.datasets.catalogue import DATASETS, FOLDERS
@@ -22,9 +23,4 @@ _HOMES = {
     "RawSplit": "raw",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Imports a name when it is first asked for, so that settings and help need no torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazily(__name__, _HOMES)
