@@ -1,4 +1,4 @@
-"""GpuErrorCount injected for real into real searches: signals, a full disk, damaged files, rivals."""
+"""Faults injected for real into real searches: signals, a full disk, damaged files, rivals."""
 
 from __future__ import annotations
 
