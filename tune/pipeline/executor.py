@@ -165,7 +165,8 @@ class Executor:
             with self.store.draft(name, node.signature) as draft:
                 saves = self.store.unfinished(node.signature)
                 job = Job(path.recipe, self.device, inputs, name, node.part, draft, saves, report, smaller)
-                draft.description.update(job.description)
+                facts = node.stage.facts(path.recipe, path.signatures)
+                draft.description.update(job.description, follows_from=facts)
                 report(Progress(name, 0, 0))
                 node.stage.build(job)
             if base is not None:

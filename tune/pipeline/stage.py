@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from components.training import Training
 from tune.pipeline.job import Job
 from tune.pipeline.recipe import Recipe
 from tune.space.config import ExperimentConfig
+from tune.storage.signature import signature_of
 
 FORWARD = 1 / 3  # of a training step's time that a network takes to be applied
 
@@ -128,24 +127,27 @@ class Stage(ABC):
 
     def signature(self, recipe: Recipe, inputs: Mapping[str, str]) -> str:
         """Hash of everything that the result follows from; `inputs` are the signatures of the stage's inputs."""
-        return self._hash(self.settings(recipe), recipe, inputs)
+        return signature_of(self.facts(recipe, inputs))
+
+    def facts(self, recipe: Recipe, inputs: Mapping[str, str]) -> dict[str, Any]:
+        """Everything that the result follows from, by name; it stands in the artifact's manifest."""
+        return self._facts(self.settings(recipe), recipe, inputs)
 
     def base(self, recipe: Recipe, inputs: Mapping[str, str]) -> str | None:
         """Hash that artifacts share of which a larger can go on from a smaller; None where none can."""
         settings = self.growing(recipe.config)
-        return None if settings is None else self._hash(settings, recipe, inputs)
+        return None if settings is None else signature_of(self._facts(settings, recipe, inputs))
 
-    def _hash(self, settings: Mapping[str, Any], recipe: Recipe, inputs: Mapping[str, str]) -> str:
+    def _facts(self, settings: Mapping[str, Any], recipe: Recipe, inputs: Mapping[str, str]) -> dict[str, Any]:
         shipped = self.shipped(recipe.config)
         origin = {"shipped": shipped} if shipped else {"data": recipe.data.fingerprint, "seed": recipe.seed}
-        facts = {
+        return {
             "stage": self.name,
             "version": self.version,
             "settings": settings,
             "inputs": {name: inputs[name] for name in self.inputs(recipe.config)},
             **origin,
         }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def weights_bytes(*modules: torch.nn.Module) -> int:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
+from tune.storage.signature import whole_signature
 from tune.storage.store import UNFINISHED, Store
 
 DAY = 86_400.0  # seconds
-_PART = re.compile(r"(.+)-\d{3,}")  # a stage that is built in parts has `<signature>-000`, `<signature>-001`, …
 
 
 @dataclass
@@ -70,7 +69,7 @@ def store_entries(storage: Storage, usage: StoreUsage) -> list[StoreEntry]:
     artifacts = Store(storage.child("store"))
     for manifest in artifacts.artifacts():
         stage, folder = str(manifest["stage"]), str(manifest["signature"])
-        signature = _whole(folder, usage)
+        signature = folder if folder in usage.users else whole_signature(folder)
         entry = entries.setdefault((stage, signature), StoreEntry(stage, signature))
         entry.folders.append(folder)
         entry.size = (entry.size or 0) + int(manifest.get("bytes", 0))
@@ -141,12 +140,6 @@ def _seeds(experiment: Storage, problems: list[str]) -> list[Mapping[str, str]]:
             except (KeyError, TypeError, ValueError) as error:
                 problems.append(f"{folder.uri}/{name}: expected the result of a seed, found {error!r}")
     return found
-
-
-def _whole(folder: str, usage: StoreUsage) -> str:
-    """The signature of which a folder holds a part."""
-    match = _PART.fullmatch(folder)
-    return match[1] if match and folder not in usage.users else folder
 
 
 def _save(artifacts: Store, folder: str) -> StoreEntry:

@@ -20,6 +20,7 @@ from tune.pipeline.executor import Executor
 from tune.pipeline.executor import Path as Built
 from tune.pipeline.job import Progress
 from tune.pipeline.recipe import Bounds
+from tune.storage.signature import signature_of
 
 ROOT = Path(__file__).parents[3]
 SLOW = """
@@ -50,6 +51,13 @@ def test_a_second_trial_builds_nothing(tmp_path: Path, tiny_dataset: Dataset, bu
     again = executor_on(tmp_path, tiny_dataset).get(tiny_config(), PATH)
     assert all((work.built, work.reused) == (0, 1) for work in again.work.values())
     assert scores(again) == scores(built)
+
+
+def test_a_manifest_keeps_what_its_signature_is_the_hash_of(built: Built) -> None:
+    for name, (artifact, *_) in built.artifacts.items():
+        facts = artifact.manifest["follows_from"]
+        assert (facts["stage"], signature_of(facts)) == (name, built.signatures[name])
+        assert facts["inputs"].items() <= built.signatures.items()
 
 
 def test_a_found_unet_tells_its_epochs(tmp_path: Path, tiny_dataset: Dataset, built: Built) -> None:
