@@ -1,9 +1,9 @@
 """Reports of experiments, from their files alone. The modules in the order of the work:
 
 reading, data     the experiment's folder → frozen values
-scores            test scores over seeds, intervals, doubts
-figures, plots, effect_charts, style    the charts
-head, result, detail, search, cost the sections, built of blocks
-summary           report.json
-templates/        the same sections as HTML and as Markdown
+scores, effects   test scores over seeds, intervals, doubts; effects of the parameters
+head, result, adaptive, detail, search, parameters, cost    the sections: each its words, tables and charts
+blocks, style     what sections are built of, and the look of charts
+summary, writer   report.json; the sections as HTML and as Markdown, by templates/
+comparison        several searches side by side
 """

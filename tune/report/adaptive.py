@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
 from components.intervals import wilson
-from tune.report import figures
 from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text
 from tune.report.data import Adaptive, Experiment
 from tune.report.head import Test, switched_on
 from tune.report.scores import interval, percent
-from tune.report.style import render
+from tune.report.style import GREEN, blank, render
 
 TITLE = "An attacker who knows the defense"
 # Under AutoAttack at ε 0.3, on MNIST: robust (clean), in percent.
@@ -97,10 +99,22 @@ def _courses(known: Adaptive) -> list[Block]:
     )
     return [
         Drawing(
-            render(name, figures.course(label, points)),
+            render(name, _course(label, points)),
             short + meaning,
             ", ".join(f"{at:g}: {percent(share)} %" for at, share in points),
         )
         for name, label, points, meaning in wanted
         if len(points) > 1
     ]
+
+
+def _course(label: str, points: Sequence[tuple[float, float]]) -> Figure:
+    """The share of images that stay right against a strength of the attack."""
+    figure, axes = blank(height=2.6)
+    x, y = zip(*points, strict=True)
+    axes.plot(x, y, "-", color=GREEN, marker="o")
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel(label)
+    axes.set_ylabel("images that stay right")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    return figure

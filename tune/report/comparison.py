@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from tune.metrics import title_of
-from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text, seconds, value
+from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text, plain, seconds, value
 from tune.report.cost import stage_work
 from tune.report.data import Experiment
-from tune.report.figures import dots
 from tune.report.head import Test, attack, variants
-from tune.report.plain import plain
 from tune.report.reading import read_experiment
-from tune.report.scores import SHARES, clearly_above, interval, percent, scores
-from tune.report.style import drawing, render
+from tune.report.scores import SHARES, Score, clearly_above, interval, percent, scores
+from tune.report.style import GREEN, INK, blank, drawing, render
 from tune.report.writer import write_pages
 from tune.storage.folder import Storage
 
@@ -156,7 +155,7 @@ def _result(candidates: Sequence[Candidate], charts: bool) -> Iterator[Block]:
         return
     if charts:
         known = {c.label: c.test["psd"] for c in candidates if "psd" in c.test}
-        figure: Figure = dots(known, "PSD, test images")
+        figure = _dots(known, "PSD, test images")
         alt = "; ".join(f"{label} {percent(score.mean)} %" for label, score in known.items())
         yield Drawing(
             render("compare", figure),
@@ -166,6 +165,23 @@ def _result(candidates: Sequence[Candidate], charts: bool) -> Iterator[Block]:
     rows = {candidates[0].experiment.row(name): _share(name) for name in names}
     note = "In brackets: both 95 % intervals, across seeds and on the images, from lowest end to highest."
     yield _table(candidates, "% of test images", rows, note)
+
+
+def _dots(named: Mapping[str, Score], label: str) -> Figure:
+    """A score per name, with its widest 95 % interval, on an axis as long as they need."""
+    figure, axes = blank(height=0.75 + 0.4 * max(len(named), 1))
+    for place, score in enumerate(named.values()):
+        axes.plot(score.widest, [place, place], color=GREEN, linewidth=1.6, marker="|", markersize=8)
+        axes.plot(score.mean, place, "o", color=GREEN, markersize=7)
+    axes.set_yticks(range(len(named)), list(named))
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set_ylim(len(named) - 0.5, -0.5)
+    axes.margins(x=0.12)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
+    axes.set_xlabel(label)
+    return figure
 
 
 def _share(name: str) -> Row:

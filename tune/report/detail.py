@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
+
 from tune.metrics import title_of
-from tune.report import figures
 from tune.report.blocks import Drawing, Section, Table, Text
-from tune.report.data import Experiment, Pictures, SeedScore
+from tune.report.data import ROWS, Experiment, Pictures, SeedScore
 from tune.report.head import switched_on
 from tune.report.scores import interval, per_class, percent
-from tune.report.style import render
+from tune.report.style import BLUE, GREEN, GREY, GRID, INK, MUTED, ORANGE, RED, WIDTH, WRONG, blank, cells, render
+
+# The courses over ε: colour, line, marker, so that they are never told apart by colour alone.
+COURSES = {
+    "psd": (GREEN, "-", "o"),
+    "pco": (RED, "--", "s"),
+    "psd_gan": (BLUE, "-", "^"),
+    "threshold": (ORANGE, "-.", "D"),
+    "noisy": (GREY, ":", "v"),
+}
+
+PITCH = 1.5  # from one row of images to the next, in image widths: room for the labels
+ROW_NAMES = {"original": "a  original", "attacked": "b  attacked", "gan": "c  GAN", "denoised": "d  denoised"}
 
 
 def examples(pictures: Pictures | None) -> Section:
@@ -18,14 +37,14 @@ def examples(pictures: Pictures | None) -> Section:
         "a original, b attacked, c the GAN's nearest image, d denoised by the U-Net; under each image the "
         "label that the classifier gives it, red and bold where wrong. Drawn by a fixed seed, not picked."
     )
-    return Section("Images", (Drawing(render("examples", figures.pictures(pictures)), caption, _reading(pictures)),))
+    return Section("Images", (Drawing(render("examples", _grid(pictures)), caption, _reading(pictures)),))
 
 
 def worst(pictures: Pictures | None) -> Section:
     if pictures is None:
         return Section("Worst cases", (Text("Left out: the folder holds no misclassified images."),))
     caption = "The test images that the defense gets wrong with the highest confidence; rows and labels as above."
-    return Section("Worst cases", (Drawing(render("worst", figures.pictures(pictures)), caption, _reading(pictures)),))
+    return Section("Worst cases", (Drawing(render("worst", _grid(pictures)), caption, _reading(pictures)),))
 
 
 def _reading(pictures: Pictures) -> str:
@@ -34,12 +53,42 @@ def _reading(pictures: Pictures) -> str:
     return f"Of {len(pictures)} images right: " + ", ".join(f"{r} {n}" for r, n in zip(rows, right, strict=True))
 
 
+def _grid(images: Pictures, most: int = 10) -> Figure:
+    """The published figure, rows a to d; under each image the predicted label, red when wrong."""
+    count = min(len(images), most)
+    figure, axes = blank(width=max(0.75 + 0.5 * count, 2.6), height=2.9)
+    for row, name in enumerate(ROWS):
+        axes.text(-0.7, row * PITCH, ROW_NAMES[name], ha="right", va="center", fontsize=8)
+        for column in range(count):
+            _picture(axes, images.rows[name][column], (column, row * PITCH))
+            label, true = int(images.labels[row][column]), int(images.true[column])
+            ink, weight = (INK, "normal") if label == true else (WRONG, "bold")
+            place = (column, row * PITCH + 0.52)
+            axes.text(*place, str(label), ha="center", va="top", fontsize=8, color=ink, weight=weight)
+    for column in range(count):
+        caption = f"true {int(images.true[column])}"
+        axes.text(column, -0.55, caption, ha="center", va="bottom", fontsize=7, color=MUTED)
+    axes.set_xlim(-2.0, count - 0.45)
+    axes.set_ylim(PITCH * len(ROWS) - 0.6, -0.8)
+    axes.set_axis_off()
+    return figure
+
+
+def _picture(axes: Axes, image: np.ndarray, middle: tuple[float, float]) -> None:
+    """One image (C, H, W), uint8, pixels as squares, in a frame: black would drown in a dark page."""
+    pixels = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, -1)
+    x, y = middle
+    extent = (x - 0.46, x + 0.46, y + 0.46, y - 0.46)
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="none", aspect="equal", extent=extent)
+    axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=GRID, linewidth=0.8))
+
+
 def over_epsilon(experiment: Experiment) -> Section:
-    figure = figures.over_epsilon(experiment)
+    figure = _lines(experiment)
     if figure is None:
         return Section("Strength of the attack", (Text("Left out: the seeds hold no scores over ε."),))
     grid = experiment.seeds[0].epsilon["values"]
-    means = {name: values.mean(axis=0) for name, values in figures.courses(experiment.seeds).items()}
+    means = {name: values.mean(axis=0) for name, values in _courses(experiment.seeds).items()}
     rows = [(f"{e:g}", *(percent(course[i]) for course in means.values())) for i, e in enumerate(grid)]
     caption = f"{_sampled(experiment.seeds[0])} Not tuned again for each ε. "
     caption += "Mean over seeds; bands from the lowest seed to the highest."
@@ -59,6 +108,42 @@ def _sampled(score: SeedScore) -> str:
     return f"On {sample}: the values differ a little from the result above."
 
 
+def _lines(experiment: Experiment) -> Figure | None:
+    """Means over the seeds against ε, each in a band from the lowest to the highest seed."""
+    seeds, attacked_with = experiment.seeds, experiment.setting("attack.epsilon")
+    found = _courses(seeds)
+    if not found:
+        return None
+    figure, axes = blank(height=3.5)
+    x = np.array(seeds[0].epsilon["values"], dtype=float)
+    if attacked_with is not None:
+        axes.axvline(attacked_with, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        place = (attacked_with, 1.01)  # above the frame, where no course passes
+        axes.annotate(f"ε = {attacked_with:g}", place, xycoords=("data", "axes fraction"), ha="center", color=MUTED)
+    for name, values in found.items():
+        hue, line, marker = COURSES[name]
+        label = experiment.part(name) or title_of(name)
+        axes.fill_between(x, values.min(0), values.max(0), color=hue, alpha=0.18, linewidth=0)
+        axes.plot(x, values.mean(0), line, color=hue, marker=marker, label=label)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("ε of the attack (images in [0, 1])")
+    axes.set_ylabel("share of test images")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    figure.legend(loc="outside upper left", ncols=2, fontsize=8)
+    return figure
+
+
+def _courses(seeds: Sequence[SeedScore]) -> dict[str, np.ndarray]:
+    """Per metric the values (seeds, ε), of the metrics that every seed has at the same values of ε."""
+    if not seeds or not seeds[0].epsilon.get("values"):
+        return {}
+    grid = list(seeds[0].epsilon["values"])
+    if any(list(score.epsilon.get("values", [])) != grid for score in seeds):
+        return {}
+    whole = [name for name in COURSES if all(len(score.epsilon.get(name, [])) == len(grid) for score in seeds)]
+    return {name: np.array([score.epsilon[name] for score in seeds], dtype=float) for name in whole}
+
+
 def classes(experiment: Experiment) -> Section:
     counts = experiment.median.confusion if experiment.median else None
     if counts is None:
@@ -73,5 +158,19 @@ def classes(experiment: Experiment) -> Section:
     note = f"The saved defense (seed {seed}); Wilson intervals on each class's images. " + switched_on(experiment)
     columns = ("class", "images", "PSD %", "95 % images", "commonest error")
     caption = "True label by row, denoised image's label by column; image counts, shaded by their share of the row."
-    chart = Drawing(render("confusion", figures.confusion(counts)), caption, "Confusion matrix; see the table.")
+    chart = Drawing(render("confusion", _confusion(counts)), caption, "Confusion matrix; see the table.")
     return Section("Classes", (Table(columns, rows, numbers=4, note=note), chart))
+
+
+def _confusion(counts: np.ndarray) -> Figure:
+    """Image counts, true label by row, denoised label by column; shaded by the share of the row."""
+    size = len(counts)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = blank(width=min(WIDTH, 1.4 + 0.42 * size), height=min(WIDTH - 0.6, 1.0 + 0.38 * size))
+    # The square root lifts the errors, a few images each, out of the paper's colour.
+    cells(axes, np.sqrt(share), [[str(n) if n else "" for n in row] for row in counts])
+    axes.set_xticks(range(size))
+    axes.set_yticks(range(size))
+    axes.set_xlabel("label of the denoised image")
+    axes.set_ylabel("true label")
+    return figure

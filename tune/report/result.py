@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
 from tune.metrics import TARGETS, title_of
-from tune.report import figures
 from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text, value
 from tune.report.data import Experiment
 from tune.report.head import Test, attack, circumstances
@@ -20,7 +23,9 @@ from tune.report.scores import (
     points,
     seeds_interval,
 )
-from tune.report.style import render
+from tune.report.style import BLUE, GREEN, GREY, GRID, INK, ORANGE, PINK, blank, render
+
+HUES = {"pso": GRID, "noisy": GREY, "threshold": ORANGE, "psd_gan": BLUE, "psd_unet": PINK, "psd": GREEN}
 
 LABELS = {
     "true": " It starts from the true label, which a network that has learned this attack may read from the image.",
@@ -189,9 +194,32 @@ def stages(test: Test, experiment: Experiment) -> Section:
     if experiment.setting("projector.levels"):
         note += " Every row with the GAN contains the reduction of grey levels; the threshold is two levels alone."
     chart = Drawing(
-        render("stages", figures.parts(experiment, test)),
+        render("stages", _bars(experiment, test)),
         "Accuracy on the originals, and on attacked images behind each part of the defense. "
         "Whiskers: both 95 % intervals, from the lowest end to the highest.",
         "Bars: " + "; ".join(f"{row[0]} {row[1]} %" for row in rows),
     )
     return Section("Each stage's part", (chart, Table(columns, rows, numbers=4, note=note)))
+
+
+def _bars(experiment: Experiment, test: Mapping[str, Score]) -> Figure:
+    """Each stage's part: accuracy on attacked images, below that on originals, with widest intervals."""
+    bars = {"pso": "originals", **{name: f"attacked, {experiment.part(name)}" for name in PARTS}}
+    names = [name for name in bars if name in test]
+    figure, axes = blank(height=0.62 + 0.36 * len(names))
+    for place, name in enumerate(names):
+        score = test[name]
+        low, high = score.widest
+        axes.barh(place, score.mean, color=HUES[name], height=0.58)
+        axes.plot([low, high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=7)
+        axes.text(max(high, score.mean) + 0.015, place, f"{percent(score.mean)} %", va="center")
+    axes.set_yticks(range(len(names)), [bars[name] for name in names])
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set_xlim(0, 1.16)
+    axes.set_xticks(np.arange(0, 1.01, 0.2))
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.set_xlabel("correctly classified test images")
+    return figure

@@ -1,17 +1,21 @@
-"""The second half of the report: how the search went, and why this trial."""
+"""Sections on the search: how it went, and why this trial."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from tune.metrics import title_of
 from tune.optimizer.choice import pareto_front, rule
-from tune.report import effect_charts, plots
 from tune.report.blocks import Block, Drawing, Section, Table, Text, seconds, value
 from tune.report.data import Experiment
-from tune.report.effects import FEWEST, Effects
 from tune.report.scores import percent
-from tune.report.style import render
+from tune.report.style import BLUE, GREEN, GREY, MUTED, ORANGE, RED, blank, render
 from tune.storage.ledger import Outcome
 
 SHOWN = 10  # trials in the table; trials.csv has all
@@ -33,7 +37,7 @@ def choice(experiment: Experiment) -> Section:
     ]
     metric = _first(experiment)
     blocks += _finalists(experiment, metric)
-    if figure := plots.pareto(experiment):
+    if figure := _pareto(experiment):
         front = pareto_front(experiment.finished, experiment.objectives)
         caption = f"Validation {metric} against projection cost. No trial beats one on the front in both."
         blocks.append(Drawing(render("pareto", figure), caption, "The table below lists the front."))
@@ -41,6 +45,51 @@ def choice(experiment: Experiment) -> Section:
     elif len(experiment.objectives) > 1:
         blocks.append(Text("Pareto front left out: fewer than two finished trials that differ in cost."))
     return Section("How best was chosen", blocks)
+
+
+def _pareto(experiment: Experiment) -> Figure | None:
+    """First objective against cost; the front is what no other trial beats in both."""
+    finished = experiment.finished
+    if len(experiment.objectives) < 2 or len({o.metrics["cost"] for o in finished}) < 2:
+        return None
+    metric = next(iter(experiment.objectives))
+    front = pareto_front(finished, experiment.objectives)
+    figure, axes = blank(height=3.3)
+    axes.plot(*_points(finished, metric), "o", color=GREY, alpha=0.75, label="finished trial")
+    axes.step(*_points(front, metric), where="post", color=BLUE, linewidth=1.2)
+    axes.plot(*_points(front, metric), "o", color=BLUE, label="Pareto front")
+    for outcome in _apart(front):
+        point = (outcome.metrics["cost"], outcome.metrics[metric])
+        axes.annotate(f"{outcome.trial:03d}", point, (-3, 6), textcoords="offset points", ha="right", fontsize=7.5)
+    if best := experiment.best:
+        axes.plot(*_points([best], metric), "o", color=RED, ms=11, mfc="none", mew=1.6, label="chosen")
+    if experiment.max_cost is not None:
+        axes.axvline(experiment.max_cost, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="largest cost allowed")
+    _cost_axis(axes)
+    axes.set_ylabel(f"validation {title_of(metric)}")
+    _shares(axes)
+    figure.legend(loc="outside upper left", ncols=4, fontsize=8)
+    return figure
+
+
+def _points(outcomes: Sequence[Outcome], metric: str) -> tuple[list[float], list[float]]:
+    return [o.metrics["cost"] for o in outcomes], [o.metrics[metric] for o in outcomes]
+
+
+def _apart(front: Sequence[Outcome]) -> list[Outcome]:
+    """The front without those whose name would cover the next one's."""
+    costs = [math.log(max(o.metrics["cost"], 1)) for o in front]
+    room = 0.09 * (costs[-1] - costs[0])
+    return [o for place, o in enumerate(front) if place + 1 == len(front) or costs[place + 1] - costs[place] > room]
+
+
+def _cost_axis(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.margins(x=0.09, y=0.09)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("projection cost: gradient evaluations per image (restarts × steps)")
 
 
 def _finalists(experiment: Experiment, metric: str) -> list[Block]:
@@ -106,7 +155,7 @@ def history(experiment: Experiment) -> Section:
     ended = experiment.record.get("stopped")
     why = f" No further one was begun: {ended}." if isinstance(ended, str) else ""
     blocks: list[Block] = [Text(f"{len(experiment.outcomes)} trials: {', '.join(counts)}.{why}")]
-    if figure := plots.history(experiment):
+    if figure := _history(experiment):
         metric = _first(experiment)
         caption = f"Validation {metric} in the order in which the trials were proposed."
         blocks.append(Drawing(render("history", figure), caption, "One mark per trial; the table has the best."))
@@ -124,59 +173,40 @@ def _ranked(experiment: Experiment) -> list[Outcome]:
     return sorted(experiment.finished, key=lambda o: (sign * o.metrics[metric], o.metrics.get("cost", 0), o.trial))
 
 
-def parameters(experiment: Experiment, found: Effects | None) -> Section:
-    """Section on the parameters: importance, the course over the one or two most important, the surface over both."""
-    title, metric = "What the parameters did", _first(experiment)
-    if found is None:
-        return Section(title, (Text(f"Left out: it takes {FEWEST} trials that differ and showed a score."),))
-    stopped = sum(not trial.finished for trial in found.trials)
-    counted = f"{len(found.trials)} trials" + (f", of which {stopped} were stopped early" if stopped else "")
-    caption = (
-        f"Importance of each parameter for reaching the best trials by validation {metric} (PED-ANOVA by Optuna), from "
-        f"{counted}: a hint, not a proof. Grey: its values could not be told apart."
-    )
-    alt = ", ".join(f"{key} {100 * share:.0f} %" for key, share in found.shares.items())
-    keys = list(found.shares)[:2]
-    named = " and ".join(f"`{key}`" for key in keys)
-    blocks: list[Block] = [
-        Drawing(render("importance", effect_charts.importances(found)), caption, alt),
-        Text(_told_apart(experiment, found)),
-        Drawing(
-            render("courses", effect_charts.courses(experiment, found, keys, metric)),
-            f"Validation {metric} over {named}. Line and band: the mean over the other parameters and its standard "
-            "deviation, by a Gaussian process. Points: trials, with one standard error of their images; orange ones "
-            "were stopped early and are carried on by what others gained after that epoch.",
-            "Lines over one parameter each; the table above has the best trials.",
-        ),
-    ]
-    if len(keys) == 2:
-        caption = f"Mean validation {metric} by {named}, by the same process; crosses are trials."
-        figure = effect_charts.surface(experiment, found, *keys)
-        blocks.append(Drawing(render("surface", figure), caption, "A contour over two parameters."))
-    return Section(title, blocks)
+def _history(experiment: Experiment) -> Figure | None:
+    """The first objective by trial number, the best so far as steps, and the trials that did not finish."""
+    finished = experiment.finished
+    if len(finished) < 2:
+        return None
+    metric, direction = next(iter(experiment.objectives.items()))
+    figure, axes = blank(height=3.0)
+    x, y = [o.trial for o in finished], np.array([o.metrics[metric] for o in finished])
+    best = np.maximum.accumulate(y) if direction == "max" else np.minimum.accumulate(y)
+    axes.step(x, best, where="post", color=GREEN, label="best so far")
+    axes.plot(x, y, "o", color=BLUE, label="finished")
+    pruned = [(o.trial, _last(o)) for o in experiment.with_status("pruned")]
+    if seen := [(n, value) for n, value in pruned if value is not None]:
+        axes.plot(*zip(*seen, strict=True), "v", color=ORANGE, mfc="none", label="pruned, last value")
+    if failed := [o.trial for o in experiment.with_status("failed")]:
+        axes.plot(failed, [0.02] * len(failed), "x", color=RED, label="failed", transform=axes.get_xaxis_transform())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("trial")
+    axes.set_ylabel(f"validation {title_of(metric)}")
+    _shares(axes)
+    figure.legend(loc="outside upper left", ncols=4, fontsize=8)
+    return figure
 
 
-def _told_apart(experiment: Experiment, found: Effects) -> str:
-    """Names the parameters with an effect that chance does not explain, and those without."""
-    clear = ", ".join(f"`{key}`" for key in found.shares if key in found.clear)
-    rest = ", ".join(f"`{key}`" for key in experiment.ranges if key not in found.clear)
-    test = "by chance alone, some parameter would show as much in more than 5 % of searches"
-    words = f"The search could tell the values of {clear} apart. " if clear else ""
-    return words + (f"It could not tell apart those of {rest}: {test}." if rest else "")
+def _last(outcome: Outcome) -> float | None:
+    """The last value a pruned trial reported."""
+    known = {int(epoch): value for epoch, value in (outcome.intermediate or {}).items()}
+    return known[max(known)] if known else None
 
 
-def projection_map(experiment: Experiment) -> Section:
-    title = "Restarts and steps"
-    if experiment.projection is None:
-        return Section(title, (Text("Left out: the folder holds no map over restarts and steps."),))
-    chosen = tuple(experiment.setting(f"projector.{key}") for key in ("restarts", "steps"))
-    figure = plots.projection_map(experiment.projection, (chosen[0], chosen[1]))
-    caption = (
-        "Validation accuracy in percent of the GAN's images alone, for every number of restarts R and "
-        "gradient steps L, all from one projection. More is not always better: late steps can fit the "
-        "attack's noise."
-    )
-    if chosen[0] in experiment.projection.restarts and chosen[1] in experiment.projection.steps:
-        caption += " Framed: the chosen pair."
-    alt = "{} × {} shaded cells with their values.".format(*experiment.projection.psd_gan.shape)
-    return Section(title, (Drawing(render("restarts_steps", figure), caption, alt),))
+def _shares(axes: Axes) -> None:
+    """Percent on the upright axis, at round steps and with the digits that these need."""
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    ticks = axes.get_yticks()
+    step = 100 * float(ticks[1] - ticks[0])
+    digits = max(0, math.ceil(-math.log10(step) - 1e-9))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=digits, symbol=" %"))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 # Ink and paper have a dark twin in the page; the hues, Okabe and Ito's (2008), serve the colour-blind too.
 INK, MUTED, GRID, PAPER = "#1b2330", "#5c6675", "#dde1e6", "#fefefe"
@@ -86,6 +88,23 @@ def drawing() -> Iterator[None]:
 def blank(width: float = WIDTH, height: float = 3.2) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def cells(axes: Axes, depth: np.ndarray, texts: Sequence[Sequence[str]]) -> None:
+    """A table of shaded cells: one hue on the page's own paper, so that it reads in light and in dark."""
+    rows, columns = depth.shape
+    for row in range(rows):
+        for column in range(columns):
+            value = float(depth[row, column])
+            corner = (column - 0.5, row - 0.5)
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor=BLUE, alpha=0.04 + 0.9 * value, linewidth=0))
+            ink = PAPER if value > 0.8 else INK  # by contrast with the blend below it, in both themes
+            axes.text(column, row, texts[row][column], ha="center", va="center", color=ink, fontsize=8)
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.grid(visible=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(labelcolor=INK)
 
 
 def render(name: str, figure: Figure) -> Chart:

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tune.metrics import TARGETS
-from tune.report import adaptive, blocks, cost, detail, head, result, search
+from tune.report import adaptive, blocks, cost, detail, head, parameters, result, search
 from tune.report.blocks import Drawing, Section
 from tune.report.data import Experiment
 from tune.report.effects import Effects, effects
@@ -78,9 +78,9 @@ def _sections(experiment: Experiment, test: Test, found: Effects | None) -> Iter
         yield from _test_sections(experiment, test)
     yield search.choice(experiment)
     yield search.history(experiment)
-    yield search.parameters(experiment, found)
+    yield parameters.parameters(experiment, found)
     if experiment.target != "gan":
-        yield search.projection_map(experiment)
+        yield parameters.projection_map(experiment)
     yield cost.cost(experiment)
     yield cost.failures(experiment)
     yield cost.reproduce(experiment)

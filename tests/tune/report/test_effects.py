@@ -11,8 +11,8 @@ import pytest
 from tests.tune.experiment_fixture import write_experiment
 from tune.report.data import Experiment
 from tune.report.effects import Effects, effects, shown
+from tune.report.parameters import parameters
 from tune.report.reading import read_experiment
-from tune.report.search import parameters
 from tune.storage.folder import Storage
 from tune.storage.ledger import Outcome
 
