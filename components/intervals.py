@@ -66,3 +66,20 @@ def standard_error(share: float, images: int) -> float:
     """Of a share of that many images; with one image more of each kind, so that 0 and 1 are not taken for certain."""
     kept = (abs(share) * images + 1) / (images + 2)
     return math.sqrt(max(kept * (1 - kept), 0) / max(images, 1))
+
+
+def upper_tail(successes: int, n: int, share: float) -> float:
+    """Probability of `successes` or more in n independent draws, each a success with probability `share`.
+
+    With `share` 0.5 it is the exact sign test's (one-sided).
+    """
+    if successes <= 0 or share >= 1:
+        return 1.0
+    if share <= 0:
+        return 0.0
+
+    def one(count: int) -> float:
+        ways = math.lgamma(n + 1) - math.lgamma(count + 1) - math.lgamma(n - count + 1)
+        return math.exp(ways + count * math.log(share) + (n - count) * math.log1p(-share))
+
+    return min(1.0, math.fsum(map(one, range(successes, n + 1))))

@@ -8,37 +8,17 @@ al., On adaptive attacks to adversarial example defenses, NeurIPS 2020.)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 
 from components.attacks import bits
 from components.attacks.apgd import APGD
-from components.attacks.flags import flags_of
-from components.attacks.losses import input_gradient, margin
+from components.attacks.campaign import Campaign, Curve, Made, Planned, Tell
 from components.attacks.presets import PRESETS, Preset, PresetName
 from components.attacks.square import Square
-from components.attacks.target import Stage, Target, target_of, with_draws
-from components.robustness import Robustness, Row
-
-CPU_IMAGES, GPU_IMAGES = 250, 10_000  # attacked at once
-Tell = Callable[[str], None]
-Made = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # images, labels, their places, seed → candidates
-
-
-@dataclass(frozen=True)
-class Planned:
-    """An attack to be made: its row's facts, and how candidates are made with one seed."""
-
-    name: str
-    knows: str
-    surrogate: str
-    steps: int
-    seeds: int
-    make: Made
-    gradient: bool = True
+from components.attacks.target import Stage, target_of, with_draws
+from components.robustness import Robustness
 
 
 def evaluate_defense(
@@ -82,97 +62,6 @@ def evaluate_defense(
     over_epsilon, over_steps = _curves(campaign, chosen) if curves else ((), ())
     found = campaign.result(over_epsilon, over_steps, time.perf_counter() - began)
     return found
-
-
-class Campaign:
-    """The images under attack: which still stand, and the most harmful candidate of each.
-
-    Args:
-        target: what is attacked.
-        images, labels, epsilon, seed, tell: as `evaluate_defense`.
-    """
-
-    def __init__(
-        self, target: Target, images: Tensor, labels: Tensor, epsilon: float, seed: int, tell: Tell
-    ) -> None:
-        self.target, self.images, self.labels = target, images, labels
-        self.epsilon, self.seed, self.tell = epsilon, seed, tell
-        self.logits = target.judge(images)
-        self.margins = margin(self.logits, labels)
-        self.worst = images.clone()
-        self.clean = self.margins <= 0  # those already wrong are counted and not attacked
-        self.stands = self.clean.clone()
-        self.rows: list[Row] = []
-        self.broken_by: list[tuple[Planned, int]] = []
-
-    def make(self, planned: Planned) -> None:
-        """Makes an attack with each of its seeds on the images that stand, and notes what it leaves."""
-        index = self.stands.nonzero().squeeze(1)
-        if not len(index):
-            return
-        parts = index.split(CPU_IMAGES if index.device.type == "cpu" else GPU_IMAGES)
-        shares, before = [], len(index)
-        for number in range(planned.seeds):
-            for_seed = self.seed + number
-            made = [planned.make(self.images[part], self.labels[part], part, for_seed) for part in parts]
-            shares.append(self._judged(index, torch.cat(made)))
-        left = int(self.stands.sum())
-        self.broken_by.append((planned, before - left))
-        row = Row(
-            planned.name,
-            planned.knows,
-            planned.surrogate,
-            planned.steps,
-            planned.seeds,
-            self.target.draws if planned.gradient else 1,
-            before,
-            left / before,
-            left / len(self.images),
-            tuple(shares),
-        )
-        self.rows.append(row)
-        self.tell(f"{row.name} ({row.surrogate}): {before - left} of {before} broken, {left} stand")
-
-    def _judged(self, index: Tensor, candidates: Tensor) -> float:
-        """Judges candidates for the images at `index`; the share of these that they leave right."""
-        images = self.images[index]
-        low, high = (images - self.epsilon).clamp(min=0), (images + self.epsilon).clamp(max=1)
-        candidates = torch.minimum(torch.maximum(candidates, low), high)
-        margins = margin(self.target.judge(candidates), self.labels[index])
-        better = margins > self.margins[index]
-        self.worst[index[better]], self.margins[index[better]] = candidates[better], margins[better]
-        self.stands[index[margins > 0]] = False
-        return float((margins <= 0).double().mean())
-
-    def result(
-        self,
-        over_epsilon: Sequence[tuple[float, float]],
-        over_steps: Sequence[tuple[int, float]],
-        seconds: float,
-    ) -> Robustness:
-        """The accuracy that remains under all attacks together, with the reasons not to believe it."""
-        queries = sum(broken for planned, broken in self.broken_by if not planned.gradient)
-        gradients = sum(broken for planned, broken in self.broken_by if planned.gradient)
-        again = self.target.judge(self.images).argmax(1)
-        flags = flags_of(
-            self.logits,
-            self.rows,
-            broken=(gradients, queries),
-            dead=_dead_gradients(self),
-            unsteady=float((again != self.logits.argmax(1)).double().mean()),
-            over_epsilon=over_epsilon,
-            over_steps=over_steps,
-        )
-        return Robustness(
-            self.epsilon,
-            tuple(self.rows),
-            self.stands.cpu(),
-            float(self.clean.double().mean()),
-            tuple(over_epsilon),
-            tuple(over_steps),
-            flags,
-            seconds,
-        )
 
 
 def plan(campaign: Campaign, preset: Preset) -> Iterator[Planned]:
@@ -258,26 +147,11 @@ def _bits(campaign: Campaign, preset: Preset, name: str, view: nn.Module) -> Ite
         )
 
 
-def _dead_gradients(campaign: Campaign) -> float:
-    """Share of some images whose gradient through the best view is zero, NaN or infinite; 1 where there is none."""
-    _, view = next(iter(campaign.target.views.items()))
-    some = slice(0, 100)
-    try:
-        gradient, _ = input_gradient(view, campaign.images[some], campaign.labels[some], margin)
-    except ValueError:
-        return 1.0
-    size = gradient.abs().flatten(1).sum(1)
-    return float((~size.isfinite() | (size == 0)).double().mean())
-
-
-Curve = tuple[tuple[float, float], ...]
-
-
-def _curves(campaign: Campaign, preset: Preset) -> tuple[Curve, tuple[tuple[int, float], ...]]:
-    """Shares of some images that stay right under a short attack: over ε, and over its steps."""
+def _curves(campaign: Campaign, preset: Preset) -> tuple[Curve, Curve]:
+    """Courses of a short attack: what it leaves right of some images, over ε and over its steps."""
     images, labels = campaign.images[: preset.curve_images], campaign.labels[: preset.curve_images]
 
-    def left(epsilon: float, steps: int, greedy: int) -> float:
+    def left(epsilon: float, steps: int, greedy: int) -> Tensor:
         small = Campaign(campaign.target, images, labels, epsilon, campaign.seed, lambda _: None)
         (name, view), *_ = campaign.target.views.items()
         small.make(_gradient("", "", name, view, epsilon, "ce", steps, 1))
@@ -285,10 +159,10 @@ def _curves(campaign: Campaign, preset: Preset) -> tuple[Curve, tuple[tuple[int,
             only = preset.model_copy(update={"greedy": greedy, "blocks": 0, "origins": ("best so far",)})
             for planned in _bits(small, only, name, view):
                 small.make(planned)
-        return float(small.stands.double().mean())
+        return small.stands
 
     campaign.tell(f"robust accuracy over ε and over steps, {len(images)} images")
     short = preset.curve_steps
-    over_epsilon = tuple((epsilon, left(epsilon, short, short)) for epsilon in preset.epsilons)
-    over_steps = tuple((steps, left(campaign.epsilon, steps, 0)) for steps in preset.step_counts)
+    over_epsilon = [(epsilon, left(epsilon, short, short)) for epsilon in preset.epsilons]
+    over_steps = [(steps, left(campaign.epsilon, steps, 0)) for steps in preset.step_counts]
     return over_epsilon, over_steps

@@ -92,8 +92,9 @@ def greedy(
     widest = margin(judge(cells.realised(levels)), labels)
     tried = torch.zeros_like(levels, dtype=torch.bool).flatten(1)
     low, high, counts = cells.low, cells.high, _FEWER if screened else _TOGETHER
+    open_ = torch.ones_like(labels, dtype=torch.bool)  # something that may help is left to try
     for _ in range(rounds):
-        going = (widest <= 0).nonzero().squeeze(1)
+        going = ((widest <= 0) & open_).nonzero().squeeze(1)
         if not len(going):
             break
         some, own = cells.of(going), levels[going]
@@ -101,12 +102,14 @@ def greedy(
         furthest = torch.where(gradient > 0, high[going], low[going])
         # the gradient is that of a straight line: with more than two levels the next one may serve better than the last
         goals = [furthest] if cells.levels == 2 else [furthest, own + (furthest - own).sign()]
-        attempts, changes = [], []
+        attempts, changes, useful = [], [], torch.zeros_like(going, dtype=torch.bool)
         for goal in goals:
             gains = (gradient * (goal - own)).flatten(1).masked_fill(tried[going], 0)
             order = gains.topk(min(counts[-1], gains.shape[1]), 1)
             attempts += _together(own, goal, order.indices, order.values > 0, counts)
             changes.append(order.indices[:, :2])
+            useful |= order.values[:, 0] > 0
+        open_[going[~useful]] = False
         if screened:
             attempts = [_best_of(partial(_seen, view), some, labels[going], attempts)[1]]
         reached, changed = _best_of(judge, some, labels[going], attempts)

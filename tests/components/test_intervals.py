@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.intervals import t_interval, wilson
+from components.intervals import t_interval, upper_tail, wilson
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,15 @@ def test_equal_runs_have_an_interval_of_no_width() -> None:
 def test_t_interval_refuses_what_has_none(values: list[float]) -> None:
     with pytest.raises(ValueError, match="values: expected"):
         t_interval(values)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "share", "expected"),
+    [(5, 5, 0.5, 1 / 32), (7, 8, 0.5, 9 / 256), (0, 4, 0.3, 1.0), (1, 3, 0.0, 0.0), (2, 3, 1, 1.0), (1, 2, 0.1, 0.19)],
+)
+def test_upper_tail_is_the_binomial_one(successes: int, n: int, share: float, expected: float) -> None:
+    assert upper_tail(successes, n, share) == pytest.approx(expected, rel=1e-12)
+
+
+def test_upper_tail_holds_for_many_images() -> None:
+    assert upper_tail(5001, 10_001, 0.5) == pytest.approx(0.5, rel=1e-9)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.attacks import bits
-from components.attacks.adaptive import Campaign, evaluate_defense, plan
+from components.attacks.adaptive import evaluate_defense, plan
 from components.attacks.bpda import BPDA
+from components.attacks.campaign import Campaign
 from components.attacks.eot import EOT
 from components.attacks.losses import dlr, input_gradient, margin, targeted_dlr
 from components.attacks.presets import PRESETS
@@ -155,6 +156,23 @@ def test_greedy_search_finds_what_trying_every_level_finds_or_near_it() -> None:
     assert float((found - clean).sum()) >= 0.5 * float((best - clean).sum())
     queried = bits.blocks(target.judge, cells, labels, cells.levels_of(images), 300, 0)[1]
     assert float((queried - clean).sum()) >= 0.5 * float((best - clean).sum())
+
+
+def test_greedy_search_ends_where_nothing_is_left_to_change() -> None:
+    images, labels = digits(4)
+    images, asked = images.round(), []
+    images[:2, :, 3, 2:5] = 0.5  # three free pixels in two of the images, none in the others
+    model, cells = Thresholded(), bits.Cells(images, 0.3, 2, None)
+
+    def judge(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        logits: Tensor = model(images)
+        return logits
+
+    bits.greedy(judge, model, cells, labels, cells.levels_of(images), 100)
+    assert asked[:2] == [4, 5 * 4]  # all images, then five changes of each
+    assert len(asked) <= 8
+    assert set(asked[2:]) <= {5, 10}
 
 
 class Peaked(nn.Module):

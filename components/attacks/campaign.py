@@ -1,0 +1,166 @@
+"""A campaign of attacks on some images: which of them still stand, and what to think of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from components.attacks.flags import Count, Evidence, Seeds, reasons
+from components.attacks.losses import input_gradient, margin
+from components.attacks.target import Target
+from components.robustness import Robustness, Row
+
+CPU_IMAGES, GPU_IMAGES = 250, 10_000  # attacked at once
+Tell = Callable[[str], None]
+Made = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # images, labels, their places, seed → candidates
+Curve = Sequence[tuple[float, Tensor]]  # of a short attack: its ε or steps, and bool (n,), the images it leaves right
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An attack to be made: its row's facts, and how candidates are made with one seed."""
+
+    name: str
+    knows: str
+    surrogate: str
+    steps: int
+    seeds: int
+    make: Made
+    gradient: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Images that an attack broke, and those that only one of its seeds broke."""
+
+    planned: Planned
+    broken: int
+    by_one: int
+
+
+class Campaign:
+    """The images under attack: which still stand, and the most harmful candidate of each.
+
+    Args:
+        target: what is attacked.
+        images, labels, epsilon, seed, tell: as `evaluate_defense`.
+    """
+
+    def __init__(
+        self, target: Target, images: Tensor, labels: Tensor, epsilon: float, seed: int, tell: Tell
+    ) -> None:
+        self.target, self.images, self.labels = target, images, labels
+        self.epsilon, self.seed, self.tell = epsilon, seed, tell
+        self.logits = target.judge(images)
+        self.margins = margin(self.logits, labels)
+        self.worst = images.clone()
+        self.clean = self.margins <= 0  # those already wrong are counted and not attacked
+        self.stands = self.clean.clone()
+        self.rows: list[Row] = []
+        self.outcomes: list[Outcome] = []
+
+    def make(self, planned: Planned) -> None:
+        """Makes an attack with each of its seeds on the images that stand, and notes what it leaves."""
+        index = self.stands.nonzero().squeeze(1)
+        if not len(index):
+            return
+        parts = index.split(CPU_IMAGES if index.device.type == "cpu" else GPU_IMAGES)
+        left_by, before = [], len(index)
+        for number in range(planned.seeds):
+            for_seed = self.seed + number
+            made = [planned.make(self.images[part], self.labels[part], part, for_seed) for part in parts]
+            left_by.append(self._judged(index, torch.cat(made)))
+        left = int(self.stands.sum())
+        by_one = torch.stack(left_by).logical_not().sum(0) == 1
+        self.outcomes.append(Outcome(planned, before - left, int(by_one.sum())))
+        row = Row(
+            planned.name,
+            planned.knows,
+            planned.surrogate,
+            planned.steps,
+            planned.seeds,
+            self.target.draws if planned.gradient else 1,
+            before,
+            left / before,
+            left / len(self.images),
+            tuple(float(one.double().mean()) for one in left_by),
+        )
+        self.rows.append(row)
+        self.tell(f"{row.name} ({row.surrogate}): {before - left} of {before} broken, {left} stand")
+
+    def _judged(self, index: Tensor, candidates: Tensor) -> Tensor:
+        """Judges candidates for the images at `index`; bool (n,), those that they leave right."""
+        images = self.images[index]
+        low, high = (images - self.epsilon).clamp(min=0), (images + self.epsilon).clamp(max=1)
+        candidates = torch.minimum(torch.maximum(candidates, low), high)
+        margins = margin(self.target.judge(candidates), self.labels[index])
+        better = margins > self.margins[index]
+        self.worst[index[better]], self.margins[index[better]] = candidates[better], margins[better]
+        self.stands[index[margins > 0]] = False
+        return margins <= 0
+
+    def result(self, over_epsilon: Curve, over_steps: Curve, seconds: float) -> Robustness:
+        """The accuracy that remains under all attacks together, with the reasons not to believe it."""
+        again = self.target.judge(self.images).argmax(1)
+        evidence = Evidence(
+            self.logits,
+            broken=(self._broken(by_gradient=True), self._broken(by_gradient=False)),
+            dead=_dead_gradients(self),
+            unsteady=float((again != self.logits.argmax(1)).double().mean()),
+            escaped=self._escaped(over_epsilon),
+            over_steps=[left for _, left in over_steps],
+            seeds=self._seeds(),
+        )
+        return Robustness(
+            self.epsilon,
+            tuple(self.rows),
+            self.stands.cpu(),
+            float(self.clean.double().mean()),
+            _shares(over_epsilon),
+            tuple((int(steps), share) for steps, share in _shares(over_steps)),
+            tuple(reasons(evidence)),
+            seconds,
+        )
+
+    def _broken(self, by_gradient: bool) -> int:
+        """Images broken by gradients through the model itself, not one it was built from; or by queries alone."""
+        return sum(
+            outcome.broken
+            for outcome in self.outcomes
+            if outcome.planned.gradient == by_gradient and outcome.planned.knows not in self.target.sources
+        )
+
+    def _seeds(self) -> list[Seeds]:
+        later = [sum(after.broken for after in self.outcomes[place:]) for place in range(1, len(self.outcomes) + 1)]
+        return [
+            Seeds(outcome.planned.name, outcome.planned.seeds, outcome.by_one, broken)
+            for outcome, broken in zip(self.outcomes, later, strict=True)
+        ]
+
+    def _escaped(self, over_epsilon: Curve) -> Count:
+        """Of the images that at ε 0.5 would be misread as plain grey ones, those that the attack left right."""
+        left = [left for epsilon, left in over_epsilon if epsilon == 0.5]
+        if not left:
+            return 0, 0
+        grey = self.target.judge(torch.full_like(self.images[:1], 0.5)).argmax(1)
+        within_reach = self.labels[: len(left[0])] != grey
+        return int((left[0] & within_reach).sum()), int(within_reach.sum())
+
+
+def _dead_gradients(campaign: Campaign) -> Count:
+    """Of some images, those whose gradient through the best view is zero, NaN or infinite; all where there is none."""
+    _, view = next(iter(campaign.target.views.items()))
+    images, labels = campaign.images[:100], campaign.labels[:100]
+    try:
+        gradient, _ = input_gradient(view, images, labels, margin)
+    except ValueError:
+        return len(images), len(images)
+    size = gradient.abs().flatten(1).sum(1)
+    return int((~size.isfinite() | (size == 0)).sum()), len(images)
+
+
+def _shares(curve: Curve) -> tuple[tuple[float, float], ...]:
+    return tuple((place, float(left.double().mean())) for place, left in curve)
