@@ -42,7 +42,7 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the reasons are seen from.
+    """Counts that the reasons are seen from.
 
     Attributes:
         logits: (N, classes) of the clean images.
@@ -106,7 +106,7 @@ def more_than_chance(count: int, of: int, share: float) -> bool:
 
 
 def _fewer(before: Tensor, after: Tensor) -> bool:
-    """Tells whether clearly fewer of the same images, bool (n,), stay right `after`: by an exact sign test (McNemar 1947)."""
+    """Exact sign test of whether fewer of the same images, bool (n,), stay right `after` (McNemar 1947)."""
     lost, won = int((before & ~after).sum()), int((after & ~before).sum())
     return lost - won > GAIN * len(before) and more_than_chance(lost, lost + won, 0.5)
 
