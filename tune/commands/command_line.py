@@ -109,17 +109,18 @@ class _Line:
         if parameter.is_switch and not equals:
             # "--gpu false" means what it says, rather than a switch and a stray word
             follows = bool(waiting) and waiting[0].lower() in ("true", "false") and not negated
-            value = waiting.pop(0) if follows else str(not negated)
-        elif not equals:
+            value, equals = (waiting.pop(0) if follows else str(not negated)), "="
+        values = [value] if equals else []
+        while len(values) < len(parameter.kinds):
             if not waiting or (waiting[0].startswith("-") and not _NUMBER.fullmatch(waiting[0])):
-                raise UsageError(f"{flag}: expected {parameter.expected}, found nothing")
-            value = waiting.pop(0)
-        self.flags[parameter.name] = self.value(parameter, parameter.flag, value)
+                raise UsageError(f"{flag}: expected {parameter.expected}, found {' '.join(values) or 'nothing'}")
+            values.append(waiting.pop(0))
+        self.flags[parameter.name] = self.value(parameter, parameter.flag, *values)
 
     def parameter(self, flag: str) -> tuple[Parameter, bool]:
         """The parameter that a flag sets, and whether it is switched off by `--no-`."""
         name = flag.removeprefix("--").replace("-", "_")
-        flags = {known.name: known for known in self.known.values() if not known.is_many}
+        flags = {known.name.rstrip("_"): known for known in self.known.values() if not known.is_many}
         if flag.startswith("--") and name in flags:
             return flags[name], False
         positive = name.removeprefix("no_")
@@ -147,9 +148,9 @@ class _Line:
                 raise UsageError(f"{parameter.label}: expected {parameter.expected}, found nothing")
         self.many = many
 
-    def value(self, parameter: Parameter, label: str, text: str) -> Any:
+    def value(self, parameter: Parameter, label: str, *texts: str) -> Any:
         try:
-            return parameter.parse(text)
+            return parameter.parse(*texts)
         except ValueError as error:
             raise UsageError(f"{label}: {error}") from error
 

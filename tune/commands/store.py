@@ -1,20 +1,23 @@
-"""`python -m tune store`: what the store holds, who uses it, and what nobody does."""
+"""`python -m tune store`: what the store holds, who uses it, what nobody does, and all that keeps it in order."""
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from tune.commands import store_care
+from tune.commands.units import age_of, size_of, size_text, time_text
+from tune.storage.care.pruning import removable, remove, searches_kept_out
+from tune.storage.care.usage import StoreEntry, StoreUsage, store_entries, usage_of
 from tune.storage.folder import Storage
-from tune.storage.lock import ExperimentLock, LockedError
-from tune.storage.store import Store
-from tune.storage.usage import DAY, StoreEntry, StoreUsage, store_entries, usage_of
 
 SIGNATURE = 12  # characters shown: enough to tell folders apart, and all fits 80 columns
 
@@ -23,94 +26,134 @@ def store(
     storage: Annotated[str, "STORAGE"],
     *,
     prune: bool = False,
-    older_than: Annotated[float | None, "DAYS"] = None,
+    older_than: Annotated[str | None, "AGE"] = None,
+    max_size: Annotated[str | None, "SIZE"] = None,
     yes: bool = False,
+    pin: Annotated[str | None, "EXPERIMENT"] = None,
+    unpin: Annotated[str | None, "EXPERIMENT"] = None,
+    verify: bool = False,
+    why: Annotated[tuple[str, int] | None, "EXPERIMENT TRIAL"] = None,
+    export: Annotated[str | None, "FILE.tar"] = None,
+    used_by: Annotated[str | None, "EXPERIMENT"] = None,
+    import_: Annotated[str | None, "FILE.tar"] = None,
 ) -> int:
     """Lists what searches built and share, with its users; with --prune removes what no experiment uses.
 
+    One thing at a time: without a flag the list, else one of --prune, --pin, --unpin, --verify, --why, --export and
+    --import. What no experiment uses and nobody pinned may be pruned; an experiment whose folder is gone uses nothing.
+
     Args:
         storage: folder or s3:// address with experiments and their store/.
-        prune: show what no experiment uses; unfinished trainings only with --older-than.
-        older_than: of these, only what was made more than so many days ago.
+        prune: show what no experiment uses; unfinished trainings and the quarantine only with --older-than.
+        older_than: of these, only what was made longer ago: 30d, 12h, 2w; a bare number is days.
+        max_size: of these, the oldest, until the store is no larger: 10GB, 500MB.
         yes: remove what --prune shows.
+        pin: keep what this experiment's report came from (its chosen trial and every retrained seed), also when
+            the experiment's folder is gone.
+        unpin: undo that; by the experiment's name or address.
+        verify: read every file and compare it with its manifest; what is wrong goes to store/.quarantine, where no
+            search finds it, and is built again when it is needed. Status 1 where anything was.
+        why: for each stage that this trial built, what differs from the nearest artifact that was there before.
+        export: copy artifacts to a new tar file, for another storage.
+        used_by: export only what this experiment uses, or has pinned.
+        import_: check a whole tar file, and copy what this store has not. As with code, import from whom you trust:
+            hashes prove that it came as it was sent.
 
     Examples:
         python -m tune store results
-        python -m tune store results --prune --older-than 7 --yes
+        python -m tune store results --prune --older-than 30d --max-size 10GB
+        python -m tune store results --verify
+        python -m tune store results --why quickstart 7
+        python -m tune store results --export mnist.tar --used-by mnist
+        python -m tune store s3://bucket/searches --import mnist.tar
 
     Raises:
-        ValueError: no store there, flags that do not go together, uses that cannot be told, or a search that is
-            running in this storage, which may use anything.
+        ValueError: no store there, flags that do not go together, uses that cannot be told, a file that is no export,
+            or a search that is running in this storage, which may use anything.
     """
-    if (yes or older_than is not None) and not prune:
-        raise ValueError(f"--{'yes' if yes else 'older-than'}: expected together with --prune, found alone")
-    if older_than is not None and older_than < 0:
-        raise ValueError(f"--older-than: expected a number of days ≥ 0, found {older_than:g}")
     place = Storage(storage)
-    if "store" not in place.folders():
+    things: dict[str, tuple[Any, Callable[[Any], int]]] = {
+        "--prune": (prune, lambda _: _prune(place, age, size, yes)),
+        "--pin": (pin, partial(store_care.pin_experiment, place)),
+        "--unpin": (unpin, partial(store_care.unpin_experiment, place)),
+        "--verify": (verify, lambda _: store_care.verify(place)),
+        "--why": (why, lambda words: store_care.explain(place, *words)),
+        "--export": (export, lambda file: store_care.export_from(place, file, used_by)),
+        "--import": (import_, partial(store_care.import_into, place)),
+    }
+    chosen = [flag for flag, (value, _) in things.items() if value]
+    _check_together(chosen, older_than, max_size, yes, used_by)
+    age = None if older_than is None else age_of(older_than, "--older-than")
+    size = None if max_size is None else size_of(max_size, "--max-size")
+    if chosen != ["--import"] and "store" not in place.folders():  # an import may begin a storage
         raise ValueError(f"{place.uri}: expected a storage with a folder store/, found none")
-    if prune:
-        _prune(place, older_than, yes)
-    else:
-        _list(place)
-    return 0
+    if not chosen:
+        return _list(place)
+    value, act = things[chosen[0]]
+    return act(value)
 
 
-def _list(place: Storage) -> None:
+def _check_together(
+    chosen: Sequence[str], older_than: str | None, max_size: str | None, yes: bool, used_by: str | None
+) -> None:
+    if len(chosen) > 1:
+        raise ValueError(f"{chosen[1]}: expected without {chosen[0]}, found both")
+    needs = {"--yes": yes or None, "--older-than": older_than, "--max-size": max_size}
+    for flag, value in needs.items():
+        if value is not None and chosen != ["--prune"]:
+            raise ValueError(f"{flag}: expected together with --prune, found {chosen[0] if chosen else 'alone'}")
+    if used_by is not None and chosen != ["--export"]:
+        raise ValueError(f"--used-by: expected together with --export, found {chosen[0] if chosen else 'alone'}")
+
+
+def _list(place: Storage) -> int:
     usage = usage_of(place)
     entries = store_entries(place, usage)
-    _print_problems(usage)
+    for problem in usage.problems:
+        print(f"Caution: {problem}; what it uses is not known")
     _print_table(entries)
-    unused = [entry for entry in entries if not entry.users and not entry.is_save]
+    unused = [entry for entry in entries if not entry.users and not entry.goes_by_age]
     if unused:
         command = shlex.join(["python", "-m", "tune", "store", place.uri, "--prune"])
         print(f"No experiment uses {_sum(unused)}; to see which may go: {command}")
+    return 0
 
 
-def _prune(place: Storage, older_than: float | None, yes: bool) -> None:
+def _prune(place: Storage, older_than: float | None, max_size: int | None, yes: bool) -> int:
     with ExitStack() as locks:
         if yes:
-            _keep_searches_out(place, locks)
+            locks.enter_context(searches_kept_out(usage_of(place)))
         usage = usage_of(place)
         if usage.problems:
             problem = usage.problems[0]
             raise ValueError(f"{problem}; what it uses is not known, so nothing is pruned (mend or remove that file)")
-        going = [entry for entry in store_entries(place, usage) if _may_go(entry, older_than, time.time())]
+        entries = store_entries(place, usage)
+        going = removable(entries, older_than, max_size, time.time())
         if yes:
-            _remove(place, going)
+            remove(place.child("store"), going)
     _print_table(going)
     done = "Removed" if yes else "Would be removed with --yes"
     print(f"{done}: {_sum(going)}")
+    if max_size is not None:
+        _print_what_stays(entries, going, max_size, usage)
+    return 0
 
 
-def _keep_searches_out(place: Storage, locks: ExitStack) -> None:
-    """A search that runs, or is resumed meanwhile, may use what no outcome names yet."""
-    try:
-        for experiment in usage_of(place).experiments:
-            locks.enter_context(ExperimentLock(experiment))
-    except LockedError as error:
-        raise ValueError(str(error)) from error
-
-
-def _may_go(entry: StoreEntry, older_than: float | None, now: float) -> bool:
-    if entry.is_save:  # an interrupted search would go on from it
-        return older_than is not None and entry.older_than(older_than, now)
-    return not entry.users and entry.older_than(older_than or 0.0, now)
-
-
-def _remove(place: Storage, going: Sequence[StoreEntry]) -> None:
-    artifacts = Store(place.child("store"))
-    for entry in going:
-        for folder in entry.folders:
-            if entry.is_save:
-                artifacts.unfinished(folder).remove_tree()
-            else:
-                artifacts.remove(entry.stage, folder)
-
-
-def _print_problems(usage: StoreUsage) -> None:
-    for problem in usage.problems:
-        print(f"Caution: {problem}; what it uses is not known")
+def _print_what_stays(
+    entries: Sequence[StoreEntry], going: Sequence[StoreEntry], max_size: int, usage: StoreUsage
+) -> None:
+    """Says by whom a store is kept above its limit."""
+    stays = [entry for entry in entries if entry not in going]
+    size = sum(entry.size for entry in stays)
+    if size <= max_size:
+        return
+    alone = defaultdict[str, int](int)
+    for entry in stays:
+        if len(entry.users) == 1:
+            alone[entry.users[0]] += entry.size
+    print(f"Stays above {size_text(max_size)}: {size_text(size)} are in use, younger than asked, or unfinished.")
+    for name, own in sorted(alone.items(), key=lambda item: -item[1])[:5]:
+        print(f"  {size_text(own)} by {name} alone: free for pruning once that is deleted")
 
 
 def _print_table(entries: Sequence[StoreEntry]) -> None:
@@ -122,8 +165,8 @@ def _print_table(entries: Sequence[StoreEntry]) -> None:
         column.justify = "right"
     now = time.time()
     for row in entries:
-        age = "–" if row.created is None else duration(now - row.created)
-        numbers = (str(len(row.folders)), bytes_text(row.size), age, "–" if row.is_save else duration(row.seconds))
+        age = "–" if row.created is None else time_text(now - row.created)
+        numbers = (str(len(row.folders)), size_text(row.size), age, "–" if row.goes_by_age else time_text(row.seconds))
         name = row.stage.removeprefix(".")
         table.add_row(name, row.signature[:SIGNATURE], *numbers, ", ".join(row.users) or "–")
     Console().print(table)
@@ -131,24 +174,6 @@ def _print_table(entries: Sequence[StoreEntry]) -> None:
 
 
 def _sum(entries: Sequence[StoreEntry]) -> str:
-    size, seconds = sum(entry.size or 0 for entry in entries), sum(entry.seconds for entry in entries)
+    size, seconds = sum(entry.size for entry in entries), sum(entry.seconds for entry in entries)
     folders = sum(len(entry.folders) for entry in entries)
-    return f"{len(entries)} results in {folders} folders, {bytes_text(size)}, {duration(seconds)} of building"
-
-
-def bytes_text(size: int | None) -> str:
-    """`12.3 MB`; a dash where it is not known."""
-    if size is None:
-        return "–"
-    amount, units = float(size), ["B", "kB", "MB", "GB", "TB"]
-    while amount >= 1000 and len(units) > 1:
-        amount, units = amount / 1000, units[1:]
-    return f"{amount:.0f} B" if units[0] == "B" else f"{amount:.1f} {units[0]}"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.5 h`, `12 days`."""
-    for size, unit in ((DAY, "days"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size or (unit != "days" and seconds >= size):
-            return f"{seconds / size:.0f} {unit}" if unit != "h" else f"{seconds / size:.1f} h"
-    return f"{max(0.0, seconds):.0f} s"
+    return f"{len(entries)} results in {folders} folders, {size_text(size)}, {time_text(seconds)} of building"

@@ -21,14 +21,14 @@ class Parameter:
 
     name: str
     kind: Any  # inspect's: positional, keyword-only, *many
-    annotation: Any  # int, float, bool, str or a Literal of texts
+    annotation: Any  # int, float, bool, str, a Literal of texts, or a tuple of some of these
     default: Any  # inspect.Parameter.empty where there is none
     shown_as: str  # the text of Annotated[…, "FOLDER"]; empty for the type's own
 
     @property
     def flag(self) -> str:
         """`--cpus-per-trial`."""
-        return "--" + self.name.replace("_", "-")
+        return "--" + self.name.rstrip("_").replace("_", "-")  # `import_`: a word that Python keeps for itself
 
     @property
     def metavar(self) -> str:
@@ -63,6 +63,11 @@ class Parameter:
         return not self.is_required and self.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
 
     @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The types of the words that it takes, one after the other."""
+        return get_args(self.annotation) if get_origin(self.annotation) is tuple else (self.annotation,)
+
+    @property
     def is_switch(self) -> bool:
         """True where it is a flag without a value."""
         return self.annotation is bool
@@ -75,14 +80,16 @@ class Parameter:
     @property
     def expected(self) -> str:
         """In words: `an integer`."""
-        return f"one of {', '.join(self.options)}" if self.options else _EXPECTED[self.annotation]
+        if self.options:
+            return f"one of {', '.join(self.options)}"
+        return " and ".join(_EXPECTED[kind] for kind in self.kinds)
 
-    def parse(self, text: str) -> Any:
-        """The value that `text` stands for. Raises ValueError, saying what was expected and found."""
-        value = _PARSERS.get(self.annotation, _text)(text)
-        if value is None or (self.options and value not in self.options):
-            raise ValueError(f"expected {self.expected}, found {text!r}")
-        return value
+    def parse(self, *texts: str) -> Any:
+        """The value that a text, or several, stand for. Raises ValueError, saying what was expected and found."""
+        values = [_PARSERS.get(kind, _text)(text) for kind, text in zip(self.kinds, texts, strict=True)]
+        if None in values or (self.options and values[0] not in self.options):
+            raise ValueError(f"expected {self.expected}, found {' '.join(map(repr, texts))}")
+        return values[0] if len(self.kinds) == 1 else tuple(values)
 
 
 def _text(text: str) -> str | None:
@@ -126,6 +133,7 @@ def _parameter(given: inspect.Parameter, hint: Any) -> Parameter:
             hint, shown_as, *_ = get_args(hint)
         else:  # `int | None`: None is what leaving the flag out says, never a word
             (hint,) = (kind for kind in get_args(hint) if kind is not types.NoneType)
-    if given.kind is inspect.Parameter.VAR_KEYWORD or (hint not in _PARSERS and origin is not Literal):
-        raise TypeError(f"{given.name}: expected int, float, bool, str or a Literal, found {hint}")
+    known = origin is Literal or all(kind in _PARSERS for kind in (get_args(hint) if origin is tuple else (hint,)))
+    if given.kind is inspect.Parameter.VAR_KEYWORD or not known:
+        raise TypeError(f"{given.name}: expected int, float, bool, str, a tuple of them or a Literal, found {hint}")
     return Parameter(given.name, given.kind, hint, given.default, shown_as)

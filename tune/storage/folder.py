@@ -7,6 +7,7 @@ ever renamed.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -137,7 +138,12 @@ class Storage:
 
     def upload(self, path: Path, name: str) -> None:
         """Copies a local file of any size here."""
-        with path.open("rb") as source, self._naming(name):
+        with path.open("rb") as source:
+            self.put(name, source)
+
+    def put(self, name: str, source: Any) -> None:
+        """Copies an open binary file of any size here."""
+        with self._naming(name):
             if self.local is not None:
                 _fill(Path(self._at(name)), source)
             else:
@@ -148,6 +154,34 @@ class Storage:
         """Copies a file of any size to a local path, which holds it whole or not at all."""
         with self._open(name) as source, _naming(str(path)):
             _fill(path, source)
+
+    def sha256(self, name: str) -> str:
+        """SHA-256 of a file's bytes, in hex; a file of any size is read once and not kept."""
+        with self._open(name) as file, self._naming(name):
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def size_and_age(self) -> tuple[int, float | None]:
+        """Bytes of all files in this folder and below, and when the youngest changed, in seconds since 1970."""
+        with self._naming(""):
+            found = self._fs.get_file_info(fs.FileSelector(self._path, allow_not_found=True, recursive=True))
+        files = [info for info in found if info.type == fs.FileType.File]
+        return sum(info.size for info in files), max((info.mtime.timestamp() for info in files), default=None)
+
+    def move_tree(self, name: str, target: Storage) -> None:
+        """Moves the folder `name` to `target`, of the same storage, which holds no files yet.
+
+        Whoever is killed in the midst of it leaves all files at the old place, at the new one, or at both.
+        """
+        home = self.child(name)
+        if home.local is not None and target.local is not None:
+            with self._naming(name):
+                target.local.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(home.local, target.local)
+            return
+        for file in home.names():
+            with home._naming(file):
+                home._fs.copy_file(home._at(file), target._at(file))
+        home.remove_tree()
 
     def _at(self, name: str) -> str:
         parts = PurePosixPath(name).parts

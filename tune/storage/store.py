@@ -3,6 +3,8 @@
     <storage>/store/<stage>/<signature>/     files, and manifest.json, which is written last
     <storage>/store/.unfinished/<signature>/ the last save of a training that has not ended
     <storage>/store/.relatives/<stage>/<base>/<signature>.json  projections that differ only in R and L
+    <storage>/store/.quarantine/<stage>-<signature>-<time>/      what did not match its manifest
+    <storage>/store/.pins/<name>.json        artifacts that are kept though no experiment uses them
 
 Equal signature = the same artifact. An artifact without a manifest, or with a file that does not match it, is not
 there: it is built again, and the store says so. Nothing in it is ever unpickled.
@@ -17,7 +19,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,7 @@ MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
 USERS = ".users"
 RELATIVES = ".relatives"
+QUARANTINE = ".quarantine"
 
 
 @dataclass(frozen=True)
@@ -127,11 +130,9 @@ class Store:
                 log.warning("%s/%s: expected a note of what can be gone on from, %s; left out", home.uri, name, error)
         return found
 
-    def artifacts(self) -> Iterator[dict[str, Any]]:
-        """The manifests of all artifacts, in order of stage and signature."""
-        for stage in self.storage.folders():
-            if stage.startswith("."):
-                continue
+    def artifacts(self, stages: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The manifests of all artifacts, or of those of some stages, in order of stage and signature."""
+        for stage in self.storage.folders() if stages is None else stages:
             for signature in self.storage.child(stage).folders():
                 manifest = self._manifest(stage, signature)
                 if manifest is not None:
@@ -199,7 +200,7 @@ class Store:
         home = self.storage.child(stage).child(signature)
         try:
             manifest = json.loads(home.read(MANIFEST))
-            _check(manifest, stage, signature)
+            check_manifest(manifest, stage, signature)
         except FileNotFoundError:
             return None
         except (ValueError, AttributeError, TypeError) as error:
@@ -241,7 +242,7 @@ def _hash(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
-def _check(manifest: Any, stage: str, signature: str) -> None:
+def check_manifest(manifest: Any, stage: str, signature: str) -> None:
     """Raises ValueError, AttributeError or TypeError unless it is the manifest of that very artifact."""
     if not {"stage", "signature", "files", "metrics"} <= manifest.keys():
         raise ValueError(f"found only the keys {', '.join(manifest)}")

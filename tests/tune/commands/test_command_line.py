@@ -171,3 +171,21 @@ def test_values_arrive_as_they_were_written(text: str, whole: int, number: float
 @given(st.lists(st.text(max_size=8) | st.sampled_from(["--", "--trials", "--resume", "-h", "3"]), max_size=5))
 def test_no_command_line_breaks_it(argv: list[str]) -> None:
     assert run(make_search([]), argv, "prog") in (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("argv", "pair", "words"),
+    [
+        (["--pair", "a b", "7"], ("a b", 7), []),
+        (["--pair=it's", "-7", "more"], ("it's", -7), ["more"]),
+        (["--import", "[1]"], None, []),
+    ],
+)
+def test_a_flag_may_take_two_words(argv: list[str], pair: tuple[str, int] | None, words: list[str]) -> None:
+    seen: Seen = []
+
+    def command(*more: str, pair: tuple[str, int] | None = None, import_: str = "") -> None:
+        seen.append({"pair": pair, "more": list(more), "import": import_})
+
+    assert run(command, argv, "prog") == 0
+    assert seen == [{"pair": pair, "more": words, "import": "" if pair else "[1]"}]

@@ -1,62 +1,26 @@
 """`python -m tune store`: what is held, who uses it, and what may go."""
 
-import json
 import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tune.commands.store import bytes_text, duration, store
+from tests.tune.commands.filled_storage import NOW, artifact, filled_storage, kept
+from tune.commands.store import store
+from tune.commands.units import DAY
+from tune.storage.care.usage import store_entries, usage_of
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.lock import ExperimentLock
 from tune.storage.store import Store
-from tune.storage.usage import DAY, store_entries, usage_of
-
-NOW = time.time()
-
-
-def artifact(place: Storage, stage: str, signature: str, days: float = 0, content: bytes = b"x" * 1000) -> None:
-    artifacts = Store(place.child("store"))
-    with artifacts.draft(stage, signature) as draft:
-        (draft.folder / "weights").write_bytes(content)
-        draft.seconds_before = 60.0
-    home = place.child("store").child(stage).child(signature)
-    manifest = json.loads(home.read("manifest.json"))
-    del manifest["sha256"]  # of the manifest with its true date
-    manifest["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW - days * DAY))
-    home.write("manifest.json", json.dumps(manifest).encode())
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Storage:
     """A storage with two experiments and what they and others built."""
-    place = Storage(tmp_path / "results")
-    for name in ("one", "two"):
-        place.child(name).write("space.yaml", b"search.trials: 1\n")
-    outcome: dict[str, Any] = {"trial": 0, "params": {}, "status": "finished"}
-    Ledger(place.child("one")).record(Outcome(**outcome, stages={"gan": "aa", "projection": "bb"}))
-    Ledger(place.child("two")).record(Outcome(**outcome, stages={"gan": "aa"}))
-    place.child("two").child("best").child("seeds").write("0.json", b'{"stages": {"unet": "dd"}}')
-    artifact(place, "gan", "aa", days=9)
-    artifact(place, "gan", "ff", days=9)
-    for part in range(3):
-        artifact(place, "projection", f"bb-{part:03d}")
-        artifact(place, "projection", f"cc-{part:03d}", days=part)
-    artifact(place, "unet", "dd")
-    artifact(place, "unet", "ee")
-    place.child("store").child(".unfinished").child("gg").write("training.pt", b"y" * 500)
-    place.child("other").write("notes.txt", b"no experiment")
-    return place
-
-
-def kept(place: Storage) -> set[str]:
-    artifacts = place.child("store")
-    stages = [name for name in artifacts.folders() if not name.startswith(".")]
-    return {f"{stage}/{folder}" for stage in stages for folder in artifacts.child(stage).folders()}
+    return filled_storage(tmp_path)
 
 
 def age(place: Storage, days: float) -> None:
@@ -84,7 +48,7 @@ def test_everything_is_listed_with_its_users(place: Storage) -> None:
     assert found["bb"].seconds == pytest.approx(180, abs=5)
     assert NOW - (found["cc"].created or 0) == pytest.approx(0, abs=2)  # of the youngest part
     assert NOW - (found["aa"].created or 0) == pytest.approx(9 * DAY, abs=2)
-    assert (found["gg"].is_save, found["gg"].size) == (True, 500)
+    assert (found["gg"].goes_by_age, found["gg"].size) == (True, 500)
 
 
 def test_the_list_is_printed(place: Storage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,12 +86,62 @@ def test_pruning_keeps_what_is_used(place: Storage, capsys: pytest.CaptureFixtur
 
 def test_pruning_by_age(place: Storage) -> None:
     age(place, 3)
-    store(place.uri, prune=True, yes=True, older_than=5)
+    store(place.uri, prune=True, yes=True, older_than="5d")
     assert kept(place) == {*USED, *CC, "unet/ee"}
     assert place.child("store").child(".unfinished").folders() == ["gg"]
-    store(place.uri, prune=True, yes=True, older_than=2)
+    store(place.uri, prune=True, yes=True, older_than="48h")
     assert place.child("store").child(".unfinished").folders() == []
     assert kept(place) == {*USED, *CC, "unet/ee"}  # one part of cc is young, so cc is
+
+
+def test_pruning_to_a_size_takes_the_oldest(place: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    store(place.uri, prune=True, yes=True, max_size="9.6kB")  # of 10.5 kB; cc is as young as its youngest part
+    assert kept(place) == {*USED, *CC, "unet/ee"} - {"gan/ff"}
+    store(place.uri, prune=True, yes=True, max_size="5.7kB")
+    assert kept(place) == USED
+    assert "Stays above" not in capsys.readouterr().out
+    store(place.uri, prune=True, yes=True, max_size="2kB")
+    assert kept(place) == USED
+    assert "Stays above 2.0 kB: 5.5 kB" in (printed := capsys.readouterr().out)
+    assert "3.0 kB by one alone" in printed
+
+
+def test_a_pin_keeps_what_a_report_came_from(place: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    place.child("two").write("best/choice.json", b'{"trial": 0}')
+    store(place.uri, pin="two")
+    assert "Pinned 2 results that the report of two came from" in capsys.readouterr().out
+    place.child("two").remove_tree()
+    place.child("one").remove_tree()
+    store(place.uri, prune=True, yes=True)
+    assert kept(place) == {"gan/aa", "unet/dd"}
+    store(place.uri)
+    assert "pin of two" in capsys.readouterr().out
+    store(place.uri, unpin="two")
+    store(place.uri, prune=True, yes=True)
+    assert kept(place) == set()
+    with pytest.raises(ValueError, match=r"--unpin: expected a pinned experiment \(none at all\), found 'two'"):
+        store(place.uri, unpin="two")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("one", "expected an experiment that has chosen its best trial, found no"),
+        ("tow", "expected one of one, two in .*, found 'tow'; did you mean two"),
+        ("store", "expected one of one, two in .*, found 'store'"),
+    ],
+)
+def test_what_has_no_report_is_not_pinned(place: Storage, name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"--pin: {message}"):
+        store(place.uri, pin=name)
+    assert not place.child("store").child(".pins").names()
+
+
+def test_a_torn_pin_keeps_all(place: Storage) -> None:
+    place.child("store").child(".pins").write("ab.json", b"{")
+    with pytest.raises(ValueError, match=r"ab\.json: expected a pin, .*nothing is pruned"):
+        store(place.uri, prune=True, yes=True)
+    assert {"gan/ff"} < kept(place)
 
 
 def test_a_running_search_stops_pruning(place: Storage) -> None:
@@ -152,8 +166,13 @@ def test_unknown_uses_stop_pruning(place: Storage, name: str, capsys: pytest.Cap
     ("flags", "message"),
     [
         ({"yes": True}, "--yes: expected together with --prune"),
-        ({"older_than": 3.0}, "--older-than: expected together with --prune"),
-        ({"prune": True, "older_than": -1.0}, "--older-than: expected a number of days ≥ 0, found -1"),
+        ({"older_than": "3"}, "--older-than: expected together with --prune"),
+        ({"max_size": "1GB"}, "--max-size: expected together with --prune, found alone"),
+        ({"max_size": "1GB", "verify": True}, "--max-size: expected together with --prune, found --verify"),
+        ({"used_by": "one", "verify": True}, "--used-by: expected together with --export, found --verify"),
+        ({"prune": True, "verify": True}, "--verify: expected without --prune, found both"),
+        ({"prune": True, "older_than": "-1"}, "--older-than: expected an age above 0, such as 30d or 12h, found '-1'"),
+        ({"prune": True, "max_size": "10"}, "--max-size: expected a size above 0 with its unit, .*, found '10'"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(place: Storage, flags: dict[str, Any], message: str) -> None:
@@ -173,22 +192,6 @@ def test_a_signature_that_ends_like_a_part_is_found(place: Storage) -> None:
     Ledger(place.child("two")).record(Outcome(trial=1, params={}, status="finished", stages={"unet": "hh-001"}))
     store(place.uri, prune=True, yes=True)
     assert kept(place) == {*USED, "unet/hh-001"}
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(None, "–"), (0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (12_345_678, "12.3 MB"), (5 * 10**15, "5000.0 TB")],
-)
-def test_sizes(size: int | None, text: str) -> None:
-    assert bytes_text(size) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-1, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "60 min"), (3600, "1.0 h"), (46.5 * 3600, "46.5 h")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 @pytest.fixture

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from components.config import nearest
+from tune.errors import Refused
+from tune.storage.care.pins import pins_of, seed_stages
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
 from tune.storage.signature import whole_signature
-from tune.storage.store import UNFINISHED, Store
-
-DAY = 86_400.0  # seconds
+from tune.storage.store import QUARANTINE, UNFINISHED, Store
 
 
 @dataclass
 class StoreEntry:
-    """One entry of the store: an artifact, all parts of one, or the saved state of an unfinished training.
+    """One entry of the store: an artifact with all its parts, a save of an unfinished training, or what is quarantined.
 
     Attributes:
-        stage: its stage; `unfinished` for a save.
+        stage: its stage; `.unfinished` for a save, `.quarantine` for what is there.
         signature: without the number of the part.
         folders: the names of its folders, one for each part.
-        size: bytes; None where that cannot be told.
+        size: bytes.
         created: when the youngest part was made, seconds since 1970; None where that cannot be told.
         seconds: what it took to build.
         users: the experiments that use it.
@@ -33,19 +33,19 @@ class StoreEntry:
     stage: str
     signature: str
     folders: list[str] = field(default_factory=list)
-    size: int | None = 0
+    size: int = 0
     created: float | None = None
     seconds: float = 0.0
     users: Sequence[str] = ()
 
     @property
-    def is_save(self) -> bool:
-        """True where it is the saved state of an unfinished training."""
-        return self.stage == UNFINISHED
+    def goes_by_age(self) -> bool:
+        """True where no experiment can name it: a save, or what is quarantined."""
+        return self.stage in (UNFINISHED, QUARANTINE)
 
-    def older_than(self, days: float, now: float) -> bool:
+    def older_than(self, seconds: float, now: float) -> bool:
         """True where it is known to be that old."""
-        return days <= 0 or (self.created is not None and now - self.created > days * DAY)
+        return seconds <= 0 or (self.created is not None and now - self.created > seconds)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class StoreUsage:
 
     Attributes:
         experiments: all of them: those in the storage, and those elsewhere that are noted in its store.
-        users: signature → experiments.
+        users: signature → experiments and pins.
         problems: files that could not be read, so that what they use is not known.
     """
 
@@ -72,30 +72,56 @@ def store_entries(storage: Storage, usage: StoreUsage) -> list[StoreEntry]:
         signature = folder if folder in usage.users else whole_signature(folder)
         entry = entries.setdefault((stage, signature), StoreEntry(stage, signature))
         entry.folders.append(folder)
-        entry.size = (entry.size or 0) + int(manifest.get("bytes", 0))
+        entry.size += int(manifest.get("bytes", 0))
         entry.seconds += float(manifest.get("seconds", 0.0))
         entry.created = max(entry.created or 0.0, _time(manifest.get("created"))) or None
         entry.users = usage.users.get(signature, ())
-    saves = [_save(artifacts, folder) for folder in artifacts.storage.child(UNFINISHED).folders()]
-    return [*(entries[key] for key in sorted(entries)), *saves]
+    others = [_by_age(artifacts, stage) for stage in (UNFINISHED, QUARANTINE)]
+    return [*(entries[key] for key in sorted(entries)), *others[0], *others[1]]
 
 
 def usage_of(storage: Storage) -> StoreUsage:
-    """Signatures used by the trials and retrained seeds of every experiment that shares the storage's store."""
+    """Signatures that are pinned, or used by trials and seeds of the experiments that share the storage's store."""
     users: dict[str, dict[str, None]] = {}
     problems: list[str] = []
-    names = [name for name in storage.folders() if name != "store" and _is_experiment(storage.child(name))]
-    experiments = {name: storage.child(name) for name in names}
+    experiments = experiments_in(storage)
     experiments |= _elsewhere(storage, experiments.values(), problems)
     for name, experiment in experiments.items():
         ledger = Ledger(experiment)
         stages = [outcome.stages for outcome in ledger.outcomes()]
         problems += ledger.problems
-        for used in (*stages, *_seeds(experiment, problems)):
+        try:
+            seeds = seed_stages(experiment)
+        except ValueError as error:
+            seeds = {}
+            problems.append(str(error))
+        for used in (*stages, *seeds.values()):
             for signature in used.values():
                 users.setdefault(signature, {})[name] = None
+    try:
+        for pin in pins_of(storage.child("store")):
+            for signature in pin.signatures:
+                users.setdefault(signature, {})[f"pin of {pin.name}"] = None
+    except ValueError as error:
+        problems.append(str(error))
     by_signature = {signature: list(names) for signature, names in users.items()}
     return StoreUsage(list(experiments.values()), by_signature, problems)
+
+
+def experiments_in(storage: Storage) -> dict[str, Storage]:
+    """The experiments in a storage, by name."""
+    folders = {name: storage.child(name) for name in storage.folders() if name != "store"}
+    return {name: folder for name, folder in folders.items() if _is_experiment(folder)}
+
+
+def experiment_in(storage: Storage, name: str, flag: str) -> tuple[str, Storage]:
+    """One experiment of a storage, by name or address. Raises Refused, naming the flag that asks for it."""
+    known = experiments_in(storage)
+    for other, experiment in known.items():
+        if name == other or ("/" in name and _place(Storage(name)) == _place(experiment)):
+            return other, experiment
+    expected = f"one of {', '.join(known)}" if known else "an experiment"
+    raise Refused(f"{flag}: expected {expected} in {storage.uri}, found {name!r}{nearest(name, known)}")
 
 
 def _elsewhere(storage: Storage, known: Iterable[Storage], problems: list[str]) -> dict[str, Storage]:
@@ -129,26 +155,12 @@ def _is_experiment(folder: Storage) -> bool:
     return folder.exists("space.yaml") or "trials" in folder.folders()
 
 
-def _seeds(experiment: Storage, problems: list[str]) -> list[Mapping[str, str]]:
-    """The stages of each retrained seed."""
-    folder = experiment.child("best").child("seeds")
-    found: list[Mapping[str, str]] = []
-    for name in folder.names():
-        if name.endswith(".json"):
-            try:
-                found.append(dict(json.loads(folder.read(name))["stages"]))
-            except (KeyError, TypeError, ValueError) as error:
-                problems.append(f"{folder.uri}/{name}: expected the result of a seed, found {error!r}")
+def _by_age(artifacts: Store, stage: str) -> list[StoreEntry]:
+    home, found = artifacts.storage.child(stage), []
+    for folder in home.folders():
+        size, changed = home.child(folder).size_and_age()
+        found.append(StoreEntry(stage, folder, [folder], size, changed))
     return found
-
-
-def _save(artifacts: Store, folder: str) -> StoreEntry:
-    place = artifacts.unfinished(folder)
-    if place.local is None:
-        return StoreEntry(UNFINISHED, folder, [folder], None)
-    files = [path.stat() for path in place.local.iterdir()]
-    created = max((file.st_mtime for file in files), default=None)
-    return StoreEntry(UNFINISHED, folder, [folder], sum(file.st_size for file in files), created)
 
 
 def _time(created: object) -> float:

@@ -1,0 +1,98 @@
+"""`python -m tune store --verify, --why, --export, --import`: what is said, and with which status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tune.commands.filled_storage import filled_storage, kept
+from tune import __main__ as entry
+from tune.storage.folder import Storage
+from tune.storage.lock import ExperimentLock
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Storage:
+    return filled_storage(tmp_path)
+
+
+def run(*words: str) -> int:
+    return entry.main(["store", *words])
+
+
+def test_damage_is_told_and_set_aside(place: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place.uri, "--verify") == 0
+    assert capsys.readouterr().out == "Whole: 10 of 10 folders, 10.0 kB\n"
+    place.write("store/gan/aa/weights", b"torn")
+    place.write("store/projection/bb-001/weights", b"torn")
+    place.child("store").child("unet").child("ee").delete("manifest.json")
+    with ExperimentLock(place.child("one")):
+        assert run(place.uri, "--verify") == 1
+    assert "Nothing was moved, as a search may be making these" in capsys.readouterr().err
+    assert "gan/aa" in kept(place)
+    assert run(place.uri, "--verify") == 1
+    printed = capsys.readouterr().out
+    assert "gan/aa/weights: expected sha256" in printed
+    assert "; used by one, two\n" in printed
+    assert "projection/bb-001/weights: " in printed
+    assert "unet/ee/manifest.json: expected a file, found none (No such file or directory); used by no exper" in printed
+    assert "Whole: 7 of 10 folders, 7.0 kB\n" in printed
+    assert f"Moved to {place.uri}/store/.quarantine: 3" in printed
+    assert run(place.uri, "--verify") == 0
+    run(place.uri)
+    assert "quarantine" in capsys.readouterr().out
+    run(place.uri, "--prune", "--yes")
+    assert len(place.child("store").child(".quarantine").folders()) == 3
+
+
+def test_a_trial_is_explained(place: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place.uri, "--why", "one", "0") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Trial 0 of one\n  gan               aa  perhaps built\n")
+    assert "it was built before manifests kept what they follow from" in printed
+
+
+def test_one_storage_fills_another(place: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, other = str(tmp_path / "one.tar"), Storage(tmp_path / "other")
+    assert run(place.uri, "--export", file, "--used-by", "one") == 0
+    assert f"{file}: 4 folders, " in capsys.readouterr().out
+    assert run(other.uri, "--import", file) == 0
+    assert capsys.readouterr().out == f"{other.uri}/store: 4 folders are new, 0 were there already\n"
+    assert kept(other) == {"gan/aa", *(f"projection/bb-{part:03d}" for part in range(3))}
+    assert run(other.uri, "--import", file) == 0
+    assert "0 folders are new, 4 were there already" in capsys.readouterr().out
+    assert run(place.uri, "--export", file) == 2
+    assert "--export: expected a file that is not there yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--why", "one"), "--why: expected text and an integer, found one"),
+        (("--why",), "--why: expected text and an integer, found nothing"),
+        (("--why", "one", "x"), "--why: expected text and an integer, found 'one' 'x'"),
+        (("--why", "one", "-1"), "--why: expected a trial that ended, one of 0 … 0, in "),
+        (("--why", "on", "0"), "--why: expected one of one, two in "),
+        (("--why", "../one", "0"), "--why: expected one of one, two in "),
+        (("--export", "x.tar", "--used-by", "three"), "--used-by: expected one of one, two in "),
+        (("--import", "none.tar"), "none.tar"),
+        (("--import", "."), "--import: expected an export of a store, found no file"),
+        (("--import-", "a.tar"), "--import-: expected a known flag, found an unknown one; did you mean --import?"),
+        (("--verify", "--prune"), "--verify: expected without --prune, found both"),
+        (("--prune", "--max-size", "lots"), "--max-size: expected a size above 0 with its unit"),
+    ],
+)
+def test_refusals(
+    place: Storage,
+    words: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert run(place.uri, *words) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before

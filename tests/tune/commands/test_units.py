@@ -1,0 +1,46 @@
+"""Sizes and ages as text, read and written."""
+
+import pytest
+
+from tune.commands.units import age_of, size_of, size_text, time_text
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1B", 1), ("500MB", 500_000_000), ("10 gb", 10**10), ("1.5kB", 1500), ("2 KiB", 2048), ("1TiB", 1024**4)],
+)
+def test_a_size_is_read(text: str, size: int) -> None:
+    assert size_of(text, "--max-size") == size
+
+
+@pytest.mark.parametrize("text", ["", "10", "GB", "-1GB", "0GB", "0.1B", "1e3MB", "nan GB", "10XB", "10 G B"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="--max-size: expected a size above 0 with its unit"):
+        size_of(text, "--max-size")
+
+
+@pytest.mark.parametrize(("text", "age"), [("30d", 2_592_000), ("12h", 43_200), ("7", 604_800), ("1.5 MIN", 90)])
+def test_an_age_is_read(text: str, age: float) -> None:
+    assert age_of(text, "--older-than") == age
+
+
+@pytest.mark.parametrize("text", ["", "d", "0", "0d", "-3d", "inf", "1y", "3 days ago", "1e9d"])
+def test_what_is_no_age_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="--older-than: expected an age above 0, such as 30d or 12h, found"):
+        age_of(text, "--older-than")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (12_345_678, "12.3 MB"), (5 * 10**15, "5000.0 TB")],
+)
+def test_sizes(size: int, text: str) -> None:
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "60 min"), (3600, "1.0 h"), (46.5 * 3600, "46.5 h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert time_text(seconds) == text
