@@ -77,7 +77,9 @@ class Surrogate:
         targets, least = (values - mean) / scale, max((noise / scale) ** 2, 1e-4)
         dimensions = points.shape[1]
         centre = np.array([math.log(0.7)] * dimensions + [0.0, math.log(max(least, 0.05))])
-        limits = [(math.log(0.05), math.log(20))] * dimensions + [(-4.0, 3.0), (math.log(least), 2.0)]
+        # Where the values differ by less than the noise of one, its least variance lies above 2 as well.
+        of_noise = math.log(least), max(math.log(least), 2.0)
+        limits = [(math.log(0.05), math.log(20))] * dimensions + [(-4.0, 3.0), of_noise]
         start = np.clip(centre, [low for low, _ in limits], [high for _, high in limits])
         found = minimize(
             _loss, start, (points, targets, centre), jac=True, bounds=limits, options={"maxiter": _STEPS}
