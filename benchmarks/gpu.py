@@ -37,8 +37,8 @@ from components.pretrained import shipped_defense
 from components.processor import keep_memory
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
-from tune.execution.rates import workloads
 from tune.pipeline.recipe import Development, Recipe, bounds_of_one
+from tune.planning.rates import workloads
 from tune.space.config import ExperimentConfig
 
 EPOCH = 54_000  # training images of MNIST

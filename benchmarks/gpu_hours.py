@@ -21,11 +21,11 @@ from torch.utils.flop_counter import flop_registry
 
 from components.datasets.dataset import Dataset
 from components.datasets.raw import RawSplit
-from tune.execution.estimate import Artifacts, count
-from tune.execution.rates import seconds_of_test, workloads
 from tune.pipeline.projection import sampled_projector
 from tune.pipeline.recipe import Recipe, bounds_of
 from tune.pipeline.stage import Rate, Rates
+from tune.planning.estimate import Artifacts, count
+from tune.planning.rates import seconds_of_test, workloads
 from tune.space.space import load_space
 from tune.storage.folder import Storage
 

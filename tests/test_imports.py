@@ -20,6 +20,8 @@ LAYERS = (
     "optimizer",
     "monitor",
     "report",
+    "evaluation",
+    "planning",
     "execution",
     "commands",
     "search",
@@ -164,6 +166,13 @@ def test_rooms_import_only_those_below_them(path: Path) -> None:
         return
     above = {f"tune.{other}" for other in LAYERS[LAYERS.index(room) + 1 :]}
     assert not {".".join(name.split(".")[:2]) for name in imports(tree_of(path))} & above
+
+
+def test_the_tree_in_the_readme_names_every_room() -> None:
+    _, tree = (ROOT / "README.md").read_text().split("## The tree\n")
+    named = {line.split()[0] for line in tree.split("\n## ")[0].splitlines() if line.startswith("      ")}
+    rooms = {path for package in ("components", "tune") for path in (ROOT / package).iterdir() if path.is_dir()}
+    assert {f"{room.name}/" for room in rooms if room.name != "__pycache__"} <= named
 
 
 def test_no_files_import_each_other() -> None:

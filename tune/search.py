@@ -13,10 +13,10 @@ from tune.cluster.resources import Request
 from tune.commands import command_line
 from tune.commands.types import IN_PYTHON
 from tune.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused
-from tune.execution.experiment import Experiment, find_experiment
-from tune.execution.finished import is_finished
 from tune.execution.interruption import leave_at_once, resume_command
-from tune.execution.user_code import user_code_of
+from tune.planning.experiment import Experiment, find_experiment
+from tune.planning.finished import is_finished
+from tune.planning.user_code import user_code_of
 from tune.space.space import parse_settings
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

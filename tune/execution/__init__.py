@@ -1,1 +1,1 @@
-"""Runs a search: preflight, estimate, driver, trials, retraining and evaluation."""
+"""Runs a search on Ray: one session of it, its trials, finalists and retrained seeds."""

@@ -13,10 +13,10 @@ from tune.cluster.connection import check_ray, check_shared, connect, nodes, oth
 from tune.cluster.lease_actor import start_lease_actor
 from tune.cluster.resources import Request, Resources, on_cluster, on_this_machine
 from tune.errors import Refused
-from tune.execution.gpu_memory import bytes_per_trial
-from tune.execution.preflight import Plan
-from tune.execution.user_code import UserCode
 from tune.pipeline.recipe import Development, bounds_of
+from tune.planning.gpu_memory import bytes_per_trial
+from tune.planning.preflight import Plan
+from tune.planning.user_code import UserCode
 from tune.storage.lock import ExperimentLock
 
 

@@ -15,16 +15,11 @@ import ray
 from components.pretrained import described
 from tune.cluster.resources import Request, Resources
 from tune.errors import DONE, FAILED
+from tune.evaluation.retraining import save_median
 from tune.execution.driver import run_seeds, run_trials
-from tune.execution.dry_run import describe
-from tune.execution.experiment import Experiment
 from tune.execution.finalist_training import run_finalists
-from tune.execution.finished import note_finished
 from tune.execution.interruption import interrupt, resume_command
-from tune.execution.preflight import Plan, prepare
 from tune.execution.ray_start import expected_resources, running_ray
-from tune.execution.remaining_costs import stage_costs
-from tune.execution.retraining import save_median
 from tune.execution.trial import Setting, arrays_of, final_executor
 from tune.metrics import Direction
 from tune.monitor.runs import viewing_commands
@@ -37,6 +32,11 @@ from tune.optimizer.searcher import LedgerSearcher, WarmStart
 from tune.optimizer.stopping import StopRules, clock, seconds_of
 from tune.optimizer.warm_start import earlier_ledgers
 from tune.pipeline.recipe import Development
+from tune.planning.dry_run import describe
+from tune.planning.experiment import Experiment
+from tune.planning.finished import note_finished
+from tune.planning.preflight import Plan, prepare
+from tune.planning.remaining_costs import stage_costs
 from tune.report.writer import write_report
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome

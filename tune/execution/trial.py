@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from components.datasets.dataset import DataSplit
 from components.processor import keep_memory
+from tune.evaluation.retraining import retrain_seed
 from tune.execution.gpu_errors import (
     GpuErrorCount,
     GpuLost,
@@ -25,8 +26,6 @@ from tune.execution.gpu_errors import (
     lacking_gpu,
     out_of_memory,
 )
-from tune.execution.retraining import retrain_seed
-from tune.execution.user_code import UserCode
 from tune.monitor.heatmap import map_png
 from tune.monitor.progress import ProgressReporter, tell_tune
 from tune.monitor.tensorboard import TensorBoardRun
@@ -34,6 +33,7 @@ from tune.pipeline.executor import Executor, Path
 from tune.pipeline.purifier import cost
 from tune.pipeline.recipe import Bounds, Development, bounds_of, bounds_of_one
 from tune.pipeline.stages import path_of
+from tune.planning.user_code import UserCode
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace
 from tune.storage.folder import Storage

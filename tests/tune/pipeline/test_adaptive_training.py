@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import executor_on, tiny_config, tiny_space
-from tune.execution.retraining import assemble
+from tune.evaluation.retraining import assemble
 from tune.pipeline.executor import Executor
 from tune.pipeline.job import Progress
 from tune.pipeline.stages import final_path_of, path_of

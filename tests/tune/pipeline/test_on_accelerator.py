@@ -14,14 +14,14 @@ from components.datasets.dataset import Dataset
 from components.defense import Defense
 from tests.pretend_accelerator import PRETEND, not_pretending, pretending
 from tests.tune.executor_fixture import PATH, executor_on, path_to, setting_on, tiny_config
-from tune.execution.rates import measure
-from tune.execution.retraining import retrain_seed, save_median
+from tune.evaluation.retraining import retrain_seed, save_median
 from tune.execution.trial import arrays_of, final_executor
 from tune.metrics import TARGETS
 from tune.pipeline.executor import Executor
 from tune.pipeline.executor import Path as Built
 from tune.pipeline.job import Progress
 from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of_one
+from tune.planning.rates import measure
 from tune.space.config import ExperimentConfig
 from tune.storage.folder import Storage
 

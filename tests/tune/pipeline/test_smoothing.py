@@ -10,7 +10,7 @@ import pytest
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import executor_on, search_here
 from tests.tune.tiny_search import SETTINGS
-from tune.execution.retraining import assemble
+from tune.evaluation.retraining import assemble
 from tune.metrics import Target
 from tune.pipeline.recipe import Development
 from tune.pipeline.stages import final_path_of, path_of

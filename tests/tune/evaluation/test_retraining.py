@@ -15,9 +15,9 @@ from components.datasets.dataset import Dataset
 from components.defense import Defense
 from components.metrics import agreement
 from tests.tune.executor_fixture import setting_on, tiny_config
-from tune.execution.adaptive import adaptive_images
-from tune.execution.evaluation import EPSILONS
-from tune.execution.retraining import retrain_seed, save_median
+from tune.evaluation.adaptive import adaptive_images
+from tune.evaluation.retraining import retrain_seed, save_median
+from tune.evaluation.scores import EPSILONS
 from tune.execution.trial import arrays_of, final_executor
 from tune.pipeline.executor import Executor
 from tune.pipeline.job import Progress

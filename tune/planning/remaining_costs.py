@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tune.execution.preflight import Plan
 from tune.optimizer.costs import StageCosts
 from tune.pipeline.recipe import Development, Recipe, bounds_of
 from tune.pipeline.stages import path_of, signatures_of
+from tune.planning.preflight import Plan
 from tune.storage.folder import Storage
 from tune.storage.store import Store
 

@@ -10,12 +10,12 @@ from textwrap import indent
 import torch
 
 from components.processor import keep_memory
-from tune.execution.estimate import Artifacts, Counted, count, free_bytes, readable
-from tune.execution.preflight import Plan
-from tune.execution.rates import measure, seconds_of_test
 from tune.monitor.terminal_page import duration
 from tune.pipeline.recipe import bounds_of
 from tune.pipeline.stage import Rates
+from tune.planning.estimate import Artifacts, Counted, count, free_bytes, readable
+from tune.planning.preflight import Plan
+from tune.planning.rates import measure, seconds_of_test
 
 START = 12.0  # seconds until the first trial runs, and as many for the report
 

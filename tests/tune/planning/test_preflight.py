@@ -14,8 +14,8 @@ from tests.tiny import IMAGES, LABELS, T10K_IMAGES, T10K_LABELS, tiny_split, wri
 from tests.tune.tiny_search import words, write_space
 from tune.commands import command_line
 from tune.errors import Refused
-from tune.execution.experiment import find_experiment
-from tune.execution.preflight import Plan, prepare
+from tune.planning.experiment import find_experiment
+from tune.planning.preflight import Plan, prepare
 from tune.search import search
 from tune.space.fields import leaves
 from tune.space.space import load_space
@@ -271,7 +271,7 @@ def test_images_too_small_for_the_classifier(tmp_path: Path) -> None:
 def test_a_disk_too_small_is_refused(
     refused: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tune.execution.preflight.free_bytes", lambda storage: 100_000)
+    monkeypatch.setattr("tune.planning.preflight.free_bytes", lambda storage: 100_000)
     said = refused(*words(write_space(tmp_path), tmp_path / "results"))
     assert "of free disk for the estimated artifacts, found 100 kB" in said
 
@@ -279,7 +279,7 @@ def test_a_disk_too_small_is_refused(
 def test_a_dry_run_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tune.execution.rates.SECONDS", 0.01)
+    monkeypatch.setattr("tune.planning.rates.SECONDS", 0.01)
     space = write_space(tmp_path)
     before = everything(tmp_path)
     assert command_line.run(search, [*words(space, tmp_path / "results"), "--dry-run"], "python -m tune.search") == 0

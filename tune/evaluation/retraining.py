@@ -13,7 +13,7 @@ import numpy as np
 
 from components.datasets.dataset import DataSplit
 from components.defense import Defense
-from tune.execution.evaluation import evaluate
+from tune.evaluation.scores import evaluate
 from tune.optimizer.choice import median_seed
 from tune.pipeline.classifier import classifier_of
 from tune.pipeline.executor import Executor, Path

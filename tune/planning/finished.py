@@ -13,7 +13,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from tune.execution.experiment import Experiment
+from tune.planning.experiment import Experiment
 
 FILE = "finished.json"
 _ROOT = Path(__file__).parents[2]

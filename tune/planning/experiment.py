@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tune.errors import Refused
-from tune.execution.user_code import UserCode
+from tune.planning.user_code import UserCode
 from tune.space.space import SearchSpace, load_space, parse_space
 from tune.space.strict_yaml import show
 

@@ -17,10 +17,10 @@ from components.datasets import Dataset, load_dataset
 from components.files import read_json
 from components.pretrained import shipped_folder
 from tune.errors import Refused
-from tune.execution.estimate import count, free_bytes, readable
-from tune.execution.experiment import Experiment
-from tune.execution.user_code import UserCode
 from tune.pipeline.recipe import bounds_of
+from tune.planning.estimate import count, free_bytes, readable
+from tune.planning.experiment import Experiment
+from tune.planning.user_code import UserCode
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, probe
 from tune.storage.folder import Storage

@@ -17,7 +17,7 @@ from components.classifiers.base import ImageClassifier
 from components.datasets.dataset import DataSplit
 from components.defense import Defense, Purification, in_batches
 from components.metrics import agreement, threshold
-from tune.execution.adaptive import adaptive
+from tune.evaluation.adaptive import adaptive
 from tune.pipeline.purifier import cost
 from tune.space.config import ExperimentConfig
 

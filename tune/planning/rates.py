@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from tune.execution.evaluation import EPSILONS, curve_images
+from tune.evaluation.scores import EPSILONS, curve_images
 from tune.pipeline.purifier import cost
 from tune.pipeline.recipe import Recipe
 from tune.pipeline.stage import FORWARD, Rate, Rates, Workload

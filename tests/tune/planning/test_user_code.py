@@ -25,14 +25,14 @@ from tests.tune.tiny_search import SETTINGS, outcomes, run, words, write_space
 from tune.commands import command_line
 from tune.commands.purify import load_defense
 from tune.errors import Refused
+from tune.evaluation.retraining import assemble
 from tune.execution.driver import arrays_of
-from tune.execution.experiment import find_experiment
-from tune.execution.preflight import Plan, prepare
-from tune.execution.retraining import assemble
 from tune.execution.trial import final_executor, run_trial
-from tune.execution.user_code import UserCode, user_code_of
 from tune.pipeline.recipe import Development
 from tune.pipeline.stages import final_path_of, path_of, signatures_of
+from tune.planning.experiment import find_experiment
+from tune.planning.preflight import Plan, prepare
+from tune.planning.user_code import UserCode, user_code_of
 from tune.search import search
 from tune.space.space import parse_space
 from tune.storage.folder import Storage

@@ -17,10 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from components.projector.projector import GPU_CHUNK
-from tune.execution.rates import workloads
 from tune.pipeline.classifier import new_classifier
 from tune.pipeline.projection import sampled_projector
 from tune.pipeline.recipe import Bounds, Development, Recipe
+from tune.planning.rates import workloads
 from tune.space.ranges import Range
 from tune.space.space import SearchSpace
 

@@ -9,12 +9,12 @@ import torch
 
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import search_here, tiny_config, tiny_space
-from tune.execution.dry_run import Row
-from tune.execution.estimate import Counted, count, draw, readable
-from tune.execution.rates import measure
 from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of
 from tune.pipeline.stage import Rate, Rates
 from tune.pipeline.stages import STAGES
+from tune.planning.dry_run import Row
+from tune.planning.estimate import Counted, count, draw, readable
+from tune.planning.rates import measure
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
 

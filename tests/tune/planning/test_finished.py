@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.tune.test_first_word import HEAVY, SEARCH, imported
-from tune.execution.experiment import Experiment, find_experiment
-from tune.execution.finished import FILE, is_finished, note_finished
+from tune.planning.experiment import Experiment, find_experiment
+from tune.planning.finished import FILE, is_finished, note_finished
 
 
 def found(storage: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:

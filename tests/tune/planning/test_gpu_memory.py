@@ -7,8 +7,8 @@ import torch
 
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import tiny_space
-from tune.execution.gpu_memory import PROCESS, PeakMemory, bytes_per_trial, largest
 from tune.pipeline.recipe import Development, bounds_of
+from tune.planning.gpu_memory import PROCESS, PeakMemory, bytes_per_trial, largest
 
 
 def test_the_peak_is_of_what_lives_at_once() -> None:

@@ -1,0 +1,1 @@
+"""The chosen configuration: trained once per seed, and measured on the test images, which are opened once."""
