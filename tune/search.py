@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, NoReturn
 
 from tune.cluster.resources import Request
 from tune.commands import command_line
 from tune.commands.types import IN_PYTHON
 from tune.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused
 from tune.execution.interruption import leave_at_once, resume_command
-from tune.planning.experiment import Experiment, find_experiment
+from tune.planning.experiment import Experiment, Options, find_experiment
 from tune.planning.finished import is_finished
 from tune.planning.user_code import user_code_of
 from tune.space.space import parse_settings
@@ -91,23 +92,25 @@ def search(
         python -m tune.search --space mnist --data-dir ~/mnist  the published setting
         python -m tune.search --name mnist --resume             go on after a crash
     """
-    try:
+
+    def work() -> int:
         overrides = parse_settings(set) if set else {}
         flags = {"search.trials": trials, "search.seed": seed, "search.max_cost": max_cost}
         overrides |= {key: value for key, value in flags.items() if value is not None}
         request = Request(cpus_per_trial, gpus_per_trial, concurrent, address)
+        options = Options(data_dir, warm_start, not no_reuse, quiet, verbose)
         place = storage or os.environ.get("TUNE_STORAGE") or "results"
         with user_code_of(plugin, classifier) as user_code:
             experiment = find_experiment(space, overrides, place, name, resume=resume, user_code=user_code)
-            if not quiet:
-                print(_first_line(experiment), flush=True)
-            if not dry_run and address is None and is_finished(experiment, data_dir, warm_start, not no_reuse):
-                return _tell_of_report(experiment)
-            from tune.execution import session  # seconds
+            return _search(experiment, request, options, dry_run)
 
-            options = session.Options(data_dir, warm_start, not no_reuse, quiet, verbose)
-            work = session.rehearse if dry_run else session.run
-            return work(experiment, request, options)
+    return _status(work, dry_run)
+
+
+def _status(work: Callable[[], int], dry_run: bool) -> int:
+    """The exit status of `work`; where it was refused or interrupted, stderr says why and how to go on."""
+    try:
+        return work()
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
@@ -118,6 +121,18 @@ def search(
     except OSError as error:
         print(f"error: {error}\nWhat was saved stays valid. To go on:\n  {resume_command()}", file=sys.stderr)
         return FAILED
+
+
+def _search(experiment: Experiment, request: Request, options: Options, dry_run: bool) -> int:
+    """Runs a session of the experiment, or rehearses it, where it is not known to be finished."""
+    if not options.quiet:
+        print(_first_line(experiment), flush=True)
+    asked = (options.data_dir, options.warm_start, options.reuse)
+    if not dry_run and request.address is None and is_finished(experiment, *asked):
+        return _tell_of_report(experiment)
+    from tune.execution import session  # seconds
+
+    return (session.rehearse if dry_run else session.run)(experiment, request, options)
 
 
 def _first_line(experiment: Experiment) -> str:
@@ -137,7 +152,7 @@ def _tell_of_report(experiment: Experiment) -> int:
     return DONE
 
 
-def main() -> None:
+def main() -> NoReturn:
     """The command line."""
     if sys.platform == "win32":
         print("error: expected Linux or macOS, found Windows, where a search does not run; use WSL", file=sys.stderr)

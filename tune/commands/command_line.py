@@ -17,11 +17,11 @@ import fire
 
 from components.config import nearest
 from tune.commands.help import command_help, commands_help
-from tune.commands.types import Parameter, parameters
+from tune.commands.types import Later, Parameter, parameters
 from tune.errors import REFUSED, Refused
 
 Command = Callable[..., int | None]
-Commands = Mapping[str, "Command | Commands"]
+Commands = Mapping[str, "Command | Later | Commands"]
 
 _NUMBER = re.compile(r"-\.?\d.*")
 _HELP = {"--help", "-h"}
@@ -31,7 +31,7 @@ class UsageError(Refused):
     """The command line does not fit the command; the message says what was expected and found."""
 
 
-def run(command: Command | Commands, argv: Sequence[str] | None = None, name: str | None = None) -> int:
+def run(command: Command | Later | Commands, argv: Sequence[str] | None = None, name: str | None = None) -> int:
     """Checks `argv` against `command` and calls it.
 
     Args:
@@ -55,6 +55,8 @@ def run(command: Command | Commands, argv: Sequence[str] | None = None, name: st
                 f"expected one of {', '.join(command)}, found {word!r}" + nearest(word, command), name
             )
         command, name = command[word], f"{name} {word}"
+    if isinstance(command, Later):
+        command = command.load()
     if _asks_for_help(words):
         print(command_help(command, name))
         return 0

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from tune.commands.types import Parameter, parameters
+from tune.commands.types import Later, Parameter, parameters
 
 _SECTION = re.compile(r"^(Args|Examples|Returns|Raises):[ ]*$", re.MULTILINE)
 _ARGUMENT = re.compile(r"^[ ]{4}\*?(\w+):[ ]*", re.MULTILINE)
@@ -37,8 +37,10 @@ def command_help(function: Callable[..., Any], name: str) -> str:
     return "\n\n".join(blocks)
 
 
-def summary(command: Callable[..., Any] | Mapping[str, Any]) -> str:
+def summary(command: Callable[..., Any] | Later | Mapping[str, Any]) -> str:
     """The first line of a command's docstring; the names of its commands where it is a group."""
+    if isinstance(command, Later):
+        return command.sentence
     if isinstance(command, Mapping):
         return ", ".join(command)
     return (inspect.getdoc(command) or "").split("\n", 1)[0]

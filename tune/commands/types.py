@@ -7,6 +7,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _EXPECTED = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
@@ -137,3 +138,23 @@ def _parameter(given: inspect.Parameter, hint: Any) -> Parameter:
     if given.kind is inspect.Parameter.VAR_KEYWORD or not known:
         raise TypeError(f"{given.name}: expected int, float, bool, str, a tuple of them or a Literal, found {hint}")
     return Parameter(given.name, given.kind, hint, given.default, shown_as)
+
+
+@dataclass(frozen=True)
+class Later:
+    """A command that is imported when it is called, so that the help of all needs none of them.
+
+    Attributes:
+        name: of the function, and of the command.
+        module: where the function is.
+        sentence: the first of its docstring.
+    """
+
+    name: str
+    module: str
+    sentence: str
+
+    def load(self) -> Callable[..., int | None]:
+        """The function itself."""
+        function: Callable[..., int | None] = getattr(import_module(self.module), self.name)
+        return function

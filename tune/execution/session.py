@@ -7,7 +7,6 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -33,7 +32,7 @@ from tune.optimizer.stopping import StopRules, clock, seconds_of
 from tune.optimizer.warm_start import earlier_ledgers
 from tune.pipeline.recipe import Development
 from tune.planning.dry_run import describe
-from tune.planning.experiment import Experiment
+from tune.planning.experiment import Experiment, Options
 from tune.planning.finished import note_finished
 from tune.planning.preflight import Plan, prepare
 from tune.planning.remaining_costs import stage_costs
@@ -43,25 +42,6 @@ from tune.storage.ledger import Ledger, Outcome
 from tune.storage.lock import ExperimentLock, LockedError
 from tune.storage.record import add_time, differences, recorded, reproducibility, with_session, write_record
 from tune.storage.store import Store
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of the command line beside the space.
-
-    Attributes:
-        data_dir: where a named data set lies, or is downloaded to.
-        warm_start: folder of an earlier experiment to learn from.
-        reuse: whether trials share what they build.
-        quiet: print failures and the result alone.
-        verbose: print every stage of every trial.
-    """
-
-    data_dir: str | None = None
-    warm_start: str | None = None
-    reuse: bool = True
-    quiet: bool = False
-    verbose: bool = False
 
 
 def rehearse(experiment: Experiment, request: Request, options: Options) -> int:

@@ -50,6 +50,25 @@ class Experiment:
         return self.storage.child(self.name)
 
 
+@dataclass(frozen=True)
+class Options:
+    """Options of the command line beside the space.
+
+    Attributes:
+        data_dir: where a named data set lies, or is downloaded to.
+        warm_start: folder of an earlier experiment to learn from.
+        reuse: whether trials share what they build.
+        quiet: print failures and the result alone.
+        verbose: print every stage of every trial.
+    """
+
+    data_dir: str | None = None
+    warm_start: str | None = None
+    reuse: bool = True
+    quiet: bool = False
+    verbose: bool = False
+
+
 def find_experiment(
     space: str | None,
     overrides: Mapping[str, Any],

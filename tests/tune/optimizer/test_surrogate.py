@@ -21,7 +21,8 @@ POINTS = np.array([[0.0, 0.1], [1.0, 0.2], [0.0, 0.3], [1.0, 0.9], [0.5, 0.5], [
 def test_every_set_of_scores_can_be_fitted(values: list[float], spread: float, noise: float) -> None:
     surrogate = Surrogate.fit(POINTS, 0.9 + spread * np.array(values), noise)
     mean, deviation = surrogate.predict(POINTS)
-    assert np.isfinite(mean).all() and np.isfinite(deviation).all()
+    assert np.isfinite(mean).all()
+    assert np.isfinite(deviation).all()
     assert (deviation > 0).all()
 
 
