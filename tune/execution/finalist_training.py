@@ -22,7 +22,9 @@ from tune.optimizer.finalists import Finalist, cost_of
 from tune.pipeline.recipe import bounds_of
 from tune.pipeline.stages import path_of
 from tune.pipeline.unet import RIGHT
+from tune.space.config import ExperimentConfig
 from tune.storage.ledger import Outcome
+from tune.storage.store import Artifact
 
 
 def run_finalists(
@@ -33,7 +35,7 @@ def run_finalists(
     view: LiveView,
     check: Callable[[], None],
 ) -> list[Finalist]:
-    """Every finalist with every seed. What is in the store, as is all of the search's own seed, is read.
+    """Every finalist with every seed. What the search trained is read; the rest is found in the store or trained.
 
     Args:
         check: raises where this driver must stop, and is called often.
@@ -41,16 +43,37 @@ def run_finalists(
     Raises:
         ray.exceptions.RayError: a training failed; what the others made stays in the store.
     """
+    runs = [(outcome, seed) for seed in seeds for outcome in outcomes]
+    known = {n: _stored(setting, outcome) for n, (outcome, seed) in enumerate(runs) if seed == setting.seed}
+    results = {number: result for number, result in known.items() if result is not None}
+    left = [number for number in range(len(runs)) if number not in results]
+    if left:
+        results |= _train(setting, dataset, runs, left, view, check)
+    fixed = setting.space.fixed
+    metric = next(iter(objectives_of(fixed["search.target"], fixed["search.objective"])))
+    return [
+        _finalist(outcome, {seed: results[n] for n, (other, seed) in enumerate(runs) if other is outcome}, metric)
+        for outcome in outcomes
+    ]
+
+
+def _train(
+    setting: Setting,
+    dataset: Dataset,
+    runs: Sequence[tuple[Outcome, int]],
+    left: Sequence[int],
+    view: LiveView,
+    check: Callable[[], None],
+) -> dict[int, dict[str, Any]]:
+    """Results of the runs `left`, trained side by side on the cluster."""
     arrays: Any = ray.put(arrays_of(train=dataset.train, validation=dataset.validation))
     progress_actor = start_progress_actor()
     remote = ray.remote(run_finalist).options(num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=2)
-    runs = [(outcome, seed) for seed in seeds for outcome in outcomes]
     tasks = {
-        remote.remote(setting, arrays, outcome.params, seed, number, progress_actor): number
-        for number, (outcome, seed) in enumerate(runs)
+        remote.remote(setting, arrays, runs[n][0].params, runs[n][1], n, progress_actor): n for n in left
     }
     began, results = time.time(), dict[int, dict[str, Any]]()
-    while len(results) < len(runs):
+    while len(results) < len(left):
         check()
         done, _ = ray.wait([task for task, number in tasks.items() if number not in results], timeout=LOOK)
         results |= {tasks[task]: ray.get(task) for task in done}
@@ -62,12 +85,15 @@ def run_finalists(
             ],
             {},
         )
-    fixed = setting.space.fixed
-    metric = next(iter(objectives_of(fixed["search.target"], fixed["search.objective"])))
-    return [
-        _finalist(outcome, {seed: results[n] for n, (other, seed) in enumerate(runs) if other is outcome}, metric)
-        for outcome in outcomes
-    ]
+    return results
+
+
+def _stored(setting: Setting, outcome: Outcome) -> dict[str, Any] | None:
+    """What the search made of a trial, where its score is still in the store."""
+    config = setting.space.config(outcome.params)
+    last = path_of(config)[-1]
+    score = setting.store.find(last, outcome.stages[last]) if last in outcome.stages else None
+    return None if score is None else _result(config, score)
 
 
 def _finalist(outcome: Outcome, results: Mapping[int, Mapping[str, Any]], metric: str) -> Finalist:
@@ -80,10 +106,15 @@ def _finalist(outcome: Outcome, results: Mapping[int, Mapping[str, Any]], metric
 def run_finalist(
     setting: Setting, arrays: Arrays, params: Mapping[str, Any], seed: int, number: int, progress_actor: Any
 ) -> dict[str, Any]:
-    """One finalist with one seed: its validation metrics, and which images come out right, where that was kept."""
+    """One finalist with one seed: see `_result`."""
     config = setting.space.config(params)
     executor = setting.executor(development(setting, arrays), bounds_of(setting.space), seed)
     path = executor.get(config, path_of(config), ProgressReporter(number, progress_actor, None, judged=False))
     (score,) = path.artifacts[path_of(config)[-1]]
+    return _result(config, score)
+
+
+def _result(config: ExperimentConfig, score: Artifact) -> dict[str, Any]:
+    """The validation metrics, and which images come out right, where that was kept."""
     kept, rows = score.folder / RIGHT, "stands" if "robust" in config.search.objectives else "right"
     return {"metrics": dict(score.metrics), "right": load_file(kept).get(rows) if kept.exists() else None}

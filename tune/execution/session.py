@@ -189,7 +189,7 @@ class Session:
             home.delete("finalists.json")
             return best
         seeds = [search.seed + index for index in range(search.finalist_seeds)]
-        work = f"the best {len(finalists)} trials with {len(seeds)} seeds each"
+        work = f"the best {len(finalists)} trials compared" + (f" with {len(seeds)} seeds each" if seeds[1:] else "")
         with self._view(work, len(finalists) * len(seeds), objectives) as view:
             compared = run_finalists(
                 self.setting, self.plan.dataset, finalists, seeds, view, self.lock.check

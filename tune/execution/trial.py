@@ -78,6 +78,11 @@ class Setting:
         """The experiment's folder."""
         return Storage(self.storage).child(self.experiment)
 
+    @property
+    def store(self) -> Store:
+        """The store that all searches of this storage share."""
+        return Store(Storage(self.storage).child("store"))
+
     def trial_executor(self, data: Development, config: ExperimentConfig, number: int) -> Executor:
         """The executor of one trial: with the shared store, or with `--no-reuse` a store of its own."""
         if self.reuse:
@@ -96,7 +101,7 @@ class Setting:
         threads = max(1, int(self.cpus))
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        store = Store(storage or Storage(self.storage).child("store"))
+        store = Store(storage) if storage else self.store
         device = torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
         return Executor(store, leases_of(store), data, bounds, seed, device)
 

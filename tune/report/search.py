@@ -111,17 +111,19 @@ def _finalists(experiment: Experiment, metric: str) -> list[Block]:
         for row in rows
     ]
     columns = ("trial", f"{metric} in the search %", "mean over seeds %", "seeds", "below the best", "told apart")
+    how = f"each trained with the same {fresh + 1} seeds and" if fresh else "as the search trained them,"
     note = (
-        f"The best {len(rows)} of the search, each trained with the same {fresh + 1} seeds and compared on the same "
-        "validation images; ± one standard error of the difference. Of those that cannot be told from the best, the "
-        "cheapest is chosen."
+        f"The best {len(rows)} of the search, {how} compared on the same validation images; ± one standard error of "
+        f"the difference{'' if fresh else ' by the choice of images alone'}. Of those that cannot be told from the "
+        "best, the cheapest is chosen."
     )
     marked = next(place for place, row in enumerate(rows) if row["trial"] == chosen)
     shrunk = Text(
         f"The search had found {percent(own['searched'])} % for trial {chosen}; with the {fresh} seeds that it was not "
         f"ranked by, it has {percent(own['fresh'])} %: {100 * (own['searched'] - own['fresh']):+.2f} points were luck."
     )
-    return [Table(columns, table, numbers=5, marked=marked, note=note), shrunk]
+    compared = Table(columns, table, numbers=5, marked=marked, note=note)
+    return [compared, shrunk] if fresh else [compared]
 
 
 def _first(experiment: Experiment) -> str:

@@ -56,7 +56,9 @@ class SearchConfig(Config):
     finalists: int = Field(
         default=3, ge=1, json_schema_extra={"neutral": 1}
     )  # the best so many are trained with further seeds before one is chosen; 1 = the search's own score decides
-    finalist_seeds: int = Field(default=3, ge=2, json_schema_extra={"neutral": 3})  # of each, the search's own included
+    finalist_seeds: int = Field(
+        default=3, ge=1, json_schema_extra={"neutral": 3}
+    )  # of each, the search's own included; 1 = compared as the search trained them, image by image, at no further cost
     retrain_seeds: int = Field(default=3, ge=1)  # trainings of the best one, averaged in the report
 
     @property

@@ -5,9 +5,44 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
+from components.datasets.dataset import Dataset
+from tests.tune.executor_fixture import PARAMS, setting_on
 from tests.tune.tiny_search import choice, run, words, write_space
+from tune.execution.finalist_training import run_finalists
+from tune.execution.trial import Setting
+from tune.optimizer.finalists import decide
+from tune.pipeline.unet import RIGHT
+from tune.storage.ledger import Outcome
+
+
+def write_score(setting: Setting, trial: int, cost: float, right: NDArray[np.bool_]) -> Outcome:
+    """A finished trial whose score is in the store."""
+    psd = float(right.mean())
+    with setting.store.draft("score_unet", f"s{trial}") as draft:
+        save_file({"right": right}, draft.folder / RIGHT)
+        draft.metrics["psd"] = psd
+    stages = {"score_unet": f"s{trial}"}
+    return Outcome(trial=trial, status="finished", params=PARAMS, metrics={"psd": psd, "cost": cost}, stages=stages)
+
+
+def test_with_the_searchs_own_seed_finalists_are_compared_as_they_are(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    """Nothing is trained: without Ray this could not be."""
+    setting = setting_on(tmp_path, tiny_dataset)
+    right = np.random.default_rng(0).random(1000) < 0.9
+    best, equal, worse = right.copy(), right.copy(), right.copy()
+    equal[np.flatnonzero(right)[:2]], equal[np.flatnonzero(~right)[:1]] = False, True
+    worse[:200] = False
+    outcomes = [write_score(setting, n, c, r) for n, (c, r) in enumerate([(40, best), (1, equal), (1, worse)])]
+    found = run_finalists(setting, tiny_dataset, outcomes, [setting.seed], None, lambda: None)  # type: ignore[arg-type]
+    assert [finalist.scores for finalist in found] == [{0: r.mean()} for r in (best, equal, worse)]
+    verdict = decide(found, len(right))
+    assert verdict.chosen == 1  # two images lost and one won tell nothing, and it is the cheapest
+    assert not verdict.equal(2)
 
 
 @pytest.mark.slow
