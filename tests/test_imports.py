@@ -43,6 +43,7 @@ RAY = {
 OPTUNA = {
     "tune/space/space.py",
     "tune/optimizer/searcher.py",
+    "tune/optimizer/history.py",
     "tune/optimizer/study.py",
     "tune/optimizer/sampler.py",
     "tune/optimizer/stopping.py",

@@ -28,7 +28,7 @@ from tune.optimizer.choice import NoChoiceError, choose, rule
 from tune.optimizer.export import export_study
 from tune.optimizer.finalists import as_json, decide, finalists_of
 from tune.optimizer.searcher import LedgerSearcher, WarmStart
-from tune.optimizer.stopping import StopRules, clock, seconds_of
+from tune.optimizer.stopping import Clock, StopRules, seconds_of
 from tune.optimizer.warm_start import earlier_ledgers
 from tune.pipeline.recipe import Development
 from tune.planning.dry_run import describe
@@ -202,7 +202,7 @@ class Session:
     def _budget(self) -> tuple[float, float] | None:
         """Seconds of the budget, and those of them that earlier sessions used; None where there is none."""
         budget = self.plan.config.search.budget
-        return None if budget is None else (seconds_of(budget), clock(self.ledger.outcomes()))
+        return None if budget is None else (seconds_of(budget), Clock(self.ledger.outcomes()).seconds())
 
     def _view(
         self,

@@ -17,10 +17,10 @@ from ray.tune.search import Searcher
 
 from tune.optimizer.choice import Objectives
 from tune.optimizer.costs import StageCosts
-from tune.optimizer.stopping import StopRules
+from tune.optimizer.stopping import Clock, StopRules
 from tune.optimizer.study import LedgerStudy
 from tune.space.space import SearchSpace
-from tune.storage.ledger import Ledger, Params
+from tune.storage.ledger import Ledger, Outcome, Params
 
 __all__ = ["LedgerSearcher", "WarmStart"]
 
@@ -88,6 +88,11 @@ class LedgerSearcher(Searcher):
         self._rebuild()
 
     @property
+    def ledger(self) -> Ledger:
+        """The ledger of this experiment."""
+        return self._ledger
+
+    @property
     def study(self) -> LedgerStudy:
         """The study that Optuna's sampler sees."""
         return self._study
@@ -95,14 +100,14 @@ class LedgerSearcher(Searcher):
     @property
     def stopped(self) -> str | None:
         """The reason why no further trial is proposed, as `rule: …`; None while one may be."""
-        if all(number in self._params for number in range(self._trials)):
+        if self._next is None:
             return f"trials: all {self._trials} were proposed"
         if self._study.exhausted:
             return f"exhausted: all {self._study.size} points of the space were tried"
         if self._rules is None:
             return None
         running = [self._began[number] for number in self._numbers.values()]
-        return self._rules.reason(self._ledger.outcomes(), running, time.time())
+        return self._rules.reason(self._ledger.known(), self._clock.seconds(running, time.time()))
 
     @property
     def over(self) -> bool:
@@ -137,7 +142,8 @@ class LedgerSearcher(Searcher):
     ) -> None:
         """Learns from the ledger what became of a trial; what Ray says of it is not needed."""
         if trial_id in self._numbers:
-            self._ended.add(self._numbers.pop(trial_id))
+            self._ended.add(number := self._numbers.pop(trial_id))
+            del self._began[number]
             self._settle(final=False)
 
     def save(self, checkpoint_path: str) -> None:
@@ -156,11 +162,11 @@ class LedgerSearcher(Searcher):
         for number in sorted(self._ended):
             outcome = self._ledger.outcome(number)
             if outcome is not None or final:
-                self._study.finish(number, outcome)
+                self._finish(number, outcome)
                 self._ended.remove(number)
 
     def _propose(self) -> int | None:
-        number = next((number for number in range(self._trials) if number not in self._params), None)
+        number = self._next
         if number is None or self.stopped is not None:
             return None
         wanted = self._points[number] if number < len(self._points) else {}
@@ -168,16 +174,22 @@ class LedgerSearcher(Searcher):
         if suggested is None:
             return None
         params = self._ledger.propose(number, suggested)
-        if number > max(self._params, default=-1):
-            self._params[number] = params
-            self._study.start(number, params)
-        else:  # a number whose record was lost takes its place among the others
+        if number < len(self._params):  # a number whose record was lost takes its place among the others
             self._rebuild()
+        else:
+            self._start(number, params)
         return number
+
+    @property
+    def _next(self) -> int | None:
+        """The lowest number that no trial has; None where the search has no more."""
+        while self._lowest in self._params:
+            self._lowest += 1
+        return self._lowest if self._lowest < self._trials else None
 
     def _remaining(self, number: int) -> float:
         """Share of the search that is left before a trial, by number or by budget."""
-        used = self._rules.used(self._ledger.outcomes()) if self._rules else 0.0
+        used = self._rules.used(self._clock.seconds()) if self._rules else 0.0
         return 1 - min(1.0, max(number / self._trials, used))
 
     def _rebuild(self) -> None:
@@ -186,15 +198,26 @@ class LedgerSearcher(Searcher):
         self._ended: set[int] = set()
         for source in self._warm_start:
             self._learn(source)
+        self._params: dict[int, Params] = {}
+        self._lowest = 0  # no number below it is free
+        self._clock = Clock()
         outcomes = {outcome.trial: outcome for outcome in self._ledger.outcomes()}
         ran = {number: outcome.params for number, outcome in outcomes.items()}
-        self._params: dict[int, Params] = {**self._ledger.proposals(), **ran}
-        for number, params in sorted(self._params.items()):
-            self._study.start(number, params)
+        for number, params in sorted({**self._ledger.proposals(), **ran}.items()):
+            self._start(number, params)
             if number in outcomes:
-                self._study.finish(number, outcomes[number])
+                self._finish(number, outcomes[number])
         settled = {*outcomes, *self._numbers.values()}
-        self._interrupted = deque(n for n in sorted(self._params) if n not in settled and n < self._trials)
+        self._interrupted = deque(n for n in self._params if n not in settled and n < self._trials)
+
+    def _start(self, number: int, params: Params) -> None:
+        self._params[number] = params
+        self._study.start(number, params)
+
+    def _finish(self, number: int, outcome: Outcome | None) -> None:
+        self._study.finish(number, outcome)
+        if outcome is not None:
+            self._clock.add(outcome)
 
     def _learn(self, source: Ledger) -> None:
         finished = [outcome for outcome in source.outcomes() if outcome.status == "finished"]

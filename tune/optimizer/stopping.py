@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -48,30 +49,28 @@ class StopRules:
     def _startup(self) -> int:
         return int(self.space.fixed["search.startup_trials"])
 
-    def reason(self, outcomes: Sequence[Outcome], running: Iterable[float], now: float) -> str | None:
+    def reason(self, outcomes: Iterable[Outcome], spent: float) -> str | None:
         """The reason why no further trial may begin, in words; None while one may.
 
         Args:
-            outcomes: of the search, by trial number.
-            running: when each running trial began, in seconds since 1970.
-            now: likewise.
+            outcomes: of the search.
+            spent: seconds in which trials ran, by `Clock`.
         """
-        return self._overdrawn(outcomes, running, now) or self._stalled(outcomes) or self._settled(outcomes)
+        return self._overdrawn(spent) or self._stalled(outcomes) or self._settled(outcomes)
 
-    def used(self, outcomes: Iterable[Outcome]) -> float:
-        """Share of the budget that ended trials have used; 0 where there is none."""
+    def used(self, spent: float) -> float:
+        """Share of the budget that these seconds are; 0 where there is none."""
         budget = self.space.fixed["search.budget"]
-        return 0.0 if budget is None else clock(outcomes) / seconds_of(budget)
+        return 0.0 if budget is None else spent / seconds_of(budget)
 
-    def _overdrawn(self, outcomes: Sequence[Outcome], running: Iterable[float], now: float) -> str | None:
-        budget, spent = self.space.fixed["search.budget"], clock(outcomes, running, now)
-        if budget is None or spent < seconds_of(budget):
+    def _overdrawn(self, spent: float) -> str | None:
+        if self.used(spent) < 1:
             return None
-        return f"budget: trials ran for {spent / 60:.1f} minutes of {budget}"
+        return f"budget: trials ran for {spent / 60:.1f} minutes of {self.space.fixed['search.budget']}"
 
-    def _stalled(self, outcomes: Sequence[Outcome]) -> str | None:
-        scores, patience = self._scores(outcomes), self.space.fixed["search.patience"]
-        if patience is None or len(scores) < self._startup:
+    def _stalled(self, outcomes: Iterable[Outcome]) -> str | None:
+        patience = self.space.fixed["search.patience"]
+        if patience is None or len(scores := self._scores(outcomes)) < self._startup:
             return None
         best, since = -math.inf, 0
         for score in scores:
@@ -81,10 +80,12 @@ class StopRules:
             return None
         return f"patience: {since} trials in a row were no better than {best:.4f} by more than {self.noise(best):.4f}"
 
-    def _settled(self, outcomes: Sequence[Outcome]) -> str | None:
-        finished = [o for o in outcomes if has_objectives(o, self.objectives)]
+    def _settled(self, outcomes: Iterable[Outcome]) -> str | None:
+        if not self.space.fixed["search.terminator"]:
+            return None
+        finished = [o for o in _by_number(outcomes) if has_objectives(o, self.objectives)]
         shared = bool(finished) and set.intersection(*(set(o.params) for o in finished))
-        if not self.space.fixed["search.terminator"] or not shared or len(finished) < max(self._startup, 2):
+        if not shared or len(finished) < max(self._startup, 2):
             return None
         metric, direction = next(iter(self.objectives.items()))
         study = _study(finished, self.space, metric, direction)
@@ -102,7 +103,7 @@ class StopRules:
         sign = 1 if direction == "max" else -1
         return [
             sign * outcome.metrics[metric] if has_objectives(outcome, self.objectives) else None
-            for outcome in outcomes
+            for outcome in _by_number(outcomes)
             if outcome.status != "failed"
         ]
 
@@ -111,15 +112,33 @@ class StopRules:
         return standard_error(share, self.images)
 
 
-def clock(outcomes: Iterable[Outcome], running: Iterable[float] = (), now: float = 0.0) -> float:
+class Clock:
     """Seconds in which at least one trial ran: pauses between two sessions do not count."""
-    spans = [(o.ended - o.seconds, o.ended) for o in outcomes if o.ended is not None]
-    spans += [(began, now) for began in running]
-    total, reached = 0.0, -math.inf
-    for begin, end in sorted(spans):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
+
+    def __init__(self, outcomes: Iterable[Outcome] = ()) -> None:
+        self._spans: list[tuple[float, float]] = []  # apart from each other, in order
+        self._total = 0.0  # seconds of all spans
+        for outcome in outcomes:
+            self.add(outcome)
+
+    def add(self, outcome: Outcome) -> None:
+        """Takes an ended trial in; one that does not say when it ended has no time."""
+        if outcome.ended is None:
+            return
+        begin, end = outcome.ended - outcome.seconds, outcome.ended
+        first = bisect_left(self._spans, begin, key=lambda span: span[1])
+        last = bisect_right(self._spans, end, key=lambda span: span[0])
+        touched = self._spans[first:last]
+        whole = (min([begin, *(span[0] for span in touched)]), max([end, *(span[1] for span in touched)]))
+        self._total += whole[1] - whole[0] - sum(span[1] - span[0] for span in touched)
+        self._spans[first:last] = [whole]
+
+    def seconds(self, running: Iterable[float] = (), now: float = 0.0) -> float:
+        """Seconds so far, with trials that began at the times `running` and run still, `now`."""
+        since = min(running, default=now)
+        later = self._spans[bisect_left(self._spans, since, key=lambda span: span[1]) :]
+        counted = sum(max(0.0, min(end, now) - max(begin, since)) for begin, end in later)
+        return self._total + max(0.0, now - since) - counted
 
 
 def _study(finished: Sequence[Outcome], space: SearchSpace, metric: str, direction: Direction) -> optuna.Study:
@@ -131,3 +150,7 @@ def _study(finished: Sequence[Outcome], space: SearchSpace, metric: str, directi
             create_trial(params=outcome.params, distributions=distributions, value=outcome.metrics[metric])
         )
     return study
+
+
+def _by_number(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    return sorted(outcomes, key=lambda outcome: outcome.trial)

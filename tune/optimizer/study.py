@@ -21,7 +21,9 @@ from tune.optimizer.choice import Objectives, has_objectives
 from tune.optimizer.cost_aware import CostAwareChoice
 from tune.optimizer.costs import StageCosts
 from tune.optimizer.grid import identity, points_of, shuffled
+from tune.optimizer.history import History
 from tune.optimizer.sampler import Generations, sampler_for, spread
+from tune.optimizer.selection import Selection
 from tune.space.config import Sampler
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome, Params
@@ -29,7 +31,9 @@ from tune.storage.ledger import Outcome, Params
 _ATTEMPTS = 10  # at a point that no trial has tried, before one is taken from those that are left
 _DRAWS, _SLOW_DRAWS, _RANDOM = 8, 2, 16  # candidates of the sampler, of one that takes its time, and at random
 _MOST = 2000  # points of a finite space that are looked at
-_DRAFT = "draft"  # marks a trial that was only asked for
+# Ended trials that a sampler sees. TPE learns what is good from at most 25 of one objective; the others tell it where
+# trials are dense. A search with fewer trials than the latest and the sample leaves out none.
+_BEST, _LATEST, _SAMPLE = 25, 100, 150
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
@@ -66,14 +70,20 @@ class LedgerStudy:
         self._tried: set[Hashable] = set()
         self._sampler: Sampler = space.fixed["search.sampler"]
         points = points_of(space)
-        self._order = None if points is None else shuffled(points, seed)
+        self._size = None if points is None else len(points)
+        # of a finite space the points that no trial had, in a random order
+        self._left = {identity(point): point for point in shuffled(points or [], seed)}
         self._spread = spread(startup, len(space.ranges), seed)
-        self._study = new_study(optuna.storages.InMemoryStorage(), self._objectives)
+        self._history = History()
+        self._study = new_study(self._history, self._objectives)
+        # NSGA-II breeds from whole generations
+        self._seen = None if self._sampler == "nsga2" else Selection(_BEST, _LATEST, _SAMPLE)
+        self._failed = Selection(0, _LATEST, 0)  # no sampler looks at them
 
     @property
     def trials(self) -> list[FrozenTrial]:
         """The trials that the sampler sees, in its order."""
-        return [trial for trial in self._study.get_trials() if _DRAFT not in trial.user_attrs]
+        return self._study.get_trials()
 
     def learn(self, outcome: Outcome, source: str) -> bool:
         """Adds a finished outcome of another experiment, before the first trial of this one.
@@ -100,6 +110,7 @@ class LedgerStudy:
         Parameters that the space cannot have suggested, as it was changed since, are passed over.
         """
         self._tried.add(identity(params))
+        self._left.pop(identity(params), None)
         if self._space.contains(params):
             self._running[trial] = self._enter(params, {"trial": trial})
             if self._cost_aware:
@@ -115,12 +126,12 @@ class LedgerStudy:
     @property
     def size(self) -> int | None:
         """The number of points of the space; None where it has infinitely many."""
-        return None if self._order is None else len(self._order)
+        return self._size
 
     @property
     def exhausted(self) -> bool:
         """True where every point has been tried."""
-        return self._untried({}) == []
+        return self._size is not None and not self._left
 
     def suggest(
         self, trial: int, wanted: Mapping[str, Any] | None = None, remaining: float = 1.0
@@ -165,10 +176,9 @@ class LedgerStudy:
 
     def _untried(self, wanted: Mapping[str, Any]) -> list[Params] | None:
         """The points with the wanted values that no trial had, in a random order; None: no end to them."""
-        if self._order is None:
+        if self._size is None:
             return None
-        fitting = (point for point in self._order if wanted.items() <= point.items())
-        return [point for point in fitting if identity(point) not in self._tried]
+        return [point for point in self._left.values() if wanted.items() <= point.items()]
 
     def _ask(self, trial: int, attempt: int, wanted: Mapping[str, Any], sampler: Sampler | None = None) -> Params:
         """One suggestion, by a draft of a trial.
@@ -179,10 +189,11 @@ class LedgerStudy:
         first = self._first_points(trial) if attempt == 0 and sampler is None else {}
         kind = sampler or self._sampler
         self._study.sampler = sampler_for(kind, f"{self._seed}/{trial}/{attempt}", self._startup, first)
-        self._study.enqueue_trial(dict(wanted), user_attrs={_DRAFT: True})
+        self._study.enqueue_trial(dict(wanted))
         draft = self._study.ask()
         params = self._space.suggest(draft)
         self._study.tell(draft, state=TrialState.FAIL)
+        self._history.withdraw()
         return params
 
     def _first_points(self, trial: int) -> dict[str, float]:
@@ -210,9 +221,34 @@ class LedgerStudy:
         for name, value in constraints_of(outcome, state, self._max_cost).items():
             trial.set_constraint(name, value)
         self._study.tell(trial, values_of(outcome, state, self._objectives), state)
+        self._forget(self._history.get_trial(trial.number))
+
+    def _forget(self, ended: FrozenTrial) -> None:
+        """Takes a trial among those that the sampler sees, and others out where they are too many."""
+        if ended.state == TrialState.FAIL:
+            left_out = self._failed.add(ended.number)
+        elif self._seen is not None:
+            left_out = self._seen.add(ended.number, *_ranked(ended, self._study.directions))
+        else:
+            left_out = []
+        for number in left_out:
+            self._history.forget(number)
 
     def _fixes(self, key: str, value: Any) -> bool:
         return key in self._space.fixed and bool(self._space.fixed[key] == value)
+
+
+def _ranked(ended: FrozenTrial, directions: Sequence[StudyDirection]) -> tuple[tuple[float, ...], str]:
+    """Losses by which TPE ranks a trial, and the kind of trials among which it does."""
+    excess = sum(value for value in ended.constraints.values() if value > 0)
+    signs = [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions]
+    if excess > 0:
+        return (excess,), "infeasible"
+    if ended.state == TrialState.COMPLETE:
+        return tuple(sign * value for sign, value in zip(signs, ended.values, strict=True)), "complete"
+    step = max(ended.intermediate_values, default=0)
+    # TPE ranks them by the first of these, and by the second where the first is equal
+    return (-step, signs[0] * ended.intermediate_values.get(step, 0.0)), "pruned"
 
 
 def state_of(outcome: Outcome | None, objectives: Objectives) -> TrialState:

@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, Literal, TypeVar
 
@@ -96,6 +96,10 @@ class Ledger:
         """All valid outcomes, by trial number."""
         return list(self._outcomes.all().values())
 
+    def known(self) -> Collection[Outcome]:
+        """The outcomes read or recorded so far, in no order; looks for no others."""
+        return self._outcomes.known.values()
+
     def outcome(self, trial: int) -> Outcome | None:
         """A trial's outcome; None while there is no valid one."""
         return self._outcomes.one(trial)
@@ -152,28 +156,28 @@ class _Records(Generic[Record]):
     def __init__(self, folder: Storage, kind: type[Record]) -> None:
         self._folder = folder
         self._kind = kind
-        self._known: dict[int, Record] = {}
+        self.known: dict[int, Record] = {}
         self.problems: dict[int, str] = {}
 
     def one(self, trial: int) -> Record | None:
-        if trial not in self._known:
+        if trial not in self.known:
             try:
                 data = self._folder.read(_name(trial))
             except FileNotFoundError:
                 return None
             self._learn(trial, data)
-        return self._known.get(trial)
+        return self.known.get(trial)
 
     def all(self) -> dict[int, Record]:
         numbers = {int(match[1]) for match in map(_FILE.fullmatch, self._folder.names()) if match}
-        self._read_new(sorted(numbers - self._known.keys()))
-        return dict(sorted(self._known.items()))
+        self._read_new(sorted(numbers - self.known.keys()))
+        return dict(sorted(self.known.items()))
 
     def add(self, record: Record) -> Record:
         where = f"{self._folder.uri}/{_name(record.trial)}"
         if found := next(_not_finite(record.model_dump()), None):
             raise ValueError(f"{found} ({where})")
-        settled = self._known.get(record.trial)
+        settled = self.known.get(record.trial)
         if settled is not None:
             return settled
         data = json.dumps(record.model_dump(), indent=1, allow_nan=False, ensure_ascii=False).encode()
@@ -182,7 +186,7 @@ class _Records(Generic[Record]):
                 return earlier
             self._folder.write(_name(record.trial), data)  # what stood there was no record
         self._learn(record.trial, data)
-        return self._known[record.trial]
+        return self.known[record.trial]
 
     def _read_new(self, trials: list[int]) -> None:
         if self._folder.local is not None or len(trials) < 2:
@@ -199,7 +203,7 @@ class _Records(Generic[Record]):
         except ValueError as error:
             self._complain(trial, data, error)
         else:
-            self._known[trial] = record
+            self.known[trial] = record
             self.problems.pop(trial, None)
 
     def _complain(self, trial: int, data: bytes, error: ValueError) -> None:

@@ -18,6 +18,7 @@ from ray import cloudpickle
 
 from tests.tune.searches import RANGES, SAMPLERS, TARGETS, judge, made, run, space_of, space_params, visible
 from tune.optimizer.searcher import LedgerSearcher, WarmStart
+from tune.optimizer.stopping import StopRules
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 
@@ -103,6 +104,28 @@ class TestResuming:
         searcher, _ = made(tmp_path)
         config = searcher.suggest("ray")
         assert json.loads((tmp_path / "proposals" / "000.json").read_text()) == config
+
+    def test_each_file_is_read_once_and_no_folder_is_listed_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rules = StopRules(space_of("unet", f"search.budget: 9d\nsearch.patience: 99\n{RANGES}"), 1000)
+        made(tmp_path)
+        run(*made(tmp_path, rules.space), stop=7)
+        asked: list[str] = []
+        for method in ("read", "names"):
+            original = getattr(Storage, method)
+
+            def counted(self: Storage, *names: str, of: Any = original, method: str = method) -> Any:
+                asked.append(f"{method} {'/'.join([self.uri.rpartition('/')[2], *names])}")
+                return of(self, *names)
+
+            monkeypatch.setattr(Storage, method, counted)
+        searcher, _ = made(tmp_path, rules.space, rules=rules)
+        workers = Ledger(Storage(tmp_path))  # reads nothing, and writes what the searcher has to read
+        run(searcher, workers)
+        expected = [f"read trials/{number:03d}.json" for number in range(14)]
+        expected += [f"read proposals/{number:03d}.json" for number in range(8)]
+        assert sorted(asked) == sorted([*expected, "names trials", "names proposals"])
 
     def test_finished_trials_never_run_again(self, tmp_path: Path) -> None:
         searcher, ledger = made(tmp_path)

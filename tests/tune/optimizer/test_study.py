@@ -19,7 +19,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tests.tune.searches import SAMPLERS, TARGETS, judge, made, run, space_of, space_params, states, visible
+from tests.tune.searches import RANGES, SAMPLERS, TARGETS, judge, made, run, space_of, space_params, states, visible
 from tune.optimizer.export import export_study
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
@@ -126,6 +126,41 @@ class TestOutcomes:
             return sum(params["projector.restarts"] * params["projector.steps"] <= 60 for params in late)
 
         assert affordable(ledger) > affordable(unlimited)
+
+
+class TestManyTrials:
+    """What a suggestion takes does not grow with the trials that have ended."""
+
+    @pytest.fixture
+    def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, number in {"_BEST": 2, "_LATEST": 4, "_SAMPLE": 3}.items():
+            monkeypatch.setattr(f"tune.optimizer.study.{name}", number)
+
+    @pytest.mark.usefixtures("few")
+    @pytest.mark.parametrize("target", TARGETS)
+    def test_a_resumed_search_leaves_the_same_out(self, tmp_path: Path, target: str) -> None:
+        searcher, ledger = made(tmp_path / "whole", space_of(target), trials=40)
+        run(searcher, ledger)
+        for kill in (17, 33, None):
+            resumed, again = made(tmp_path / "broken", space_of(target), trials=40)
+            run(resumed, again, stop=kill)
+        assert again.proposals() == ledger.proposals()
+        assert visible(resumed) == visible(searcher)
+        assert len(visible(searcher)) < 30
+
+    @pytest.mark.parametrize("sampler", ["tpe", "random"])
+    def test_the_sampler_sees_a_bounded_number(self, tmp_path: Path, sampler: str) -> None:
+        searcher, _ = made(tmp_path, space_of("unet", f"search.sampler: {sampler}\n{RANGES}"), trials=2000)
+        numbers = np.random.default_rng(0)
+        for trial in range(1500):
+            params = {**space_params(), "unet.high_level_weight": float(numbers.uniform(0.01, 10))}
+            searcher.study.start(trial, params)
+            searcher.study.finish(trial, Outcome(trial=trial, params=params, **judge(trial, params)))
+        for _ in range(3):
+            searcher.study.suggest(1500)
+        seen = searcher.study.trials
+        assert len(seen) < 450, "more than the best, the latest, the sample and the latest failures"
+        assert max(trial.number for trial in seen) == 1499, "a suggestion left something behind"
 
 
 class TestSuggestions:
