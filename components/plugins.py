@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -27,8 +28,8 @@ from components.classifiers import torchvision_models
 from components.classifiers.catalogue import CLASSIFIERS
 from components.datasets.catalogue import DATASETS  # with those of the project, whose names are taken
 from components.datasets.idx import DataError
-from components.datasets.raw import RawData, RawSplit
-from components.registry import Registry
+from components.datasets.raw import RawData, check_raw
+from components.registry import Registry, raised
 
 __all__ = ["Plugin", "PluginError", "attack", "classifier", "dataset", "plugged", "read_plugin"]
 
@@ -78,39 +79,33 @@ def dataset(name: str) -> Callable[[Entry], Entry]:
     """
 
     def add(read: Entry) -> Entry:
-        DATASETS.register(name)(lambda data_dir: _checked(name, _read(name, read, data_dir)))
+        def checked(data_dir: Path) -> RawData:
+            where = f"{DATASETS.key}: {DATASETS.described(name)}"
+            return _checked(where, _read(where, read, data_dir))
+
+        DATASETS.register(name)(wraps(read)(checked))
         return read
 
     return add
 
 
-def _read(name: str, read: Callable[[Path], object], data_dir: Path) -> object:
-    """Calls a plug-in's reader; what it raises becomes an error that names the data set."""
+def _read(where: str, read: Callable[[Path], object], data_dir: Path) -> object:
+    """Calls a plug-in's reader; what it raises becomes an error that names data set and file."""
     try:
         return read(data_dir)
-    except DataError:
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise PluginError(f"data.name: {name}: expected RawData(train, test) of the plug-in, found {reason}") from error
+    except (Exception, SystemExit) as error:
+        reason = str(error) if isinstance(error, DataError) else raised(error)
+        raise PluginError(f"{where}: expected RawData(train, test), found {reason}") from error
 
 
-def _checked(name: str, data: object) -> RawData:
+def _checked(where: str, data: object) -> RawData:
     """A plug-in's data, where both splits are images and labels as `RawSplit` has them."""
     if not isinstance(data, RawData):
-        raise PluginError(f"data.name: {name}: expected RawData(train, test), found {type(data).__name__}")
-    for part in ("train", "test"):
-        split: RawSplit = getattr(data, part)
-        for kind, dimensions, shape in (("images", 4, "(N, C, H, W)"), ("labels", 1, "(N,)")):
-            array = getattr(split, kind)
-            found = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}".strip()
-            where = f"data.name: {name}: {part} {kind}"
-            if str(getattr(array, "dtype", "")) != "uint8" or array.ndim != dimensions:
-                white = ", 255 for white" if kind == "images" else ""
-                raise PluginError(f"{where}: expected uint8 {shape}{white}, found {found}")
-        if split.images.shape[1] not in (1, 3) or len(split.images) != len(split.labels):
-            expected = f"{len(split.labels)} images, as there are labels, of 1 or 3 channels"
-            raise PluginError(f"data.name: {name}: {part} images: expected {expected}, found {split.images.shape}")
+        raise PluginError(f"{where}: expected RawData(train, test), found {type(data).__name__}")
+    try:
+        check_raw(data)
+    except DataError as error:
+        raise PluginError(f"{where}: {error}") from error
     return data
 
 
@@ -151,7 +146,9 @@ class Plugin:
         try:
             self._execute(module)
             for registry in _REGISTRIES:
-                registry.sources.update(dict.fromkeys(set(registry) - before[registry.key], self.sha256))
+                added = set(registry) - before[registry.key]
+                registry.sources.update(dict.fromkeys(added, self.sha256))
+                registry.files.update(dict.fromkeys(added, self.file))
             if not self.defines:
                 raise self._error("@classifier, @attack or @dataset", "none")
         except PluginError:
@@ -174,8 +171,8 @@ class Plugin:
         except (Exception, SystemExit) as error:  # whatever the user's code raises
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.file]
             line = error.lineno if isinstance(error, SyntaxError) else next(iter(lines), None)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise self._error("a file that runs", f"{reason} (line {line})" if line else reason) from error
+            reason = f"{raised(error)} (line {line})" if line else raised(error)
+            raise self._error("a file that runs", reason) from error
 
     def _error(self, expected: str, found: str) -> PluginError:
         return PluginError(f"--plugin {self.file}: expected {expected}, found {found}")

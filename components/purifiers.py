@@ -7,9 +7,9 @@ without torch, so such a file imports it where it computes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from components.config import Config
 from components.registry import Registry
@@ -83,16 +83,10 @@ class PurifierConfig(Config):
 
 
 PURIFIERS: Registry[type[PurifierConfig]] = Registry("defense.purifier")
+PurifierName: TypeAlias = Annotated[str, AfterValidator(PURIFIERS.known)]
 
 
 class DefenseConfig(Config):
     """The parts of the defense."""
 
-    purifier: str = Field(default="projector")  # the component that rebuilds attacked images, by its section
-
-    @field_validator("purifier")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in PURIFIERS:
-            raise ValueError(f"expected one of {', '.join(PURIFIERS)}, found {name!r}")
-        return name
+    purifier: PurifierName = "projector"  # the component that rebuilds attacked images, by its section

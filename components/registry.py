@@ -27,11 +27,13 @@ class Registry(Mapping[str, Kind]):
 
     Attributes:
         sources: name → sha256 of the plug-in that defines it; the project's own entries have none.
+        files: name → that plug-in's file, as the user named it.
     """
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.sources: dict[str, str] = {}
+        self.files: dict[str, str] = {}
         self._entries: dict[str, Kind] = {}
 
     @contextmanager
@@ -45,10 +47,10 @@ class Registry(Mapping[str, Kind]):
 
     def undo(self) -> Callable[[], None]:
         """Returns a function that removes every entry added after this call."""
-        entries, sources = dict(self._entries), dict(self.sources)
+        entries, sources, files = dict(self._entries), dict(self.sources), dict(self.files)
 
         def restore() -> None:
-            self._entries, self.sources = dict(entries), dict(sources)
+            self._entries, self.sources, self.files = dict(entries), dict(sources), dict(files)
 
         return restore
 
@@ -68,13 +70,26 @@ class Registry(Mapping[str, Kind]):
 
         return add
 
+    def known(self, name: str) -> str:
+        """`name`, where it is an entry's.
+
+        Raises:
+            ValueError: it is none; with the nearest that is.
+        """
+        if name not in self:
+            raise ValueError(f"expected one of {', '.join(self)}, found {name!r}{nearest(name, self)}")
+        return name
+
+    def described(self, name: str) -> str:
+        """The name, for messages: `noise`, or `noise of mine.py` where a plug-in's file defines it."""
+        return f"{name} of {self.files[name]}" if name in self.files else name
+
     def __getitem__(self, name: str) -> Kind:
         """The entry of that name. Raises KeyError, whose message names the known ones."""
         try:
-            return self._entries[name]
-        except KeyError:
-            known = ", ".join(self._entries)
-            raise KeyError(f"{self.key}: expected one of {known}, found {name!r}{nearest(name, self)}") from None
+            return self._entries[self.known(name)]
+        except ValueError as error:
+            raise KeyError(f"{self.key}: {error}") from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -86,11 +101,16 @@ class Registry(Mapping[str, Kind]):
         return len(self._entries)
 
 
+def raised(error: BaseException) -> str:
+    """What a user's code raised, on one line: `ValueError: not of this kind`."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+
+
 def _origin(entry: object) -> str:
     """The file that defines an entry, for messages."""
     while isinstance(entry, partial):
         entry = entry.func
     try:
-        return inspect.getfile(entry)  # type: ignore[arg-type]
+        return inspect.getfile(inspect.unwrap(entry))  # type: ignore[arg-type]
     except TypeError:
         return repr(entry)

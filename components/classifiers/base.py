@@ -11,6 +11,10 @@ LOGITS = "logits"  # names the last layer, whatever a network calls it
 PENULTIMATE = "penultimate"  # and the one before
 
 
+class ClassifierError(ValueError):
+    """A network that cannot be the classifier to defend; the message says what was expected and what was found."""
+
+
 class ImageClassifier(nn.Module, ABC):
     """Images (N, C, H, W) in [0, 1] → logits (N, classes), with access to each layer by name.
 
@@ -61,5 +65,5 @@ class ImageClassifier(nn.Module, ABC):
         """`layer`, where it is one."""
         if layer not in (*self.layer_names, PENULTIMATE):
             known = ", ".join(self.layer_names)
-            raise ValueError(f"layer: expected one of {known} or {PENULTIMATE}, found {layer!r}")
+            raise ClassifierError(f"layer: expected one of {known} or {PENULTIMATE}, found {layer!r}")
         return layer

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from components.classifiers import torchvision_models
 from components.config import nearest
-from components.registry import Registry
+from components.registry import Registry, raised
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +47,7 @@ def known(name: str) -> str:
 
 
 def network_of(architecture: str, image_shape: Sequence[int], classes: int) -> ImageClassifier:
-    """An untrained classifier by name.
+    """An untrained classifier by name. Messages begin with the name, and with the file where a plug-in defines it.
 
     Args:
         architecture: its name.
@@ -56,16 +57,16 @@ def network_of(architecture: str, image_shape: Sequence[int], classes: int) -> I
     Raises:
         ValueError: there is none of that name, or it cannot be a classifier of such images.
     """
+    from components.classifiers.base import ClassifierError
     from components.classifiers.victim import as_classifier
 
-    shape = tuple(image_shape)
-    if known(architecture) not in CLASSIFIERS:
-        return torchvision_models.build(architecture, shape, classes)
+    shape, called = tuple(image_shape), CLASSIFIERS.described(known(architecture))
+    own = architecture in CLASSIFIERS
+    build = CLASSIFIERS[architecture] if own else partial(torchvision_models.build, architecture)
     try:
-        network = CLASSIFIERS[architecture](shape, classes)
-    except (KeyboardInterrupt, ValueError):
-        raise
-    except Exception as error:  # whatever the code of a plug-in raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"expected a network made of (C, H, W) and classes, found {reason}") from error
-    return as_classifier(network, shape, classes, architecture)
+        return as_classifier(build(shape, classes), shape, classes, architecture)
+    except ClassifierError as error:
+        raise ClassifierError(f"{called}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the code of a plug-in raises
+        expected = f"a network of images {shape} and {classes} classes"
+        raise ClassifierError(f"{called}: expected {expected}, found {raised(error)}") from error

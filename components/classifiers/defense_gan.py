@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from components.classifiers.base import PENULTIMATE, ImageClassifier
+from components.classifiers.base import PENULTIMATE, ClassifierError, ImageClassifier
 
 # Samangouei, Kabkab, Chellappa: Defense-GAN (ICLR 2018), appendix, table 5. C64-5/2: 64 filters of 5 × 5,
 # stride 2; FC128: fully connected; D.5: dropout. A ReLU follows each C and FC; the last layer, to the classes,
@@ -37,7 +37,7 @@ class Classifier(ImageClassifier):
         classes: number of classes.
 
     Raises:
-        ValueError: the images are too small for this architecture.
+        ClassifierError: the images are too small for this architecture.
     """
 
     def __init__(self, architecture: str, image_shape: Sequence[int], classes: int) -> None:
@@ -96,5 +96,5 @@ def _convolution(shape: tuple[int, ...], filters: int, kernel: int, stride: int,
     padding = (kernel - 1) // 2 if first else 0
     if min(shape[1:]) + 2 * padding < kernel:
         expected, found = f"{kernel} × {kernel}", f"{shape[1]} × {shape[2]}"
-        raise ValueError(f"classifier: expected maps of at least {expected}, found {found}")
+        raise ClassifierError(f"expected maps of at least {expected}, found {found}")
     return nn.Conv2d(shape[0], filters, kernel, stride, padding)

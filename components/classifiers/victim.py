@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
 
-from components.classifiers.base import LOGITS, PENULTIMATE, ImageClassifier
+from components.classifiers.base import LOGITS, PENULTIMATE, ClassifierError, ImageClassifier
 from components.classifiers.layers import Layers, layers_of
+from components.registry import raised
 from components.training import drawn_from, evaluating
 
 _PROBES = 3  # images on which a module is looked at
@@ -37,8 +38,8 @@ class Victim(ImageClassifier):
         std: of each channel; 1 where none is given.
 
     Raises:
-        ValueError: the module does not take such images, its output has another shape, or it is not the same in
-            every call, in every batch and with unchanged weights.
+        ClassifierError: the module does not take such images, its output has another shape, or it is not the same in
+            every call, in every batch and with unchanged weights; or it gives probabilities, or no gradient.
     """
 
     mean: Tensor
@@ -62,7 +63,7 @@ class Victim(ImageClassifier):
         self._layers: Layers | None = None
         first = next(self.parameters(), None)
         if first is None:
-            raise ValueError(f"{self.architecture}: expected a module with weights, found none")
+            raise ClassifierError(f"{self.architecture}: expected a module with weights, found none")
         with evaluating(self), torch.no_grad():
             self._check(_probe(self.image_shape).to(self.mean))
         if layer is not None:
@@ -121,9 +122,9 @@ class Victim(ImageClassifier):
         channels = self.image_shape[0]
         given = [otherwise] * channels if values is None else [float(value) for value in values]
         if len(given) != channels and channels != 1:
-            raise ValueError(f"{name}: expected {channels} numbers, one a channel, found {len(given)}")
+            raise ClassifierError(f"{name}: expected {channels} numbers, one a channel, found {len(given)}")
         if name == "std" and not all(value > 0 for value in given):
-            raise ValueError(f"std: expected numbers > 0, found {given}")
+            raise ClassifierError(f"std: expected numbers > 0, found {given}")
         weights = next((value for value in self.module.parameters() if value.is_floating_point()), torch.empty(0))
         return torch.tensor(given, dtype=weights.dtype, device=weights.device).view(-1, 1, 1)
 
@@ -146,25 +147,41 @@ class Victim(ImageClassifier):
         after = self.module.state_dict()
         if changed := [name for name, value in before.items() if not torch.equal(value, after[name])]:
             self._refuse("unchanged weights in evaluation mode", f"that a call changes {changed[0]}")
+        if bool((logits >= 0).all()) and float((logits.sum(1) - 1).abs().max()) < _NEIGHBOURS:
+            self._refuse("logits", "probabilities: each row's sum is 1; leave the softmax out")
+        self._check_gradient(images)
+
+    def _check_gradient(self, images: Tensor) -> None:
+        """Attacks and trainings descend through the module."""
+        with torch.inference_mode(False), torch.enable_grad():
+            images = images.clone().requires_grad_()
+            logits = self._called(images)
+            if not logits.requires_grad:
+                self._refuse("logits with a gradient", "none: they are detached, or computed without torch")
+            try:
+                (gradient,) = torch.autograd.grad(logits.square().sum(), images, allow_unused=True)
+            except RuntimeError as error:
+                self._refuse("logits with a gradient", raised(error))
+            if gradient is None:
+                self._refuse("logits with a gradient to the images", "none")
 
     def _called(self, images: Tensor) -> Tensor:
         shape = ", ".join(map(str, self.image_shape))
         try:
             logits = self(images)
-        except Exception as error:  # whatever the user's code raises
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            return self._refuse(f"a network of images ({shape})", reason)
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
+            self._refuse(f"a network of images ({shape})", raised(error))
         expected = f"logits (N, {self.classes}) of images ({shape})"
         if not isinstance(logits, Tensor):
-            return self._refuse(expected, type(logits).__name__)
+            self._refuse(expected, type(logits).__name__)
         if logits.shape != (len(images), self.classes) or not logits.is_floating_point():
-            return self._refuse(expected, f"{tuple(logits.shape)} of {logits.dtype} for N = {len(images)}")
+            self._refuse(expected, f"{tuple(logits.shape)} of {logits.dtype} for N = {len(images)}")
         if not logits.isfinite().all():
-            return self._refuse(f"finite {expected}", "NaN or infinity")
+            self._refuse(f"finite {expected}", "NaN or infinity")
         return logits
 
-    def _refuse(self, expected: str, found: str) -> Tensor:
-        raise ValueError(f"{self.architecture}: expected {expected}, found {found}")
+    def _refuse(self, expected: str, found: str) -> NoReturn:
+        raise ClassifierError(f"{self.architecture}: expected {expected}, found {found}")
 
 
 def as_classifier(
@@ -179,14 +196,14 @@ def as_classifier(
         architecture: what to call it; the name of its own class where none is given.
 
     Raises:
-        ValueError: it is no module, or not one of such images and classes.
+        ClassifierError: it is no module, or not one of such images and classes.
     """
     if not isinstance(network, nn.Module):
-        raise ValueError(f"expected a torch.nn.Module, found {type(network).__name__}")
+        raise ClassifierError(f"expected a torch.nn.Module, found {type(network).__name__}")
     classifier = network if isinstance(network, ImageClassifier) else Victim(network, image_shape, classes)
     expected, found = (tuple(image_shape), classes), (classifier.image_shape, classifier.classes)
     if expected != found:
-        raise ValueError(f"expected images {expected[0]} of {classes} classes, found {found[0]} of {found[1]}")
+        raise ClassifierError(f"expected images {expected[0]} of {classes} classes, found {found[0]} of {found[1]}")
     classifier.architecture = architecture or classifier.architecture
     return classifier
 
@@ -195,16 +212,23 @@ def check_trainable(classifier: ImageClassifier) -> None:
     """A classifier can be trained: it gives logits in training mode too, and not something else, as Inception does.
 
     Raises:
-        ValueError: it does not.
+        ClassifierError: it does not.
     """
-    copied = copy.deepcopy(classifier).train()
-    images = _probe(classifier.image_shape).to(next(copied.parameters()))
-    with drawn_from(0), torch.no_grad():
-        logits = copied(images)
+    expected = f"expected logits (N, {classifier.classes}) in training mode too"
+    try:
+        copied = copy.deepcopy(classifier).train()
+        images = _probe(classifier.image_shape).to(next(copied.parameters()))
+        with drawn_from(0), torch.no_grad():
+            logits = copied(images)
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        raise ClassifierError(f"{expected}, found {raised(error)}") from error
     if not isinstance(logits, Tensor) or logits.shape != (len(images), classifier.classes):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        expected = f"logits (N, {classifier.classes}) in training mode too"
-        raise ValueError(f"expected {expected}, found {found}; with classifier.weights there is no training")
+        found = str(tuple(logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
+    elif not logits.isfinite().all():
+        found = "NaN or infinity"
+    else:
+        return
+    raise ClassifierError(f"{expected}, found {found}; with classifier.weights there is no training")
 
 
 def _probe(image_shape: Sequence[int]) -> Tensor:

@@ -96,7 +96,7 @@ def put_weights(network: nn.Module, content: bytes, where: str) -> None:
         where: what to call it.
 
     Raises:
-        ValueError: it is no such file, or has the weights of another network.
+        ValueError: it is no such file, or has the weights of another network, or some that are no finite numbers.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -108,13 +108,21 @@ def put_weights(network: nn.Module, content: bytes, where: str) -> None:
     expected = _tensors(network)
     problems = [f"no {name}" for name in expected if name not in found]
     problems += [f"an unknown {name}" for name in found if name not in expected]
-    for name in expected.keys() & found.keys():
+    for name in (name for name in expected if name in found):
         if (wanted := tuple(expected[name].shape)) != (shape := tuple(found[name].shape)):
             problems.append(f"{name} of {shape} where {wanted} belongs")
+        elif found[name].is_floating_point() != expected[name].is_floating_point():
+            problems.append(f"{name} of {_kind(found[name])} where {_kind(expected[name])} belongs")
+        elif not found[name].isfinite().all():
+            problems.append(f"{name} with NaN or infinity")
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise ValueError(f"{where}: expected the weights of {type(network).__name__}, found {problems[0]}{more}")
     network.load_state_dict(found)
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:

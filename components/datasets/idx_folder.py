@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.datasets.idx import Bytes, DataError, read_idx
-from components.datasets.raw import RawData, RawSplit, channels_first, sizes
+from components.datasets.idx import DataError, read_idx
+from components.datasets.raw import RawData, RawSplit, channels_first, check_raw, sizes
 from components.datasets.sources import FOLDERS
 
 FILES = (
@@ -36,6 +36,11 @@ class Files:
     t10k_images: Path
     t10k_labels: Path
     family: str = ""
+
+    def called(self, split: str, kind: str) -> str:
+        """The file of a split's images or labels, for messages."""
+        path: Path = getattr(self, f"{'t10k' if split == 'test' else split}_{kind}")
+        return f"{path}: {kind}"
 
 
 @FOLDERS.register("idx files")
@@ -100,9 +105,9 @@ def read_files(files: Files, classes: int | None = None) -> RawData:
         last = train.labels.max()
         notes.append(f"{files.train_labels.name}: the labels 1 … {last} are read as 0 … {last - 1}")
         train, test = (RawSplit(split.images, split.labels - 1) for split in (train, test))
-    _check_classes(train.labels, files.train_labels, classes)
-    _check_alike(train, test, files)
-    return RawData(train, test, tuple(notes))
+    data = RawData(train, test, tuple(notes))
+    check_raw(data, classes, files.called)
+    return data
 
 
 def _read_split(images_path: Path, labels_path: Path, family: str) -> RawSplit:
@@ -110,41 +115,8 @@ def _read_split(images_path: Path, labels_path: Path, family: str) -> RawSplit:
     if labels.ndim != 1:
         raise DataError(f"{labels_path}: magic: expected labels (1 dimension), found {sizes(labels)} values")
     images = channels_first(images_path, read_idx(images_path))
-    if images.size == 0:
-        raise DataError(f"{images_path}: sizes: expected at least one pixel, found {sizes(images)}")
     if len(images) != len(labels):
         raise DataError(f"{labels_path}: labels: expected {len(images)}, one per image, found {len(labels)}")
     if family:  # EMNIST's files hold each image by columns
         images = np.ascontiguousarray(images.swapaxes(-1, -2))
     return RawSplit(images, labels)
-
-
-def _check_classes(labels: Bytes, path: Path, classes: int | None) -> None:
-    """Refuse labels that are no class; where their number is unknown, a gap or a lone image betrays them."""
-    counts = np.bincount(labels)
-    if classes is not None and len(counts) > classes:
-        raise DataError(_bad_label(path, labels, classes))
-    if len(counts) < 2:
-        raise DataError(f"{path}: labels: expected at least 2 classes, found only label 0")
-    rare = int(np.argmin(counts >= 2))
-    if counts[rare] < 2:
-        raise DataError(
-            f"{path}: labels: expected at least 2 images of each class from 0 to the largest label, "
-            f"{len(counts) - 1}, found {counts[rare]} of class {rare}"
-        )
-
-
-def _check_alike(train: RawSplit, test: RawSplit, files: Files) -> None:
-    if train.images.shape[1:] != test.images.shape[1:]:
-        expected, found = sizes(train.images[0]), sizes(test.images[0])
-        raise DataError(
-            f"{files.t10k_images}: sizes: expected {expected} as in {files.train_images.name}, found {found}"
-        )
-    classes = int(train.labels.max()) + 1
-    if test.labels.max() >= classes:
-        raise DataError(_bad_label(files.t10k_labels, test.labels, classes))
-
-
-def _bad_label(path: Path, labels: Bytes, classes: int) -> str:
-    row = int(np.argmax(labels >= classes))
-    return f"{path}: labels[{row}]: expected a class from 0 to {classes - 1}, found {labels[row]}"

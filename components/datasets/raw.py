@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,68 @@ class RawData:
     train: RawSplit
     test: RawSplit
     notes: tuple[str, ...] = ()
+
+
+def check_raw(
+    data: RawData, classes: int | None = None, called: Callable[[str, str], str] = "{} {}".format
+) -> None:
+    """Refuses what is no data set of labelled images.
+
+    Args:
+        data: what a reader gives.
+        classes: their number, where it is known beforehand.
+        called: split (train or test) and kind (images or labels) → what messages call that array.
+
+    Raises:
+        DataError: arrays of another type or shape, values that were never scaled to 255, or labels that are no classes.
+    """
+    for part, split in (("train", data.train), ("test", data.test)):
+        _check_split(split, called(part, "images"), called(part, "labels"))
+    train, test = data.train, data.test
+    if train.images.shape[1:] != test.images.shape[1:]:
+        expected, shape = sizes(train.images[0]), sizes(test.images[0])
+        raise DataError(f"{called('test', 'images')}: expected {expected} as the training images, found {shape}")
+    _check_classes(train.labels, called("train", "labels"), classes)
+    _check_known(test.labels, called("test", "labels"), int(train.labels.max()) + 1)
+
+
+def _check_split(split: object, images_called: str, labels_called: str) -> None:
+    if not isinstance(split, RawSplit):
+        raise DataError(f"{images_called}: expected RawSplit(images, labels), found {type(split).__name__}")
+    arrays = ((split.images, images_called, 4, "(N, C, H, W), 255 for white"), (split.labels, labels_called, 1, "(N,)"))
+    for array, name, dimensions, expected in arrays:
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != dimensions:
+            kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise DataError(f"{name}: expected uint8 {expected}, found {kind}")
+    images, labels = split.images, split.labels
+    if images.shape[1] not in _CHANNELS or len(images) != len(labels):
+        expected = f"{len(labels)} images, as there are labels, of 1 or 3 channels"
+        raise DataError(f"{images_called}: expected {expected}, found {images.shape}")
+    if images.size == 0:
+        raise DataError(f"{images_called}: expected at least one pixel, found {sizes(images)}")
+    if (white := int(images.max())) <= 1:
+        raise DataError(f"{images_called}: expected values up to 255 for white, found none above {white}")
+
+
+def _check_classes(labels: Bytes, name: str, classes: int | None) -> None:
+    """Refuse labels that are no class; where their number is unknown, a gap or a lone image betrays them."""
+    if classes is not None:
+        _check_known(labels, name, classes)
+    counts = np.bincount(labels)
+    if len(counts) < 2:
+        raise DataError(f"{name}: expected at least 2 classes, found only label 0")
+    rare = int(np.argmin(counts >= 2))
+    if counts[rare] < 2:
+        raise DataError(
+            f"{name}: expected at least 2 images of each class from 0 to the largest label, "
+            f"{len(counts) - 1}, found {counts[rare]} of class {rare}"
+        )
+
+
+def _check_known(labels: Bytes, name: str, classes: int) -> None:
+    if labels.max() >= classes:
+        row = int(np.argmax(labels >= classes))
+        raise DataError(f"{name}[{row}]: expected a class from 0 to {classes - 1}, found {labels[row]}")
 
 
 def channels_first(path: Path, images: Bytes) -> Bytes:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from components.config import Config
 from components.precision import Precision
 from components.pretrained import shipped_folder
+
+
+def _shipped(name: str | None) -> str | None:
+    """The name, where a shipped pair has it."""
+    if name is not None:
+        shipped_folder(name)
+    return name
+
+
+ShippedPair: TypeAlias = Annotated[str | None, AfterValidator(_shipped)]
 
 
 class GanConfig(Config):
@@ -27,11 +37,4 @@ class GanConfig(Config):
     encoder_width: int = Field(default=32, ge=1, le=1024)  # channels of the encoder's first map
     encoder_levels: int | None = Field(default=None, ge=2, le=256)  # grey levels it learns from, as projector.levels
     encoder_precision: Precision = "float32"  # of the matrix products in these further steps
-    pretrained: str | None = None  # a pair that comes with the project, such as mnist; null = train one
-
-    @field_validator("pretrained")
-    @classmethod
-    def _is_shipped(cls, name: str | None) -> str | None:
-        if name is not None:
-            shipped_folder(name)
-        return name
+    pretrained: ShippedPair = None  # a pair that comes with the project, such as mnist; null = train one

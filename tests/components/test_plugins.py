@@ -96,6 +96,7 @@ def test_a_data_set_has_its_name(tmp_path: Path) -> None:
     with plugged(write(tmp_path, DATASET)):
         assert read_raw("noise").train.images.shape == (40, 1, 8, 8)
     assert "noise" not in DATASETS
+    assert DATASETS.files == {}
 
 
 @pytest.mark.parametrize(
@@ -107,18 +108,27 @@ def test_a_data_set_has_its_name(tmp_path: Path) -> None:
         (("RawSplit(images[:20], labels[:20])", "RawSplit(images[:20], labels)"), "test images: expected 40 images"),
         ((".astype(np.uint8)", ""), r"train labels: expected uint8 \(N,\), found int64 \(40,\)"),
         (("return RawData(", "return ("), r"expected RawData\(train, test\), found tuple"),
+        (("RawSplit(images[:20], labels[:20])", "None"), r"test images: expected RawSplit.*, found NoneType"),
+        (("(images, labels),", "(list(images), labels),"), r"train images: expected uint8 .*, found list"),
+        (("integers(0, 255", "integers(0, 2"), "train images: expected values up to 255 for white, found none above 1"),
+        (("% 4", "* 0"), "train labels: expected at least 2 classes, found only label 0"),
+        (("% 4", "% 4 * 2"), "train labels: expected at least 2 images of each class .*, found 0 of class 1"),
+        (("labels[:20])", "labels[:20] + 9)"), r"test labels\[0\]: expected a class from 0 to 3, found 9"),
+        (("images[:20]", "images[:20, :, 1:]"), "test images: expected 1×8×8 as the training images, found 1×7×8"),
+        (("images[:20], labels[:20]", "images[:0], labels[:0]"), "test images: expected at least one pixel"),
+        (("labels = (", "raise SystemExit(0)\n    labels = ("), r"expected RawData.*, found SystemExit: 0"),
     ],
 )
 def test_data_of_another_shape_or_range_are_refused(tmp_path: Path, change: tuple[str, str], said: str) -> None:
     text = DATASET.replace(*change)
     assert text != DATASET
-    with plugged(write(tmp_path, text)), pytest.raises(PluginError, match=f"data.name: noise: {said}"):
+    with plugged(write(tmp_path, text)), pytest.raises(PluginError, match=f"^data.name: noise of .*mine.py: {said}"):
         read_raw("noise")
 
 
 def test_a_reader_that_raises_names_its_data_set(tmp_path: Path) -> None:
     text = "from components.plugins import dataset\n@dataset('bad')\ndef read(folder):\n    return 1 / 0\n"
-    expected = r"data\.name: bad: expected RawData.*found ZeroDivisionError: division by zero"
+    expected = r"^data\.name: bad of .*mine\.py: expected RawData.*found ZeroDivisionError: division by zero"
     with plugged(write(tmp_path, text)), pytest.raises(PluginError, match=expected):
         read_raw("bad")
 

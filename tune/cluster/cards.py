@@ -75,7 +75,7 @@ def fitted(
         raise Refused(
             f"--gpus-per-trial: expected about {needed / GIB:.1f} GiB of GPU memory for each trial, found "
             f"{share / GIB:.1f} GiB: {resources.gpus:g} of {least}; give each trial more, or lower projector.chunk, "
-            f"the batch sizes or the widths ({space.source})"
+            f"the batch sizes or the widths ({space.where()})"
         )
     reason = f"a trial takes about {needed / GIB:.1f} GiB of {least}"
     concurrent = min(resources.concurrent, len(found) * most)
@@ -91,5 +91,5 @@ def _check_arithmetic(space: SearchSpace, found: Sequence[Card]) -> None:
         if key.endswith("precision") and "bfloat16" in (space.values(key) or ()):
             raise Refused(
                 f"{key}: expected float32 on a card without bfloat16 (compute capability below 8.0), "
-                f"found bfloat16 and {without[0]} ({space.source})"
+                f"found bfloat16 and {without[0]} ({space.where(key)})"
             )

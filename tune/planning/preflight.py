@@ -16,6 +16,7 @@ from components.classifiers.weights import file_of, put_weights
 from components.datasets import Dataset, load_dataset
 from components.files import read_json
 from components.pretrained import shipped_folder
+from components.registry import raised
 from tune.errors import Refused
 from tune.pipeline.recipe import bounds_of
 from tune.planning.estimate import count, free_bytes, readable
@@ -72,7 +73,7 @@ def _user_code(experiment: Experiment) -> UserCode:
     except ValueError as error:
         begun.install(home)
         if not begun.weights:
-            raise Refused(f"{error} ({experiment.space.source})") from error
+            raise Refused(f"{error} ({experiment.space.where('classifier.weights')})") from error
         user_code = experiment.user_code.with_weights(experiment.space)
     user_code.check_weights(record, home)
     return user_code
@@ -114,50 +115,51 @@ def _check_classifiers(space: SearchSpace, dataset: Dataset) -> None:
     for key in ("classifier.architecture", "classifier.weights"):
         for value in space.values(key) or ():
             config = space.config(probe(space, {key: value} if key in space.ranges else {}))
-            classifier = _classifier(config, dataset, space.source)
+            classifier = _classifier(config, dataset, space)
             for layer in space.values("unet.layer") or ():
                 if layer not in (*classifier.layer_names, "penultimate"):
                     known = ", ".join((*classifier.layer_names, "penultimate"))
-                    raise Refused(f"unet.layer: expected one of {known}, found {layer!r} ({space.source})")
-            if config.attack.name in ATTACKS.sources:
-                _check_attack(config, classifier, dataset, space.source)
+                    found = f"found {layer!r} ({space.where('unet.layer')})"
+                    raise Refused(f"unet.layer: expected one of {known}, {found}")
+            if config.attack.name in ATTACKS.sources and (problem := _attack_problem(config, classifier, dataset)):
+                where = f"attack.name: {ATTACKS.described(config.attack.name)}"
+                raise Refused(f"{where}: expected {problem} ({space.where('attack.name')})")
 
 
-def _classifier(config: ExperimentConfig, dataset: Dataset, source: str) -> ImageClassifier:
+def _classifier(config: ExperimentConfig, dataset: Dataset, space: SearchSpace) -> ImageClassifier:
     settings = config.classifier
     try:
         classifier = network_of(settings.architecture, dataset.image_shape, dataset.classes)
         if settings.weights is None:
             check_trainable(classifier)
     except ValueError as error:
-        raise Refused(f"classifier.architecture: {settings.architecture}: {error} ({source})") from error
+        where = space.where("classifier.architecture")
+        raise Refused(f"classifier.architecture: {error} ({where})") from error
     if settings.weights is not None:
         try:
-            where = f"classifier.weights: {settings.weights}"
-            put_weights(classifier.network, file_of(settings.weights).read(), where)
+            named = f"classifier.weights: {settings.weights}"
+            put_weights(classifier.network, file_of(settings.weights).read(), named)
         except (OSError, ValueError) as error:
-            raise Refused(f"{error} ({source})") from error
+            raise Refused(f"{error} ({space.where('classifier.weights')})") from error
     return classifier
 
 
-def _check_attack(config: ExperimentConfig, classifier: ImageClassifier, dataset: Dataset, source: str) -> None:
-    """The attack of a plug-in gives images as an attack must."""
-    where, some = f"attack.name: {config.attack.name}", dataset.train.subset(2)
+def _attack_problem(config: ExperimentConfig, classifier: ImageClassifier, dataset: Dataset) -> str | None:
+    """What was expected and found where the attack of a plug-in does not give images as an attack must."""
+    some = dataset.train.subset(2)
     try:
         attacked = attack(config.attack, classifier, some.images, some.labels)
-    except Exception as error:  # whatever the code of a plug-in raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise Refused(f"{where}: expected attacked images, found {reason} ({source})") from error
+    except (Exception, SystemExit) as error:  # whatever the code of a plug-in raises
+        return f"attacked images, found {raised(error)}"
     if attacked.shape != some.images.shape:
-        expected, shape = tuple(some.images.shape), tuple(attacked.shape)
-        raise Refused(f"{where}: expected images {expected}, found {shape} ({source})")
+        return f"images {tuple(some.images.shape)}, found {tuple(attacked.shape)}"
     low, high = float(attacked.min()), float(attacked.max())
     if not (low >= 0 and high <= 1):
-        raise Refused(f"{where}: expected images in [0, 1], found {low:g} … {high:g} ({source})")
+        return f"images in [0, 1], found {low:g} … {high:g}"
     moved = float((attacked - some.images).abs().max())
     if moved > config.attack.epsilon + 1e-5:
-        most = f"pixels moved by at most {config.attack.epsilon:g}"
-        raise Refused(f"{where}: expected {most}, found {moved:g} ({source})")
+        return f"pixels moved by at most {config.attack.epsilon:g}, found {moved:g}"
+    return None
 
 
 def _check_networks(space: SearchSpace, config: ExperimentConfig, dataset: Dataset) -> None:
@@ -168,12 +170,12 @@ def _check_networks(space: SearchSpace, config: ExperimentConfig, dataset: Datas
         shape, encoded = tuple(facts["image_shape"]), bool(facts["encoder_width"])
         if shape != dataset.image_shape:
             raise Refused(
-                f"gan.pretrained: expected images of {shape}, found {dataset.image_shape} ({space.source})"
+                f"gan.pretrained: expected images of {shape}, found {dataset.image_shape} "
+                f"({space.where('gan.pretrained')})"
             )
     if "encoder" in (space.values("projector.init") or ()) and not encoded:
-        raise Refused(
-            f"projector.init: expected random or bank, or gan.encoder_steps above 0, found encoder ({space.source})"
-        )
+        expected = "expected random or bank, or gan.encoder_steps above 0"
+        raise Refused(f"projector.init: {expected}, found encoder ({space.where('projector.init')})")
 
 
 def _check_writable(storage: Storage) -> None:
@@ -198,7 +200,7 @@ def _check_room(experiment: Experiment, dataset: Dataset) -> None:
     try:
         needed = count(space, dataset, storage, experiment.home, bounds_of(space)).bytes()
     except ValueError as error:  # networks that the images are too small for
-        raise Refused(f"{error} ({space.source})") from error
+        raise Refused(f"{error} ({space.where()})") from error
     if free is not None and needed > free:
         raise Refused(
             f"--storage: expected {readable(needed)} of free disk for the estimated artifacts, "

@@ -14,6 +14,7 @@ from tune.space.fields import Leaf, found, leaves
 from tune.space.ranges import MOST_VALUES, Choice, Condition, Range, parse_range
 from tune.space.strict_yaml import Entry, SpaceError, place, read_mapping, show
 
+COMMAND_LINE = "command line"  # in messages
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 
 # A search that could choose its own data or attack would choose the easy ones.
@@ -50,13 +51,19 @@ def _short(path: Path) -> str:
 
 def read_space(
     text: str, source: str, overrides: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Range]]:
-    """Every field's fixed value, and the searched ones in an order in which conditions come first.
+) -> tuple[dict[str, Any], dict[str, Range], dict[str, str]]:
+    """Every field's fixed value, the searched ones in an order in which conditions come first, and where each is set.
 
     Raises:
         SpaceError: see `load_space`.
     """
-    return _Reader(source, _merge(read_mapping(text, source), overrides)).read()
+    entries = _merge(read_mapping(text, source), overrides)
+    return *_Reader(source, entries).read(), {key: _place(source, entry) for key, entry in entries.items()}
+
+
+def _place(source: str, entry: Entry) -> str:
+    """`my.yaml, line 3`, or `command line` for what an override sets."""
+    return place(source, entry.line) if entry.line else COMMAND_LINE
 
 
 def _merge(entries: dict[str, Entry], overrides: Mapping[str, Any]) -> dict[str, Entry]:
@@ -113,9 +120,7 @@ class _Reader:
         return fixed, {key: ranges[key] for key in self.ordered(ranges)}
 
     def refuse(self, key: str, message: str) -> NoReturn:
-        entry = self.entries[key]
-        where = place(self.source, entry.line) if entry.line else "command line"
-        raise SpaceError(f"{key}: {message} ({where})")
+        raise SpaceError(f"{key}: {message} ({_place(self.source, self.entries[key])})")
 
     def retired(self, key: str, value: Any) -> bool:
         """True where `key` is that of a removed field, which older files may still name."""

@@ -21,7 +21,7 @@ from components.config import explain, nearest
 from tune.space.config import ExperimentConfig, section_models
 from tune.space.fields import Leaf, found, leaves, variant_of
 from tune.space.ranges import Choice, Interval, Range
-from tune.space.reading import find_file, read_space
+from tune.space.reading import COMMAND_LINE, find_file, read_space
 from tune.space.strict_yaml import SpaceError, read_mapping, show
 
 if TYPE_CHECKING:  # it takes a second to import, which a refused space need not
@@ -42,13 +42,24 @@ class SearchSpace:
     source: str = field(compare=False)  # the file it was read from, for messages
     fixed: Mapping[str, Any]  # every field that is not searched, defaults included
     ranges: Mapping[str, Range]  # searched fields, each after those that its conditions name
+    places: Mapping[str, str] = field(default_factory=dict, compare=False)  # key → where it is set, for messages
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fixed", MappingProxyType(dict(self.fixed)))
-        object.__setattr__(self, "ranges", MappingProxyType(dict(self.ranges)))
+        for name in ("fixed", "ranges", "places"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SearchSpace, (self.name, self.source, dict(self.fixed), dict(self.ranges))
+        return SearchSpace, (self.name, self.source, dict(self.fixed), dict(self.ranges), dict(self.places))
+
+    def where(self, key: str | None = None) -> str:
+        """Where `key` is set, for messages: `my.yaml, line 3`, `command line`, or the file where it has its default.
+
+        Where no key alone is at fault: the file, and the command line if that sets anything but the search itself.
+        """
+        if key is not None:
+            return self.places.get(key, self.source)
+        given = any(place == COMMAND_LINE and not key.startswith("search.") for key, place in self.places.items())
+        return f"{self.source} and {COMMAND_LINE}" if given else self.source
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -95,7 +106,7 @@ class SearchSpace:
         for key in params:
             if key not in self.ranges:
                 hint = nearest(key, self.ranges)
-                raise SpaceError(f"{key}: expected a searched parameter, found another{hint} ({self.source})")
+                raise SpaceError(f"{key}: expected a searched parameter, found another{hint} ({self.where()})")
         values: dict[str, dict[str, Any]] = {name: {} for name in section_models()}
         for key, value in {**self.fixed, **params}.items():
             section, name = key.split(".", 1)
@@ -105,13 +116,13 @@ class SearchSpace:
         try:
             return ExperimentConfig(**built, others=others)
         except ValidationError as error:  # settings of several components that do not go together
-            raise SpaceError(explain(error, ExperimentConfig, self.source)) from error
+            raise SpaceError(explain(error, ExperimentConfig, self.where())) from error
 
     def _checked(self, leaf: Leaf, value: Any) -> Any:
         try:
             return leaf.check(value)
         except ValueError as error:
-            raise SpaceError(f"{leaf.key}: {error} ({self.source})") from error
+            raise SpaceError(f"{leaf.key}: {error} ({self.where(leaf.key)})") from error
 
     def _section(self, name: str, values: Mapping[str, Any]) -> Any:
         model = variant_of(name, str(values.get("name")))
@@ -120,7 +131,7 @@ class SearchSpace:
         except ValidationError as error:
             complaint = explain(error, model).splitlines()[0]
             separator = "." if error.errors()[0]["loc"] else ": "
-            raise SpaceError(f"{name}{separator}{complaint} ({self.source})") from error
+            raise SpaceError(f"{name}{separator}{complaint} ({self.where()})") from error
 
     def bound(self, key: str) -> Any:
         """The largest number that `key` can take; its default counts where a condition can leave it out.
@@ -133,7 +144,7 @@ class SearchSpace:
         possible = (values.high, *self._otherwise(key)) if isinstance(values, Interval) else listed
         numbers = [value for value in possible if isinstance(value, int | float)]
         if not numbers:
-            raise SpaceError(f"{key}: expected a field with numbers, found {found(possible)} ({self.source})")
+            raise SpaceError(f"{key}: expected a field with numbers, found {found(possible)} ({self.where(key)})")
         return max(numbers)
 
     def values(self, key: str) -> tuple[Any, ...] | None:
@@ -206,8 +217,7 @@ def parse_settings(text: str) -> dict[str, Any]:
 
 def parse_space(text: str, name: str, source: str, overrides: Mapping[str, Any] | None = None) -> SearchSpace:
     """The space in `text`, as `load_space` reads it from a file; `source` is named in messages."""
-    fixed, ranges = read_space(text, source, overrides or {})
-    space = SearchSpace(name, source, fixed, ranges)
+    space = SearchSpace(name, source, *read_space(text, source, overrides or {}))
     check_combinations(space)
     return space
 
@@ -221,8 +231,8 @@ def check_combinations(space: SearchSpace) -> None:
         try:
             space.config(params)
         except SpaceError as error:
-            message = str(error).removesuffix(f" ({space.source})")
-            raise SpaceError(f"{message}, with {show(params)[1:-1]} ({space.source})") from error
+            message = str(error).removesuffix(f" ({space.where()})")
+            raise SpaceError(f"{message}, with {show(params)[1:-1]} ({space.where()})") from error
 
 
 def probe(space: SearchSpace, wanted: Mapping[str, Any]) -> dict[str, Any]:

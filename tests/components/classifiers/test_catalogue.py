@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 import torchvision
 from pydantic import ValidationError
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
+from torch import Tensor
 
 from components.classifiers import torchvision_models
+from components.classifiers.base import ClassifierError
 from components.classifiers.catalogue import CLASSIFIERS, known, network_of
 from components.classifiers.config import ClassifierConfig
 from components.classifiers.training import ClassifierTraining
 from components.classifiers.weights import WeightsFile, file_of, packed, provide, providing, put_weights
 from components.datasets.dataset import DataSplit
 from components.files import sha256_file
+from components.registry import raised
 from components.training import drawn_from, freeze
 from tests.tiny import tiny_split
 
@@ -115,9 +120,60 @@ def test_weights_of_another_network_are_refused(architecture: str, classes: int,
         put_weights(network, b"no", "here")
 
 
-def test_a_builder_that_raises_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda tensor: tensor * float("nan"), "layers.logits.0.1.bias with NaN or infinity"),
+        (lambda tensor: tensor.to(torch.int8), "layers.logits.0.1.bias of int8 where float32 belongs"),
+        (lambda tensor: tensor[None], r"layers.logits.0.1.bias of \(1, 4\) where \(4,\) belongs"),
+    ],
+)
+def test_weights_that_are_no_finite_numbers_are_refused(change: Callable[[Tensor], Tensor], found: str) -> None:
+    network = network_of("E", (1, 8, 8), 4).network
+    before = packed(network)
+    changed = {**network.state_dict(), "layers.logits.0.1.bias": change(network.state_dict()["layers.logits.0.1.bias"])}
+    with pytest.raises(ValueError, match=f"here: expected the weights of Classifier, found {found}"):
+        put_weights(network, save(changed), "here")
+    assert packed(network) == before
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_taken(kind: torch.dtype) -> None:
+    network = network_of("E", (1, 8, 8), 4).network
+    content = save({name: value.to(kind) for name, value in network.state_dict().items()})
+    put_weights(network, content, "here")
+    assert next(network.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("end", "found"), [(4, "header too small"), (40, "invalid header length"), (-1, "incomplete metadata")]
+)
+def test_torn_weights_are_refused(end: int, found: str) -> None:
+    network = network_of("E", (1, 8, 8), 4).network
+    with pytest.raises(ValueError, match=f"here: expected safetensors, found .*{found}"):
+        put_weights(network, packed(network)[:end], "here")
+    with pytest.raises(ValueError, match=r"here: expected safetensors, found .*header too large"):
+        put_weights(network, (1 << 60).to_bytes(8, "little") + packed(network)[8:], "here")
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("not for these"), SystemExit(0)])
+def test_a_builder_that_raises_is_refused_with_its_file(error: BaseException) -> None:
     with CLASSIFIERS.scope():
-        CLASSIFIERS.register("broken")(lambda image_shape, classes: {}["x"])
-        with pytest.raises(ValueError, match=r"made of \(C, H, W\) and classes, found KeyError: 'x'"):
+        CLASSIFIERS.register("broken")(lambda image_shape, classes: _raise(error))
+        CLASSIFIERS.files["broken"] = "mine.py"
+        said = rf"^broken of mine\.py: expected a network of images \(1, 8, 8\) and 4 classes, found {raised(error)}$"
+        with pytest.raises(ClassifierError, match=said):
             network_of("broken", (1, 8, 8), 4)
     assert "broken" not in CLASSIFIERS
+
+
+def test_a_builder_of_what_is_no_classifier_is_refused_with_its_file() -> None:
+    with CLASSIFIERS.scope():
+        CLASSIFIERS.register("broken")(lambda image_shape, classes: None)
+        CLASSIFIERS.files["broken"] = "mine.py"
+        with pytest.raises(ClassifierError, match=r"^broken of mine\.py: expected a torch\.nn\.Module, found NoneType"):
+            network_of("broken", (1, 8, 8), 4)

@@ -64,9 +64,9 @@ def test_images_and_classes_may_be_others(architecture: str, shape: tuple[int, .
 
 
 def test_images_too_small_are_refused() -> None:
-    with pytest.raises(ValueError, match="classifier: expected maps of at least 5 × 5, found 4 × 5"):
+    with pytest.raises(ValueError, match=r"^expected maps of at least 5 × 5, found 4 × 5"):
         Classifier("B", (1, 27, 28), 10)
-    with pytest.raises(ValueError, match="classifier: expected maps of at least 8 × 8, found 1 × 9"):
+    with pytest.raises(ValueError, match=r"^expected maps of at least 8 × 8, found 1 × 9"):
         Classifier("B", (1, 1, 9), 10)
 
 

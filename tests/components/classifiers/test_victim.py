@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -159,6 +160,13 @@ def test_weights_have_the_names_of_the_module() -> None:
         (lambda module, logits: logits - logits.mean(0), "expected logits of an image that do not depend on its batch"),
         (counted, "expected unchanged weights in evaluation mode, found that a call changes calls"),
         (lambda module, logits: 1 / 0, r"expected a network of images \(3, 8, 8\), found ZeroDivisionError"),
+        (lambda module, logits: sys.exit(), r"expected a network of images \(3, 8, 8\), found SystemExit"),
+        (lambda module, logits: None, r"expected logits \(N, 5\) .*, found NoneType"),
+        (lambda module, logits: {"logits": logits}, r"expected logits \(N, 5\) .*, found dict"),
+        (lambda module, logits: logits * torch.nan, "expected finite logits"),
+        (lambda module, logits: logits.softmax(1), "expected logits, found probabilities"),
+        (lambda module, logits: logits.detach(), "expected logits with a gradient, found none"),
+        (lambda module, logits: module.head.bias.expand(len(logits), -1), "with a gradient to the images, found none"),
     ],
 )
 def test_what_is_no_classifier_is_refused(does: Callable[[nn.Module, Tensor], object], said: str) -> None:
@@ -199,6 +207,10 @@ def test_what_trains_on_another_output_is_refused() -> None:
     two = Victim(Wrong(lambda module, logits: (logits, logits) if module.training else logits), SHAPE, CLASSES)
     with pytest.raises(ValueError, match=r"expected logits \(N, 5\) in training mode too, found tuple"):
         check_trainable(two)
+    for does, found in ((lambda logits: logits * torch.nan, "NaN or infinity"), (lambda logits: 1 / 0, "ZeroDivision")):
+        wrong = Wrong(lambda module, logits, does=does: does(logits) if module.training else logits)
+        with pytest.raises(ValueError, match=rf"expected logits \(N, 5\) in training mode too, found {found}"):
+            check_trainable(Victim(wrong, SHAPE, CLASSES))
 
 
 @each_kind

@@ -91,8 +91,8 @@ BAD = {
         "C of 1 or 3, found 40×4×4×4",
     ),
     "wrong labels": (swap(LABELS, T10K_LABELS), LABELS, "labels: expected 40, one per image, found 20"),
-    "other size": (rewrite(T10K_IMAGES, lambda a: a[:, :7]), T10K_IMAGES, "sizes: expected 1×8×8 as in"),
-    "no images": (without_tests, T10K_IMAGES, "sizes: expected at least one pixel, found 0×1×8×8"),
+    "other size": (rewrite(T10K_IMAGES, lambda a: a[:, :7]), T10K_IMAGES, "images: expected 1×8×8 as"),
+    "no images": (without_tests, T10K_IMAGES, "images: expected at least one pixel, found 0×1×8×8"),
     "test label": (
         rewrite(T10K_LABELS, with_label(7, 9)),
         T10K_LABELS,

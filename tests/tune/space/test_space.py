@@ -185,6 +185,37 @@ def test_a_refused_override_names_the_command_line() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("classifier.architecture", "resnt18", "found 'resnt18'; did you mean resnet18?"),
+        ("defense.purifier", "smooothing", "expected one of smoothing, projector, found 'smooothing'; did you mean sm"),
+        ("gan.pretrained", "mnist2", "expected one of mnist, found 'mnist2'; did you mean mnist?"),
+    ],
+)
+def test_a_name_that_is_none_is_blamed_where_it_stands(key: str, value: str, said: str) -> None:
+    """By no validator of a model, which would speak of the whole section, but of the field's own type."""
+    in_file = refusal(lambda: parse(f"{FULL}{key}: {value}\n"))
+    given = refusal(lambda: parse(FULL, **{key: value}))
+    assert said in in_file
+    assert in_file.endswith("(my.yaml, line 9)")
+    assert given == in_file.replace("my.yaml, line 9", "command line")
+    for models in section_models().values():
+        assert not any(model.__pydantic_decorators__.field_validators for model in models)
+
+
+def test_settings_that_do_not_go_together_name_the_command_line_too() -> None:
+    assert refusal(lambda: parse(FULL, projector__init="bank", projector__bank_size=3)).endswith(
+        " (my.yaml and command line)"
+    )
+    assert refusal(lambda: parse(f"{FULL}projector.bank_size: 3\n", search__trials=3)).endswith(" (my.yaml)")
+    space = parse(FULL, unet__width=8)
+    assert [space.where(key) for key in ("unet.width", "unet.depth", "search.trials")] == [
+        "command line", "my.yaml", "my.yaml, line 3",
+    ]  # fmt: skip
+    assert pickle.loads(pickle.dumps(space)).places == space.places
+
+
 def test_a_space_of_before_a_field_was_removed_is_read() -> None:
     retired = [
         f"{section}.{name}: {show(value)}\n"

@@ -129,13 +129,13 @@ def test_asking_for_what_is_not_there(space: SearchSpace) -> None:
         "projector.step: expected a field; did you mean projector.steps?"
     )
     assert refusal(lambda: space.bound("projector.distance")) == (
-        "projector.distance: expected a field with numbers, found ('insensitive', 'l2') (my.yaml)"
+        "projector.distance: expected a field with numbers, found ('insensitive', 'l2') (my.yaml, line 7)"
     )
     assert refusal(lambda: space.config({"unet.width": 8})) == (
         "unet.width: expected a searched parameter, found another (my.yaml)"
     )
     assert refusal(lambda: space.config({"projector.restarts": 0})) == (
-        "projector.restarts: expected an integer ≥ 1 and ≤ 1000, found 0 (my.yaml)"
+        "projector.restarts: expected an integer ≥ 1 and ≤ 1000, found 0 (my.yaml, line 4)"
     )
 
 
