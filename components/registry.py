@@ -102,7 +102,7 @@ class Registry(Mapping[str, Kind]):
 
 
 def raised(error: BaseException) -> str:
-    """What a user's code raised, on one line: `ValueError: not of this kind`."""
+    """Describes what a user's code raised, on one line: `ValueError: not of this kind`."""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -58,9 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _REFUSALS as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
-    except BrokenPipeError:  # `| head` has seen enough; what Python flushes at its end must not complain either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except OSError as error:  # a full disk, a network that is gone
         print(f"error: {error}", file=sys.stderr)
         return FAILED

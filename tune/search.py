@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 from tune.cluster.resources import Request
 from tune.commands import command_line
+from tune.commands.output import drop_output, reader_is_gone
 from tune.commands.types import IN_PYTHON
 from tune.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused
 from tune.execution.interruption import leave_at_once, resume_command
@@ -115,10 +117,11 @@ def _status(work: Callable[[], int], dry_run: bool) -> int:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
-        going_on = f"nothing that was saved is lost. To go on:\n  {resume_command()}"
-        print(f"\ninterrupted; {'nothing was started' if dry_run else going_on}", file=sys.stderr)
+        print(f"\ninterrupted; {'nothing was started' if dry_run else _going_on()}", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
+        if reader_is_gone():
+            return _end_unread(dry_run)
         print(f"error: {error}\nWhat was saved stays valid. To go on:\n  {resume_command()}", file=sys.stderr)
         return FAILED
 
@@ -133,6 +136,20 @@ def _search(experiment: Experiment, request: Request, options: Options, dry_run:
     from tune.execution import session  # seconds
 
     return (session.rehearse if dry_run else session.run)(experiment, request, options)
+
+
+def _end_unread(dry_run: bool) -> int:
+    """Ends quietly where nobody reads the output any more, as after `| head`: of a dry run enough has been read."""
+    drop_output()
+    if dry_run:
+        return DONE
+    with suppress(OSError):
+        print(f"interrupted, as its output was closed; {_going_on()}", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _going_on() -> str:
+    return f"nothing that was saved is lost. To go on:\n  {resume_command()}"
 
 
 def _first_line(experiment: Experiment) -> str:

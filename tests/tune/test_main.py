@@ -1,5 +1,6 @@
 """`python -m tune`: its commands, quick help, and errors in one line."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,50 @@ def test_search_is_handed_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "argv", ["python -m tune", "search", "--space", "smoke"])
     with pytest.raises(SystemExit, match=r"^--space smoke$"):
         entry.main()
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["tune", "--help"], 0),
+        (["tune", "compare", "{one}", "{one}"], 0),
+        (["tune.search", "--help"], 0),
+        (["tune.search", "--storage", "{one}/..", "--dry-run"], 0),  # of which the first line is enough here
+        (["tune.search", "--storage", "{one}/.."], 130),
+    ],
+)
+def test_each_command_ends_quietly_where_nobody_reads_it(words: list[str], status: int, tmp_path: Path) -> None:
+    one = str(write_experiment(tmp_path / "one", trials=4, seeds=0))
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", *(word.replace("{one}", one) for word in words)],
+        cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert done.returncode == status
+    if status == 0:
+        assert done.stderr == ""
+    else:
+        assert done.stderr.startswith("interrupted, as its output was closed; nothing that was saved is lost. To go on")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_output_of_any_encoding_is_written(encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tune.search", "--help"],
+        cwd=ROOT, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "restarts × steps".encode(encoding, "replace") in b" ".join(done.stdout.split())
+
+
+def test_a_command_without_output_works() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m tune store nowhere >&-", shell=True, cwd=ROOT, stderr=subprocess.PIPE, check=False
+    )
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
 
 
 def test_it_runs_as_a_module() -> None:

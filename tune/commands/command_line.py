@@ -17,8 +17,9 @@ import fire
 
 from components.config import nearest
 from tune.commands.help import command_help, commands_help
+from tune.commands.output import drop_output, reader_is_gone, tolerant_output
 from tune.commands.types import Later, Parameter, parameters
-from tune.errors import REFUSED, Refused
+from tune.errors import DONE, REFUSED, Refused
 
 Command = Callable[..., int | None]
 Commands = Mapping[str, "Command | Later | Commands"]
@@ -41,11 +42,20 @@ def run(command: Command | Later | Commands, argv: Sequence[str] | None = None, 
         name: how help and messages call the program; `python -m …` of the running module where None.
 
     Returns:
-        The exit status: the command's own result; 0 where it has none or help was asked for; 2 where the
-        words do not fit (then nothing ran, and stderr says why).
+        The exit status: the command's own result; 0 where it has none, help was asked for, or its output was closed
+        by a reader that has seen enough; 2 where the words do not fit (then nothing ran, and stderr says why).
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    name = name or _program()
+    try:
+        with tolerant_output():
+            return _run(command, list(sys.argv[1:] if argv is None else argv), name or _program())
+    except BrokenPipeError:
+        if not reader_is_gone():
+            raise
+        drop_output()
+        return DONE
+
+
+def _run(command: Command | Later | Commands, words: list[str], name: str) -> int:
     while isinstance(command, Mapping):
         if not words or words[0] in _HELP or words[0].startswith("-"):
             return _without_command(command, words, name)
@@ -59,14 +69,14 @@ def run(command: Command | Later | Commands, argv: Sequence[str] | None = None, 
         command = command.load()
     if _asks_for_help(words):
         print(command_help(command, name))
-        return 0
+        return DONE
     try:
         arguments = check(command, words)
     except UsageError as error:
         return _refuse(str(error), name)
     # Values go to fire as Python literals, which its parser reads back as they are.
     result = fire.Fire(command, command=arguments, name=name, serialize=lambda _: None)
-    return 0 if result is None else int(result)
+    return DONE if result is None else int(result)
 
 
 def check(function: Command, words: Sequence[str]) -> list[str]:
@@ -170,7 +180,7 @@ def _asks_for_help(words: Sequence[str]) -> bool:
 def _without_command(commands: Commands, words: Sequence[str], name: str) -> int:
     if words and words[0] in _HELP:
         print(commands_help(commands, name))
-        return 0
+        return DONE
     found = repr(words[0]) if words else "nothing"
     return _refuse(f"expected one of {', '.join(commands)}, found {found}", name)
 

@@ -33,6 +33,6 @@ def compare(*folders: Annotated[str, "FOLDER"], out: Annotated[str | None, "DIR"
     Examples:
         python -m tune compare results/quickstart results/mnist --out comparison
     """
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
     print(comparison.compare(folders, out, width))
     return 0

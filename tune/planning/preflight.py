@@ -145,7 +145,7 @@ def _classifier(config: ExperimentConfig, dataset: Dataset, space: SearchSpace) 
 
 
 def _attack_problem(config: ExperimentConfig, classifier: ImageClassifier, dataset: Dataset) -> str | None:
-    """What was expected and found where the attack of a plug-in does not give images as an attack must."""
+    """Describes what was expected and found where a plug-in's attack does not give images as an attack must."""
     some = dataset.train.subset(2)
     try:
         attacked = attack(config.attack, classifier, some.images, some.labels)

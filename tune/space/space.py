@@ -52,7 +52,7 @@ class SearchSpace:
         return SearchSpace, (self.name, self.source, dict(self.fixed), dict(self.ranges), dict(self.places))
 
     def where(self, key: str | None = None) -> str:
-        """Where `key` is set, for messages: `my.yaml, line 3`, `command line`, or the file where it has its default.
+        """Tells where `key` is set: `my.yaml, line 3`, `command line`, or the file where it has its default.
 
         Where no key alone is at fault: the file, and the command line if that sets anything but the search itself.
         """
