@@ -108,12 +108,14 @@ def projection_rows(defense: Defense, device: torch.device, sizes: Sizes, limits
     rows = [*_plain_rows(defense, device, sizes, limits)]
     for precision in ("float32", "bfloat16"):
         needed = _demand_of_projection(defense, precision)
-        for chunk in sizes.chunks:
+        chosen = _chosen_chunk(defense, device, sizes, precision)
+        for chunk in dict.fromkeys([*sizes.chunks, chosen]):
             for graphs in (False, True) if _has_graphs() else (False,):
                 with _graphs(on=graphs):
                     rate = _projected_per_second(defense, device, sizes, precision, chunk)
                 name = f"ours, {precision}" + (", CUDA graph" if graphs else "")
-                rows.append(_row({"projection": name, "chunk": str(chunk)}, rate, limits.roofs(needed, precision)))
+                label = {"projection": name, "chunk": f"{chunk}, chosen" if chunk == chosen else str(chunk)}
+                rows.append(_row(label, rate, limits.roofs(needed, precision)))
     return rows
 
 
@@ -140,7 +142,12 @@ def _demand_of_plain(generator: Any) -> Demand:
     return demand(lambda times: in_one_batch(copy, images, starts, times), 32)
 
 
-def _settings(steps: int, precision: str, chunk: int) -> ProjectorConfig:
+def _chosen_chunk(defense: Defense, device: torch.device, sizes: Sizes, precision: str) -> int:
+    """The chunk that a projector takes where the configuration names none."""
+    return Projector(defense.projector.generator, _settings(sizes.steps, precision, None), device=device).chunk
+
+
+def _settings(steps: int, precision: str, chunk: int | None) -> ProjectorConfig:
     published = {"distance": "l2", "init": "random", "optimizer": "sgd", "learning_rate": 10.0}
     settings = {"restarts": RESTARTS, "steps": steps, "precision": precision, "chunk": chunk, **published}
     return ProjectorConfig.model_validate(settings)

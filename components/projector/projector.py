@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from components.precision import resolved
 from components.processor import in_threads
+from components.projector.chunks import bytes_for_gradient, chunk_on
 from components.projector.descent import Adam, Descent, Momentum
 from components.projector.descent_loop import DescentLoop
 from components.projector.distances import DISTANCES
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from components.projector.config import ProjectorConfig
 
 __all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector"]
-
-
-CPU_CHUNK, GPU_CHUNK = 128, 8192  # latents evaluated at once, where the configuration does not say
 
 
 class LatentGenerator(Protocol):
@@ -62,6 +60,9 @@ class Projector:
         encoder: images → latents; needed for `init: encoder`.
         seed: of the starts.
         device: where to compute.
+
+    Attributes:
+        chunk: latents evaluated at once; where the configuration does not say, what suits the device.
     """
 
     def __init__(
@@ -87,13 +88,9 @@ class Projector:
         self._distance = DISTANCES[self.config.distance]
         self._descent = _DESCENTS[self.config.optimizer](self.config)
         self._unfrozen: nn.Module | None = None  # the folded generator in the images' precision, once it is asked for
+        self.chunk = config.chunk or chunk_on(self.device, self._bytes_per_latent)
         latent_dim = generator.latent_dim
         self._starts = Starts(self.config, latent_dim, self.render, self._distances, self.encoder, seed, self.chunk)
-
-    @property
-    def chunk(self) -> int:
-        """Latents evaluated at once. On a CPU, what stays in its cache; on a GPU, what fills it."""
-        return self.config.chunk or (CPU_CHUNK if self.device.type == "cpu" else GPU_CHUNK)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -250,6 +247,14 @@ class Projector:
             loss = errors.sum() + self._regularisation(rows, generated)
             (gradient,) = torch.autograd.grad(loss, rows)
         return errors.detach(), gradient
+
+    def _bytes_per_latent(self) -> int:
+        """Bytes that one more latent takes: its gradient, and where it and its error stand after each step."""
+        some = torch.zeros(8, self.generator.latent_dim, device=self.device)
+        with torch.no_grad():
+            targets = self._generate(some)
+        gradient = bytes_for_gradient(lambda: self._evaluate(some, targets, with_gradient=True)) // len(some)
+        return gradient + 2 * 4 * self.config.steps * (self.generator.latent_dim + 1)
 
     def _distances(self, generated: Tensor, images: Tensor) -> Tensor:
         """(n, K, C, H, W) and (n, C, H, W) → (n, K)."""

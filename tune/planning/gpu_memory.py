@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from components.projector.projector import GPU_CHUNK
+from components.projector.chunks import GPU_CHUNK
 from tune.pipeline.classifier import new_classifier
 from tune.pipeline.projection import sampled_projector
 from tune.pipeline.recipe import Bounds, Development, Recipe
