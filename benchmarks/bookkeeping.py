@@ -68,7 +68,7 @@ def measured(number: int, params: Mapping[str, Any]) -> dict[str, float]:
     return {"psd": random.Random(number).random(), "cost": cost, "pco": 0.5, "validation_loss": 0.1}
 
 
-def empty_trial(config: dict[str, Any], *, setting: Setting, arrays: Mapping[str, Any], progress_actor: Any) -> None:
+def empty_trial(config: dict[str, Any], *, setting: Setting, arrays: Mapping[str, Any], channel: Any) -> None:
     """All that `tune.execution.trial.run_trial` does beside building: report, record, TensorBoard."""
     number, params = int(config["trial"]), dict(config["params"])
     began = time.time()
@@ -82,7 +82,7 @@ def empty_trial(config: dict[str, Any], *, setting: Setting, arrays: Mapping[str
         Ledger(setting.home).record(
             Outcome(trial=number, params=params, status="finished", metrics=metrics, seconds=seconds, work=work)
         )
-    progress_actor.put.remote(number, None)
+    channel.tell(number, None)
 
 
 def ours(trials: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from unittest import mock
 import numpy as np
 import ray
 import torch
+from tune.monitor.progress_actor import Message, start_progress_actor
 
 from benchmarks import bookkeeping
 from components.datasets.dataset import Dataset
@@ -35,7 +36,6 @@ from tune.cluster.lease_actor import LeaseActor
 from tune.execution import driver
 from tune.execution.trial import Setting, arrays_of
 from tune.metrics import OBJECTIVES
-from tune.monitor.progress_actor import Message, start_progress_actor
 from tune.monitor.terminal import LiveView
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.executor import LONGEST_POLL, Executor, part_signatures

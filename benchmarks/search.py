@@ -23,7 +23,7 @@ from printing import Paper
 from components.datasets.dataset import Dataset, load_dataset
 from components.datasets.raw import RawSplit
 from tune.execution.trial import Setting, attempt
-from tune.monitor.progress import ProgressReporter
+from tune.monitor.progress import ProgressChannel, ProgressReporter
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.recipe import Development
 from tune.space.space import SearchSpace, parse_space
@@ -95,7 +95,7 @@ def searched(dataset: Dataset, trials: int, *, reuse: bool) -> list[Outcome]:
         ledger = Ledger(Storage(folder).child("one"))
         searcher = LedgerSearcher(space, ledger, trials=trials, seed=0, startup=trials)
         while (config := searcher.suggest("here")) != LedgerSearcher.FINISHED:
-            reporter = ProgressReporter(config["trial"], _Silent(), None, judged=False)
+            reporter = ProgressReporter(config["trial"], _Silent(""), None, judged=False)
             data = Development.for_search(dataset)
             outcome, _ = attempt(setting, data, config["trial"], config["params"], reporter)
             assert outcome.status == "finished", outcome.error
@@ -145,13 +145,10 @@ def seconds(outcomes: Sequence[Outcome], stages: Sequence[str]) -> float:
     return sum(outcome.work[stage]["seconds"] for outcome in outcomes for stage in stages)
 
 
-class _Silent:
-    """Stands where the driver's progress_actor does."""
+class _Silent(ProgressChannel):
+    """Forgets what it is told."""
 
-    def __init__(self) -> None:
-        self.put = self
-
-    def remote(self, *message: Any) -> None:
+    def tell(self, trial: int, message: Any) -> None:
         """Takes a message."""
 
 

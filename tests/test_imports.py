@@ -34,11 +34,12 @@ RAY = {
     "tune/execution/ray_start.py",
     "tune/cluster/connection.py",
     "tune/cluster/lease_actor.py",
+    "tune/cluster/coordinator.py",
+    "tune/cluster/line.py",
     "tune/optimizer/searcher.py",
     "tune/optimizer/early_stopping.py",
     "tune/monitor/board.py",
     "tune/monitor/progress.py",
-    "tune/monitor/progress_actor.py",
 }
 OPTUNA = {
     "tune/space/space.py",

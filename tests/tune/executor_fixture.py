@@ -13,7 +13,7 @@ from components.datasets.dataset import Dataset
 from tests.tune.tiny_search import SETTINGS
 from tune.execution.trial import Setting, attempt
 from tune.metrics import Target
-from tune.monitor.progress import ProgressReporter
+from tune.monitor.progress import ProgressChannel, ProgressReporter
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.executor import Executor
 from tune.pipeline.recipe import Bounds, Development
@@ -82,16 +82,16 @@ def search_here(storage: Path, dataset: Dataset, space: SearchSpace | None = Non
 
 def try_here(setting: Setting, dataset: Dataset, number: int, params: Mapping[str, Any]) -> Outcome:
     """The outcome of one trial."""
-    reporter = ProgressReporter(number, SilentProgressActor(), None, judged=False)
+    reporter = ProgressReporter(number, SilentChannel(), None, judged=False)
     outcome, _ = attempt(setting, Development.for_search(dataset), number, params, reporter)
     return outcome
 
 
-class SilentProgressActor:
-    """Stands where the driver's progress_actor does, and forgets what it is told."""
+class SilentChannel(ProgressChannel):
+    """Stands where the driver's channel does, and forgets what it is told."""
 
     def __init__(self) -> None:
-        self.put = self
+        super().__init__("nobody listens")
 
-    def remote(self, *message: Any) -> None:
+    def tell(self, trial: int, message: Any) -> None:
         """Takes a message."""

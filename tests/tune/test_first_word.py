@@ -79,8 +79,8 @@ def test_a_worker_imports_no_plots() -> None:
     assert not packages & {"matplotlib", "scipy", "sklearn", "optuna", "jinja2", "fire", "pandas"}
 
 
-def test_a_board_imports_ray_alone() -> None:
-    packages, _ = imported("import tune.monitor.progress_actor")
+def test_coordinator_and_relay_import_ray_alone() -> None:
+    packages, _ = imported("import tune.cluster.line")
     assert not packages & {"torch", "pandas", "pyarrow", "tensorboard"}
 
 

@@ -13,8 +13,9 @@ from ray import tune
 from ray.tune import Callback
 
 from components.datasets.dataset import Dataset
+from tune.cluster.coordinator import Message
 from tune.execution.trial import Setting, arrays_of, run_retraining, run_trial
-from tune.monitor.progress_actor import Message, start_progress_actor
+from tune.monitor.progress import ProgressFeed
 from tune.monitor.runs import run_name
 from tune.monitor.tensorboard import close_run
 from tune.monitor.terminal import LiveView, TrialView
@@ -52,13 +53,13 @@ def run_trials(
     left = total - sum(outcome.trial < total for outcome in ledger.outcomes())
     if left == 0 or searcher.over:
         return
-    progress_actor = start_progress_actor()
-    callback.listen(progress_actor)
+    feed = ProgressFeed()
+    callback.listen(feed)
     trainable = tune.with_parameters(
         run_trial,
         setting=setting,
         arrays=arrays_of(train=dataset.train, validation=dataset.validation),
-        progress_actor=progress_actor,
+        channel=feed.channel,
     )
     # Tune's own state is not used: the ledger is the state. It goes where nothing else looks.
     with scratch("ray-tune") as folder:
@@ -106,11 +107,11 @@ def run_seeds(
     """
     final = Development.for_retraining(dataset)
     arrays: Any = ray.put(arrays_of(train=final.train, test=dataset.test))
-    progress_actor = start_progress_actor()
+    feed = ProgressFeed()
     remote = ray.remote(run_retraining)
     tasks = {
         remote.options(num_cpus=cpus, num_gpus=setting.gpus, max_retries=2).remote(
-            replace(setting, cpus=cpus), arrays, final.fingerprint, dict(params), trial, seed, progress_actor
+            replace(setting, cpus=cpus), arrays, final.fingerprint, dict(params), trial, seed, feed.channel
         ): seed
         for seed, cpus in zip(seeds, cores_of(len(seeds), concurrent, setting.cpus), strict=True)
     }
@@ -120,8 +121,8 @@ def run_seeds(
         check()
         done, _ = ray.wait([task for task, seed in tasks.items() if seed not in results], timeout=LOOK)
         results |= {tasks[task]: ray.get(task) for task in done}
-        messages: dict[int, Message] = ray.get(progress_actor.all.remote())
-        view.update([seed_view(n, results.get(n), messages.get(n), began, f"seed {n}") for n in seeds], {})
+        feed.look()
+        view.update([seed_view(n, results.get(n), feed.latest.get(n), began, f"seed {n}") for n in seeds], {})
     return results
 
 
@@ -139,21 +140,19 @@ class TrialCallback(Callback):
     ) -> None:
         self._setting, self._ledger, self._view, self._saves = setting, ledger, view, saves
         self._check = check
-        self._progress_actor: Any = None
+        self._feed: ProgressFeed | None = None
         self._looked = 0.0
         self._values: dict[int, dict[str, float]] = {}
         self._last: dict[int, dict[str, Any]] = {}  # trial → what it told after its last epoch
-        self._pending: Any = None
-        self._messages: dict[int, Message] = {}
         self._outage: OSError | None = None
         self._trials = {outcome.trial: _ended(outcome) for outcome in ledger.outcomes()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks into a state that is never read
 
-    def listen(self, progress_actor: Any) -> None:
-        """Takes the trials' progress from the actor of `start_progress_actor`."""
-        self._progress_actor = progress_actor
+    def listen(self, feed: ProgressFeed) -> None:
+        """Takes the trials' progress from there."""
+        self._feed = feed
         self.refresh(last=True)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -199,13 +198,8 @@ class TrialCallback(Callback):
         self._view.update(list(self._trials.values()), stages)
 
     def _collect(self) -> None:
-        """Takes what the progress actor has answered, and asks again: the driver never waits for it."""
-        if self._pending is not None and ray.wait([self._pending], timeout=0)[0]:
-            self._messages = ray.get(self._pending)
-            self._pending = None
-        if self._pending is None:
-            self._pending = self._progress_actor.all.remote()
-        for number, message in self._messages.items():
+        """Shows what is new of the trials' progress."""
+        for number, message in self._feed.look().items() if self._feed else ():
             shown = self._trials.get(number)
             if shown is not None and shown.state == "running":
                 self._trials[number] = _running(shown, message)

@@ -15,8 +15,7 @@ from components.datasets.dataset import Dataset
 from tune.execution.driver import LOOK, seed_view
 from tune.execution.trial import Arrays, Setting, arrays_of, development
 from tune.metrics import objectives_of
-from tune.monitor.progress import ProgressReporter
-from tune.monitor.progress_actor import Message, start_progress_actor
+from tune.monitor.progress import ProgressChannel, ProgressFeed, ProgressReporter
 from tune.monitor.terminal import LiveView
 from tune.optimizer.finalists import Finalist, cost_of
 from tune.pipeline.recipe import bounds_of
@@ -67,20 +66,20 @@ def _train(
 ) -> dict[int, dict[str, Any]]:
     """Results of the runs `left`, trained side by side on the cluster."""
     arrays: Any = ray.put(arrays_of(train=dataset.train, validation=dataset.validation))
-    progress_actor = start_progress_actor()
+    feed = ProgressFeed()
     remote = ray.remote(run_finalist).options(num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=2)
     tasks = {
-        remote.remote(setting, arrays, runs[n][0].params, runs[n][1], n, progress_actor): n for n in left
+        remote.remote(setting, arrays, runs[n][0].params, runs[n][1], n, feed.channel): n for n in left
     }
     began, results = time.time(), dict[int, dict[str, Any]]()
     while len(results) < len(left):
         check()
         done, _ = ray.wait([task for task, number in tasks.items() if number not in results], timeout=LOOK)
         results |= {tasks[task]: ray.get(task) for task in done}
-        messages: dict[int, Message] = ray.get(progress_actor.all.remote())
+        feed.look()
         view.update(
             [
-                seed_view(n, results.get(n), messages.get(n), began, f"trial {outcome.trial}, seed {seed}")
+                seed_view(n, results.get(n), feed.latest.get(n), began, f"trial {outcome.trial}, seed {seed}")
                 for n, (outcome, seed) in enumerate(runs)
             ],
             {},
@@ -104,12 +103,12 @@ def _finalist(outcome: Outcome, results: Mapping[int, Mapping[str, Any]], metric
 
 
 def run_finalist(
-    setting: Setting, arrays: Arrays, params: Mapping[str, Any], seed: int, number: int, progress_actor: Any
+    setting: Setting, arrays: Arrays, params: Mapping[str, Any], seed: int, number: int, channel: ProgressChannel
 ) -> dict[str, Any]:
     """One finalist with one seed: see `_result`."""
     config = setting.space.config(params)
     executor = setting.executor(development(setting, arrays), bounds_of(setting.space), seed)
-    path = executor.get(config, path_of(config), ProgressReporter(number, progress_actor, None, judged=False))
+    path = executor.get(config, path_of(config), ProgressReporter(number, channel, None, judged=False))
     (score,) = path.artifacts[path_of(config)[-1]]
     return _result(config, score)
 

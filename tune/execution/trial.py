@@ -27,7 +27,7 @@ from tune.execution.gpu_errors import (
     out_of_memory,
 )
 from tune.monitor.heatmap import map_png
-from tune.monitor.progress import ProgressReporter, tell_tune
+from tune.monitor.progress import ProgressChannel, ProgressReporter, tell_tune
 from tune.monitor.tensorboard import TensorBoardRun
 from tune.pipeline.executor import Executor, Path
 from tune.pipeline.purifier import cost
@@ -106,7 +106,7 @@ class Setting:
         return Executor(store, leases_of(store), data, bounds, seed, device)
 
 
-def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, progress_actor: Any) -> None:
+def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, channel: ProgressChannel) -> None:
     """Ray Tune's trainable: runs trial `config["trial"]` with `config["params"]` and records its outcome.
 
     A failure of its own is an outcome like any other. What kills the process leaves none, and the trial runs again.
@@ -114,7 +114,7 @@ def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, progr
     kernel the process ends itself, as nothing more can be computed in it.
     """
     try:
-        _run_trial(config, setting, arrays, progress_actor)
+        _run_trial(config, setting, arrays, channel)
     except GpuLost as error:
         end_process(error)
     except Exception as error:
@@ -123,7 +123,7 @@ def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, progr
         raise
 
 
-def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, progress_actor: Any) -> None:
+def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, channel: ProgressChannel) -> None:
     setting.user_code.install(setting.home)  # in this process nobody has run the plug-in yet
     number, params = int(config["trial"]), dict(config["params"])
     ledger = Ledger(setting.home)
@@ -131,7 +131,7 @@ def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, prog
     if ledger.outcome(number) is not None:
         return  # it had ended just before its worker was lost
     with TensorBoardRun(setting.home, setting.space, number, params) as run:
-        reporter = ProgressReporter(number, progress_actor, run, judged=True)
+        reporter = ProgressReporter(number, channel, run, judged=True)
         outcome, path = attempt(setting, development(setting, arrays), number, params, reporter)
         run.metrics({**outcome.metrics, **reporter.speed})
         if path is not None:
@@ -140,7 +140,7 @@ def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, prog
         if not setting.reuse:
             setting.unshared(number).remove_tree()
         ledger.record(outcome)  # last: a trial with a record never runs again, so TensorBoard must have all of it
-    progress_actor.put.remote(number, None)
+    channel.tell(number, None)
     if broken(outcome.error or ""):
         raise GpuLost(outcome.error)
 
@@ -235,7 +235,7 @@ def run_retraining(
     params: Mapping[str, Any],
     trial: int,
     seed: int,
-    progress_actor: Any,
+    channel: ProgressChannel,
 ) -> dict[str, Any]:
     """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`."""
     if reason := lacking_gpu(setting.gpus):
@@ -245,7 +245,7 @@ def run_retraining(
     executor = final_executor(setting, arrays, fingerprint, config, seed)
     try:
         with TensorBoardRun(setting.home, setting.space, trial, params, seed) as run:
-            reporter = ProgressReporter(seed, progress_actor, run, judged=False)
+            reporter = ProgressReporter(seed, channel, run, judged=False)
             scores = retrain_seed(executor, config, split_of(arrays, "test"), setting.home, reporter)
             run.metrics({**scores["metrics"], "images_per_second": scores["images_per_second"]})
     except RuntimeError as error:

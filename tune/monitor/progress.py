@@ -1,38 +1,93 @@
-"""Reports of running trials: to the live view through an actor, to TensorBoard, and to Ray Tune."""
+"""Reports of running trials: to the live view through the coordinator, to TensorBoard, and to Ray Tune."""
 
 from __future__ import annotations
 
 import socket
 import time
+import uuid
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from tune.monitor.progress_actor import Message
+import ray
+
+from tune.cluster.coordinator import PERIOD, Message, start_coordinator
+from tune.cluster.line import line
 from tune.monitor.tensorboard import TensorBoardRun
 from tune.pipeline.job import Progress, Work
 
 MEASURED = ("psd", "pco", "validation_loss")  # after each epoch of a trial's U-Net
 
 
+@dataclass(frozen=True)
+class ProgressChannel:
+    """The way of progress from the trials of one search to its driver; sent with each trial.
+
+    Attributes:
+        name: that no other search has.
+    """
+
+    name: str
+
+    def tell(self, trial: int, message: Message | None) -> None:
+        """Sets a trial's progress; None where it is over."""
+        line().tell((self.name, trial), message)
+
+
+class ProgressFeed:
+    """The driver's end of a new channel: it asks for what has changed once a second, and never waits for the answer.
+
+    Attributes:
+        channel: for the trials.
+        latest: the progress of every running trial, as far as it was heard.
+    """
+
+    def __init__(self) -> None:
+        self._coordinator = start_coordinator()
+        self.channel = ProgressChannel(uuid.uuid4().hex)
+        self.latest: dict[int, Message] = {}
+        self._pending: Any = None
+        self._asked = 0.0
+
+    def look(self) -> dict[int, Message]:
+        """Brings `latest` up to date, and returns what is new in it."""
+        news: dict[int, Message] = {}
+        if self._pending is not None and ray.wait([self._pending], timeout=0)[0]:
+            with suppress(ray.exceptions.RayError):  # of a coordinator that is being started again
+                news = self._take(ray.get(self._pending))
+            self._pending = None
+        if self._pending is None and time.monotonic() - self._asked > PERIOD:
+            self._asked = time.monotonic()
+            self._pending = self._coordinator.progress.remote(self.channel.name)
+        return news
+
+    def _take(self, changes: Mapping[int, Message | None]) -> dict[int, Message]:
+        news = {trial: message for trial, message in changes.items() if message is not None}
+        self.latest |= news
+        for trial in changes.keys() - news.keys():
+            self.latest.pop(trial, None)
+        return news
+
+
 class ProgressReporter:
-    """Reports a trial's progress to the actor and to TensorBoard, and to Ray Tune after each epoch of its U-Net.
+    """Reports a trial's progress to the driver and to TensorBoard, and to Ray Tune after each epoch of its U-Net.
 
     Args:
         trial: its number; of a retraining, the seed.
-        progress_actor: from `start_progress_actor`.
+        channel: to the driver.
         run: its run in TensorBoard; None = none.
         judged: whether it is a trial, which Tune compares with others by epoch.
     """
 
-    def __init__(self, trial: int, progress_actor: Any, run: TensorBoardRun | None, judged: bool) -> None:
-        self.trial, self.progress_actor, self.run, self.judged = trial, progress_actor, run, judged
+    def __init__(self, trial: int, channel: ProgressChannel, run: TensorBoardRun | None, judged: bool) -> None:
+        self.trial, self.channel, self.run, self.judged = trial, channel, run, judged
         self.cost = 0  # of its projection; the trial sets it
         self.intermediate: dict[str, float] = {}
         self._rates: list[float] = []
         self._work: Mapping[str, Work] = {}
-        self._stage, self._since, self._told = "", 0.0, 0.0
+        self._stage, self._since = "", 0.0
 
     def __call__(self, progress: Progress) -> None:
         if progress.artifact is not None:
@@ -40,13 +95,10 @@ class ProgressReporter:
             if progress.stage == "projection":
                 self._rates.append(progress.artifact.metrics["evaluations_per_second"])
             return
-        now = time.time()
         if progress.stage != self._stage:
-            self._stage, self._since, self._told = progress.stage, now, 0.0
-        if now - self._told > 0.3 or progress.row:
-            self._told = now
-            message = Message(progress.stage, progress.done, progress.total, self._since, socket.gethostname())
-            self.progress_actor.put.remote(self.trial, message)
+            self._stage, self._since = progress.stage, time.time()
+        message = Message(progress.stage, progress.done, progress.total, self._since, socket.gethostname())
+        self.channel.tell(self.trial, message)
         if progress.row:
             self._epoch(progress.stage, progress.row)
 

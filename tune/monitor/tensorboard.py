@@ -219,12 +219,12 @@ def close_run(
         metrics: its last known metrics, if any.
         step: the epoch they are of; an earlier one than the run has would make TensorBoard drop those after it.
     """
-    progress_actor = TensorBoardRun(experiment, space, trial, params)
-    if any(map(_is_end, progress_actor.folder.names())):
+    run = TensorBoardRun(experiment, space, trial, params)
+    if any(map(_is_end, run.folder.names())):
         return
-    progress_actor.__enter__()
-    progress_actor.metrics(metrics or {}, step)
-    progress_actor.close(status)
+    run.__enter__()
+    run.metrics(metrics or {}, step)
+    run.close(status)
 
 
 def _next_number(names: Sequence[str]) -> int:

@@ -97,7 +97,7 @@ from tune import search
 
 run = driver.run_trial
 
-def run_trial(config, *, setting, arrays, progress_actor):
+def run_trial(config, *, setting, arrays, channel):
     import os
     from components.classifiers.training import ClassifierTraining
     from tune.pipeline.executor import Executor
@@ -110,7 +110,7 @@ def run_trial(config, *, setting, arrays, progress_actor):
         return build(executor, *arguments)
     Executor.get = get
     try:
-        run(config, setting=setting, arrays=arrays, progress_actor=progress_actor)
+        run(config, setting=setting, arrays=arrays, channel=channel)
     finally:
         Executor.get = build
 

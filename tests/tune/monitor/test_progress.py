@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from components.datasets.dataset import Dataset
-from tests.tune.executor_fixture import PARAMS, SilentProgressActor, setting_on
+from tests.tune.executor_fixture import PARAMS, SilentChannel, setting_on
 from tune.execution.trial import attempt
 from tune.metrics import TARGETS
 from tune.monitor.progress import ProgressReporter
@@ -32,7 +32,7 @@ def test_a_trial_that_is_stopped_early_has_its_metrics_and_its_work(
     monkeypatch.setattr("ray.tune.report", stop)
     setting = setting_on(tmp_path, tiny_dataset)
     run = TensorBoardRun(setting.home, setting.space, 3, PARAMS)
-    reporter = ProgressReporter(3, SilentProgressActor(), run, judged=True)
+    reporter = ProgressReporter(3, SilentChannel(), run, judged=True)
     with pytest.raises(SystemExit), run:
         attempt(setting, Development.for_search(tiny_dataset), 3, PARAMS, reporter)
     last = told[-1]["metrics"]
