@@ -25,6 +25,7 @@ from unittest import mock
 import numpy as np
 import ray
 import torch
+from tune.cluster.lease_actor import LeaseActor
 from tune.monitor.progress_actor import Message, start_progress_actor
 
 from benchmarks import bookkeeping
@@ -32,7 +33,6 @@ from components.datasets.dataset import Dataset
 from components.datasets.raw import RawSplit
 from tests.tune.tiny_search import run, words, write_space
 from tune.cluster.connection import connect
-from tune.cluster.lease_actor import LeaseActor
 from tune.execution import driver
 from tune.execution.trial import Setting, arrays_of
 from tune.metrics import OBJECTIVES

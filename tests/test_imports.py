@@ -33,7 +33,7 @@ RAY = {
     "tune/execution/finalist_training.py",
     "tune/execution/ray_start.py",
     "tune/cluster/connection.py",
-    "tune/cluster/lease_actor.py",
+    "tune/cluster/leases.py",
     "tune/cluster/coordinator.py",
     "tune/cluster/line.py",
     "tune/optimizer/searcher.py",

@@ -7,6 +7,7 @@ what they hold and what they wait for. Its own process imports Ray alone.
 from __future__ import annotations
 
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -135,7 +136,9 @@ class _CoordinatorActor(Coordinator):
     """The coordinator as a Ray actor, which Ray starts again where its process was lost."""
 
     def __init__(self) -> None:
-        super().__init__(ray.get_runtime_context().was_current_actor_reconstructed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Ray 2.60 says of its own use of an old name
+            super().__init__(ray.get_runtime_context().was_current_actor_reconstructed)
 
     def node(self) -> str:
         """Ray's id of the node that it runs on."""

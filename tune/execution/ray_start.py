@@ -10,7 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune.cluster.cards import cards, fitted
 from tune.cluster.connection import check_ray, check_shared, connect, nodes, other_nodes
-from tune.cluster.lease_actor import start_lease_actor
+from tune.cluster.coordinator import start_coordinator
 from tune.cluster.resources import Request, Resources, on_cluster, on_this_machine
 from tune.errors import Refused
 from tune.pipeline.recipe import Development, bounds_of
@@ -44,8 +44,7 @@ def running_ray(plan: Plan, request: Request, *, verbose: bool = False) -> Itera
             check_shared(plan.storage)
             _check_user_code(plan.user_code)
             stack.enter_context(lock)
-        if plan.storage.local is None:
-            start_lease_actor()
+        start_coordinator()  # long before the first trial, for which it need not start then
         yield resources, lock
 
 

@@ -220,11 +220,11 @@ def development(setting: Setting, arrays: Arrays) -> Development:
 
 
 def leases_of(store: Store) -> Leases:
-    """File locks where the store is on a file system."""
+    """Leases by file locks where the store is on a file system, else by the cluster's coordinator."""
     if store.storage.local is None:
-        from tune.cluster.lease_actor import ActorLeases
+        from tune.cluster.leases import ClusterLeases
 
-        return ActorLeases()
+        return ClusterLeases()
     return FileLeases(store.storage.local / ".leases")
 
 

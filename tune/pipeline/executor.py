@@ -1,15 +1,17 @@
 """Builds what a trial needs and the store has not: each artifact once on the whole cluster, by whoever is free.
 
 A trial that finds an artifact being built by another does not wait for that one: it builds another that it will need,
-such as the next part of the same projection, and waits only when there is none.
+such as the next part of the same projection, and waits only when there is none. What was looked for in vain is looked
+for again when its lease is free: then another has finished it, or has failed to.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 
@@ -23,8 +25,6 @@ from tune.storage.leases import Leases
 from tune.storage.store import Artifact, Store
 
 log = logging.getLogger(__name__)
-
-POLL, LONGEST_POLL = 0.25, 2.0  # seconds between two looks at what others are building: the first, and after many
 
 
 @dataclass
@@ -51,6 +51,9 @@ class Node:
     stage: Stage
     part: int
     signature: str
+
+
+Found = dict[tuple[str, int], Artifact]
 
 
 @dataclass(frozen=True)
@@ -94,71 +97,71 @@ class Executor:
         """Every artifact of a path: found, built, or waited for while another builds it."""
         recipe = self.recipe(config)
         path = Path(recipe, signatures_of(recipe, stages))
-        pending = _nodes(path)
-        found: dict[tuple[str, int], Artifact] = {}
-        pause = POLL
+        pending = {node.signature: node for node in _nodes(path)}
+        found: Found = {}
+        missing: set[str] = set()  # looked for, and not there
+        waited = 0.0
         while pending:
-            left = [node for node in pending if not self._settle(node, pending, path, found, report)]
-            if len(left) == len(pending):
-                report(Progress(f"waiting for {left[0].stage.name}", 0, 0))
-                time.sleep(pause)
-            pause = min(2 * pause, LONGEST_POLL) if len(left) == len(pending) else POLL
-            pending = left
+            ready = _ready(pending.values(), path)
+            there = dict(self._look([node for node in ready if node.signature not in missing]))
+            for node, artifact in there.items():
+                path.work.setdefault(node.stage.name, Work()).reused += 1
+                if node.stage.judged:
+                    _replay(node.stage.name, artifact, report)
+                self._settle(node, artifact, pending, path, found, report)
+            if there:
+                waited = 0.0
+                continue
+            missing |= {node.signature for node in ready}
+            wanted = [node.signature for node in ready]
+            if key := self.leases.acquire(wanted):
+                if (built := self._build(pending[key], path, found, report)) is not None:
+                    self._settle(pending[key], built, pending, path, found, report)
+                missing.clear()  # others may have finished some meanwhile
+                waited = 0.0
+            else:
+                report(Progress(f"waiting for {ready[0].stage.name}", 0, 0, waits_for=tuple(wanted)))
+                began = time.monotonic()
+                missing.difference_update(self.leases.wait(wanted, waited))
+                waited += time.monotonic() - began
         for (name, _), artifact in sorted(found.items()):
             path.artifacts.setdefault(name, []).append(artifact)
         return path
 
+    def _look(self, nodes: Sequence[Node]) -> Iterator[tuple[Node, Artifact]]:
+        """Those of the artifacts that are in the store: of several parts of a stage by one listing."""
+        for stage, group in groupby(nodes, lambda node: node.stage):
+            parts = list(group)
+            listed = self.store.listed(stage.name) if len(parts) > 1 else {parts[0].signature}
+            for node in parts:
+                if node.signature in listed and (artifact := self.store.find(stage.name, node.signature)):
+                    yield node, artifact
+
     def _settle(
         self,
         node: Node,
-        pending: Sequence[Node],
+        artifact: Artifact,
+        pending: dict[str, Node],
         path: Path,
-        found: dict[tuple[str, int], Artifact],
+        found: Found,
         report: Callable[[Progress], None],
-    ) -> bool:
-        """Finds or builds one artifact; False where that must wait for others."""
-        name = node.stage.name
-        work = path.work.setdefault(name, Work())
-        config = path.recipe.config
-        observed = (stage for stage in node.stage.observed(config) if stage in path.signatures)
-        needed = {*node.stage.inputs(config), *observed}
-        if needed & {other.stage.name for other in pending if (other.stage.name, other.part) not in found}:
-            # What it is made from is not all there. It is not looked for either: of the 127 artifacts of a full MNIST
-            # each waiting trial would ask an object store for every one, at every look.
-            return False
-        artifact = self.store.find(name, node.signature)
-        if artifact is not None:
-            work.reused += 1
-            if node.stage.judged:
-                _replay(name, artifact, report)
-        else:
-            artifact = self._build(node, needed, path, found, report)
-            if artifact is None:
-                return False
-            work.built += 1
-            work.seconds += float(artifact.manifest["seconds"])
-        found[name, node.part] = artifact
-        report(Progress(name, 1, 1, artifact=artifact, work=path.work))
-        return True
+    ) -> None:
+        """Takes an artifact that is there."""
+        found[node.stage.name, node.part] = artifact
+        del pending[node.signature]
+        report(Progress(node.stage.name, 1, 1, artifact=artifact, work=path.work))
 
     def _build(
-        self,
-        node: Node,
-        needed: set[str],
-        path: Path,
-        found: Mapping[tuple[str, int], Artifact],
-        report: Callable[[Progress], None],
+        self, node: Node, path: Path, found: Found, report: Callable[[Progress], None]
     ) -> Artifact | None:
-        """Builds one artifact unless another is building it."""
+        """Builds the artifact, whose lease is held, and frees the lease; None where it is there by now."""
         name = node.stage.name
-        if not self.leases.acquire(node.signature):
-            return None
         try:
-            if self.store.has(name, node.signature) and (artifact := self.store.find(name, node.signature)):
-                return artifact  # finished between the look and the lease
+            if self.store.has(name, node.signature) and self.store.find(name, node.signature):
+                return None  # finished between the look and the lease
             inputs: dict[str, list[Artifact]] = {}
             for (stage, _), artifact in sorted(found.items()):
-                if stage in needed:
+                if stage in _needed(node.stage, path):
                     inputs.setdefault(stage, []).append(artifact)
             base = node.stage.base(path.recipe, path.signatures)
             smaller = self._smaller(node, base, path.signatures[name])
@@ -174,7 +177,12 @@ class Executor:
                 self.store.relate(name, base, path.signatures[name], held)
         finally:
             self.leases.release(node.signature)
-        return self.store.find(name, node.signature)
+        built = self.store.find(name, node.signature)
+        if built is not None:
+            work = path.work.setdefault(name, Work())
+            work.built += 1
+            work.seconds += float(built.manifest["seconds"])
+        return built
 
     def _smaller(self, node: Node, base: str | None, signature: str) -> Artifact | None:
         """The same part of the largest projection that this one can go on from."""
@@ -198,6 +206,18 @@ def _nodes(path: Path) -> list[Node]:
         for name, signature in path.signatures.items()
         for part, key in enumerate(part_signatures(STAGES[name], path.recipe, signature))
     ]
+
+
+def _needed(stage: Stage, path: Path) -> set[str]:
+    """The stages that one is made from, or measures itself with."""
+    config = path.recipe.config
+    return {*stage.inputs(config), *(other for other in stage.observed(config) if other in path.signatures)}
+
+
+def _ready(pending: Collection[Node], path: Path) -> list[Node]:
+    """Those for which everything is there. The others are not looked for either."""
+    lacking = {node.stage.name for node in pending}
+    return [node for node in pending if not _needed(node.stage, path) & lacking]
 
 
 def part_signatures(stage: Stage, recipe: Recipe, signature: str) -> list[str]:

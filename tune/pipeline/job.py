@@ -49,6 +49,7 @@ class Progress:
         row: after an epoch, its measurements.
         artifact: once it is there, built or found, what the stage made.
         work: with an artifact, what was done so far, by stage.
+        waits_for: signatures of artifacts that others are building, while there is nothing else to do.
     """
 
     stage: str
@@ -57,6 +58,7 @@ class Progress:
     row: Row | None = None
     artifact: Artifact | None = None
     work: Mapping[str, Work] = field(default_factory=dict)
+    waits_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,10 @@ class Store:
             MANIFEST
         )
 
+    def listed(self, stage: str) -> set[str]:
+        """The signatures of a stage of which there is at least a part: all of them in one request (of 1,000 each)."""
+        return set(self.storage.child(stage).folders())
+
     @contextmanager
     def draft(self, stage: str, signature: str) -> Iterator[Draft]:
         """A folder to write an artifact's files to; it becomes the artifact when the block ends without an error.

@@ -13,7 +13,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from tune.storage.leases import FileLeases
-assert FileLeases(Path(sys.argv[1])).acquire("key")
+assert FileLeases(Path(sys.argv[1])).acquire(["key"]) == "key"
 print("held", flush=True)
 time.sleep(60)
 """
@@ -22,17 +22,17 @@ ROOT = Path(__file__).parents[3]
 
 def test_a_lease_has_one_holder(tmp_path: Path) -> None:
     one, other = FileLeases(tmp_path), FileLeases(tmp_path)
-    assert one.acquire("key")
-    assert not other.acquire("key")
-    assert other.acquire("another")
+    assert one.acquire(["key"])
+    assert not other.acquire(["key"])
+    assert other.acquire(["another"])
     one.release("key")
-    assert other.acquire("key")
+    assert other.acquire(["key"])
 
 
 def test_the_same_holder_does_not_get_it_twice(tmp_path: Path) -> None:
     leases = FileLeases(tmp_path)
-    assert leases.acquire("key")
-    assert not leases.acquire("key")
+    assert leases.acquire(["key"])
+    assert not leases.acquire(["key"])
 
 
 def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
@@ -43,10 +43,10 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         leases = FileLeases(tmp_path)
-        assert not leases.acquire("key")
+        assert not leases.acquire(["key"])
     finally:
         holder.kill()
         holder.wait()
     began = time.monotonic()
-    assert leases.acquire("key")
+    assert leases.acquire(["key"])
     assert time.monotonic() - began < 1

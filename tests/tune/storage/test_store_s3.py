@@ -1,8 +1,7 @@
-"""The store on an object store, built by several workers at once: each artifact once, leased by an actor."""
+"""The store on an object store, built by several workers at once: each artifact once, leased by the coordinator."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ import torch
 
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import PATH, tiny_config
-from tune.cluster.lease_actor import ActorLeases, LeaseActor, start_lease_actor
+from tune.cluster.coordinator import start_coordinator
+from tune.cluster.leases import ClusterLeases
 from tune.pipeline.executor import Executor
 from tune.pipeline.recipe import Bounds, Development
 from tune.storage.folder import Storage
@@ -28,7 +28,7 @@ PART = 5
 def cluster(bucket: str) -> Iterator[None]:
     """Ray on this machine, whose workers know the server's credentials."""
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
-    start_lease_actor()
+    start_coordinator()
     yield
     ray.shutdown()
 
@@ -47,7 +47,7 @@ def built(address: str, cache: Path, dataset: Dataset, bounds: Bounds) -> tuple[
     torch.set_num_threads(1)
     store = Store(Storage(address).child("store"), cache)
     data = Development.for_search(dataset)
-    executor = Executor(store, ActorLeases(), data, bounds, 0, torch.device("cpu"))
+    executor = Executor(store, ClusterLeases(), data, bounds, 0, torch.device("cpu"))
     path = executor.get(tiny_config(), PATH)
     work = Counter({name: done.built for name, done in path.work.items()})
     return work, dict(path.artifacts["score_unet"][0].metrics), path.signatures["projection"]
@@ -86,30 +86,3 @@ def test_a_grown_search_goes_on_there_too(address: str, tmp_path: Path, tiny_dat
     artifact = Store(Storage(address).child("store"), tmp_path / "third").find("projection", f"{large}-000")
     assert artifact is not None
     assert artifact.metrics["evaluations"] == PART * (3 * 6 - 2 * 4)
-
-
-def test_a_lease_of_an_actor_has_one_holder(cluster: None) -> None:
-    one, other = ActorLeases(), ActorLeases()
-    assert one.acquire("key")
-    assert not one.acquire("key")
-    assert not other.acquire("key")
-    assert other.acquire("another")
-    one.release("key")
-    assert other.acquire("key")
-    other.release("key")
-    other.release("another")  # a holder's thread beats while it holds anything, and Ray ends before the process
-
-
-def test_who_is_not_heard_of_loses_the_lease(cluster: None) -> None:
-    actor: Any = LeaseActor.options().remote(patience=1.0)  # type: ignore[attr-defined]
-    assert ray.get(actor.acquire.remote("key", "silent"))
-    assert not ray.get(actor.acquire.remote("key", "other"))
-    end = time.monotonic() + 2.5
-    while time.monotonic() < end:
-        ray.get(actor.beat.remote("alive"))
-        assert ray.get(actor.acquire.remote("kept", "alive"))
-        time.sleep(0.2)
-    assert ray.get(actor.acquire.remote("key", "other"))
-    ray.get(actor.release.remote("key", "silent"))  # comes too late, and takes nothing from the other
-    assert not ray.get(actor.acquire.remote("key", "third"))
-    assert not ray.get(actor.acquire.remote("kept", "third"))

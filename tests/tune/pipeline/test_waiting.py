@@ -1,0 +1,141 @@
+"""Trials that wait for what another builds: how often they look, and what they survive."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components.datasets.dataset import Dataset
+from tests.tune.executor_fixture import executor_on, path_to, tiny_config
+from tune.cluster.coordinator import Coordinator, News
+from tune.pipeline.executor import Executor
+from tune.pipeline.job import Progress
+from tune.pipeline.recipe import Bounds, Development
+from tune.pipeline.stage import Stage
+from tune.storage.folder import Storage
+from tune.storage.leases import LONGEST, SHORTEST, FileLeases
+from tune.storage.store import Store
+
+GAN = path_to("gan")
+WAITING = 32
+
+
+class CoordinatedLeases:
+    """Leases of a coordinator in this process."""
+
+    def __init__(self, coordinator: Coordinator, lock: threading.Lock, name: str) -> None:
+        self.coordinator, self.lock, self.name = coordinator, lock, name
+
+    def acquire(self, keys: Sequence[str]) -> str | None:
+        with self.lock:
+            return self.coordinator.acquire(keys, self.name)
+
+    def release(self, key: str) -> None:
+        with self.lock:
+            self.coordinator.release(key, self.name)
+
+    def wait(self, keys: Sequence[str], waited: float) -> Collection[str]:
+        while True:
+            with self.lock:
+                if free := self.coordinator.exchange(self.name, News({}, {}, frozenset(keys))).free:
+                    return free
+            time.sleep(0.02)
+
+
+class Waiting:
+    """Trials in threads, of which the first to come builds the GAN only once all others wait for it."""
+
+    def __init__(self, storage: Storage, dataset: Dataset, caches: Path) -> None:
+        self.coordinator, self.lock = Coordinator(), threading.Lock()
+        self.storage, self.caches = storage, caches
+        self.data = Development.for_search(dataset)
+        self.all_wait = threading.Barrier(WAITING + 1)
+        self.built: Counter[str] = Counter()
+
+    def trial(self, number: int) -> int:
+        """Runs one; returns how often it waited."""
+        waited = []
+
+        def report(progress: Progress) -> None:
+            if progress.waits_for and progress.stage == "waiting for gan" and not waited:
+                waited.append(progress.waits_for)
+                self.all_wait.wait(60)
+            if (progress.stage, progress.total, progress.artifact) == ("gan", 0, None):
+                self.all_wait.wait(60)
+
+        leases = CoordinatedLeases(self.coordinator, self.lock, f"{number}")
+        store = Store(self.storage.child("store"), self.caches / f"{number}")
+        executor = Executor(store, leases, self.data, Bounds([1, 2], [2, 4]), 0, torch.device("cpu"))
+        path = executor.get(tiny_config(), GAN, report)
+        with self.lock:
+            self.built.update({name: work.built for name, work in path.work.items()})
+        return len(waited)
+
+    def run(self) -> list[int]:
+        with ThreadPoolExecutor(WAITING + 1) as threads:
+            return list(threads.map(self.trial, range(WAITING + 1)))
+
+
+def test_who_waits_looks_once_when_it_is_told(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: Counter[str] = Counter()
+    find = Store.find
+
+    def counted(store: Store, stage: str, signature: str) -> Any:
+        looked[stage] += 1
+        return find(store, stage, signature)
+
+    monkeypatch.setattr(Store, "find", counted)
+    search = Waiting(Storage(tmp_path), tiny_dataset, tmp_path)
+    assert sorted(search.run()) == [0] + [1] * WAITING
+    assert search.built["gan"] == 1
+    assert looked["gan"] <= 2 * WAITING + 3  # before it was there, and after
+
+
+def test_parts_are_looked_for_by_one_listing(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stage, "part_images", 5)
+    asked: list[str] = []
+    find, listed = Store.find, Store.listed
+    monkeypatch.setattr(Store, "find", lambda store, *key: asked.append("find") or find(store, *key))
+    monkeypatch.setattr(Store, "listed", lambda store, stage: asked.append("list") or listed(store, stage))
+
+    class Enough(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "projection_train":
+            raise Enough
+
+    executor = executor_on(tmp_path, tiny_dataset)
+    path = path_to("unet")
+    with pytest.raises(Enough):
+        executor.get(tiny_config(), path, stop)
+    asked.clear()
+    with pytest.raises(Enough):
+        executor_on(tmp_path, tiny_dataset).get(tiny_config(), path, stop)
+    # one for each ready stage that is made in parts, with no request for a part that is not there
+    assert asked.count("list") <= 4
+    assert asked.count("find") <= 7
+
+
+def test_without_a_coordinator_the_pauses_grow_and_differ() -> None:
+    slept: list[float] = []
+    leases, waited = FileLeases(Path("unused"), slept.append), 0.0
+    while waited < 100:
+        assert list(leases.wait(["a"], waited)) == ["a"]
+        waited += slept[-1]
+    assert SHORTEST / 2 <= slept[0] <= SHORTEST * 1.5
+    assert max(slept) <= LONGEST * 1.5
+    assert len(slept) < 40  # every quarter of a second it would be 400
+    assert len(set(slept)) == len(slept)
