@@ -16,16 +16,15 @@ import hashlib
 import json
 import logging
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from components.files import sha256_file
+from tune.storage.cache import Cache, Use
 from tune.storage.folder import Storage
 from tune.storage.scratch import scratch
 
@@ -45,10 +44,12 @@ class Artifact:
     Attributes:
         folder: its files, on this machine.
         manifest: what it is, how it was made, and the sha256 of every file.
+        use: of a copy, keeps it from being evicted.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
+    use: Use | None = field(default=None, compare=False, repr=False)
 
     @property
     def signature(self) -> str:
@@ -67,13 +68,12 @@ class Store:
 
     Args:
         storage: the folder `store/` of a storage.
-        cache: where to keep copies of artifacts that are not on a local file system; by default a temporary folder that
-            lives as long as the machine's.
+        cache: where to keep copies of artifacts that are not on a local file system, which are then asked for no more.
     """
 
     def __init__(self, storage: Storage, cache: Path | None = None) -> None:
         self.storage = storage
-        self.cache = cache or Path(tempfile.gettempdir()) / "latent-defense-store"
+        self.cache = Cache(cache)
         self._known: dict[tuple[str, str], Artifact] = {}
 
     def find(self, stage: str, signature: str) -> Artifact | None:
@@ -138,7 +138,7 @@ class Store:
         """The manifests of all artifacts, or of those of some stages, in order of stage and signature."""
         for stage in self.storage.folders() if stages is None else stages:
             for signature in self.storage.child(stage).folders():
-                manifest = self._manifest(stage, signature)
+                manifest = _manifest(self.storage.child(stage).child(signature), stage, signature)
                 if manifest is not None:
                     yield manifest
 
@@ -163,6 +163,8 @@ class Store:
         home.delete(MANIFEST)
         home.remove_tree()
         self._known.pop((stage, signature), None)
+        if home.local is None:
+            self.cache.drop(stage, signature)
 
     def _publish(self, draft: Draft, home: Storage, stage: str, signature: str) -> None:
         home.delete(MANIFEST)
@@ -181,46 +183,24 @@ class Store:
         }
         manifest = {**manifest, "sha256": _hash(manifest)}
         home.write(MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode())
+        if home.local is None:  # the builder has no need to fetch it
+            Storage(draft.folder).write(MANIFEST, json.dumps(manifest).encode())
+            self.cache.put(stage, signature, draft.folder)
 
     def _open(self, stage: str, signature: str) -> Artifact | None:
         home = self.storage.child(stage).child(signature)
-        manifest = self._manifest(stage, signature)
-        if manifest is None:
-            return None
-        folder = home.local or self._fetch(home, manifest)
-        for name, expected in manifest["files"].items():
-            path = folder / name
-            if not path.is_file():
-                _refuse(home, name, "found no such file")
+        if home.local is not None:
+            return _whole(home, home.local, _manifest(home, stage, signature))
+        for _ in range(2):  # a copy may be damaged where the artifact is not
+            copy = self.cache.get(stage, signature, lambda folder: _fetched(home, stage, signature, folder))
+            if copy is None:
                 return None
-            if sha256_file(path) != expected:
-                if home.local is None:
-                    shutil.rmtree(folder, ignore_errors=True)  # the copy may be what is damaged
-                _refuse(home, name, f"expected sha256 {expected[:12]}…, found another")
-                return None
-        return Artifact(folder, manifest)
-
-    def _manifest(self, stage: str, signature: str) -> dict[str, Any] | None:
-        home = self.storage.child(stage).child(signature)
-        try:
-            manifest = json.loads(home.read(MANIFEST))
-            check_manifest(manifest, stage, signature)
-        except FileNotFoundError:
-            return None
-        except (ValueError, AttributeError, TypeError) as error:
-            _refuse(home, MANIFEST, f"expected the manifest of this artifact, {error}")
-            return None
-        return dict(manifest)
-
-    def _fetch(self, home: Storage, manifest: Mapping[str, Any]) -> Path:
-        folder = self.cache / str(manifest["stage"]) / str(manifest["signature"])
-        for name in manifest["files"]:
-            if not (folder / name).exists():
-                try:
-                    home.download(name, folder / name)
-                except FileNotFoundError:
-                    continue  # `_open` refuses the artifact and names the file
-        return folder
+            folder, use = copy
+            artifact = _whole(home, folder, _manifest(Storage(folder), stage, signature))
+            if artifact is not None:
+                return replace(artifact, use=use)
+            self.cache.drop(stage, signature)
+        return None
 
 
 class Draft:
@@ -244,6 +224,44 @@ def _hash(manifest: Mapping[str, Any]) -> str:
     """Of a manifest without its own hash; what was measured stands there and nowhere else."""
     own = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+
+
+def _manifest(home: Storage, stage: str, signature: str) -> dict[str, Any] | None:
+    """The manifest in an artifact's folder; None where there is none, or another."""
+    try:
+        manifest = json.loads(home.read(MANIFEST))
+        check_manifest(manifest, stage, signature)
+    except FileNotFoundError:
+        return None
+    except (ValueError, AttributeError, TypeError) as error:
+        _refuse(home, MANIFEST, f"expected the manifest of this artifact, {error}")
+        return None
+    return dict(manifest)
+
+
+def _whole(home: Storage, folder: Path, manifest: Mapping[str, Any] | None) -> Artifact | None:
+    """The artifact whose files lie in `folder`; None where one of them is not as the manifest says."""
+    for name, expected in manifest["files"].items() if manifest is not None else ():
+        path = folder / name
+        if not path.is_file():
+            _refuse(home, name, "found no such file")
+            return None
+        if sha256_file(path) != expected:
+            _refuse(home, name, f"expected sha256 {expected[:12]}…, found another")
+            return None
+    return None if manifest is None else Artifact(folder, manifest)
+
+
+def _fetched(home: Storage, stage: str, signature: str, folder: Path) -> bool:
+    """Copies an artifact to an empty folder; False where there is no whole one."""
+    manifest = _manifest(home, stage, signature)
+    for name in manifest["files"] if manifest is not None else ():
+        with suppress(FileNotFoundError):  # said below
+            home.download(name, folder / name)
+    if _whole(home, folder, manifest) is None:
+        return False
+    Storage(folder).write(MANIFEST, json.dumps(manifest).encode())
+    return True
 
 
 def check_manifest(manifest: Any, stage: str, signature: str) -> None:

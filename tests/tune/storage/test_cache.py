@@ -1,0 +1,124 @@
+"""Copies of a node: one process fetches, none loses what it uses, and all of them end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tune.storage.cache import Cache
+from tune.storage.folder import Storage
+from tune.storage.store import Store
+
+ROOT = Path(__file__).parents[3]
+SIGNATURE = "a" * 20
+STUCK = """
+import sys, time
+from pathlib import Path
+from tune.storage.cache import Cache
+def fetch(folder):
+    (folder / "half").write_bytes(b"half")
+    print("fetching", flush=True)
+    time.sleep(60)
+Cache(Path(sys.argv[1])).get("gan", "a", fetch)
+"""
+
+
+def fetching(folder: Path, size: int = 100) -> bool:
+    (folder / "weights").write_bytes(b"w" * size)
+    return True
+
+
+def test_a_node_fetches_once(tmp_path: Path) -> None:
+    fetched: Counter[str] = Counter()
+    together = threading.Barrier(8)
+
+    def fetch(folder: Path) -> bool:
+        fetched["gan"] += 1
+        return fetching(folder)
+
+    def process(number: int) -> bytes:
+        together.wait(10)
+        copy = Cache(tmp_path).get("gan", "a", fetch)
+        assert copy is not None
+        return (copy[0] / "weights").read_bytes()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(process, range(8))) == {b"w" * 100}
+    assert fetched["gan"] == 1
+
+
+def test_there_may_be_nothing_to_fetch(tmp_path: Path) -> None:
+    assert Cache(tmp_path).get("gan", "a", lambda folder: False) is None
+    assert Cache(tmp_path).get("gan", "a", fetching) is not None
+
+
+def test_who_is_killed_while_it_fetches_is_replaced(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", STUCK, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )  # fmt: skip
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "fetching\n"
+    finally:
+        holder.kill()
+        holder.wait()
+    copy = Cache(tmp_path).get("gan", "a", fetching)
+    assert copy is not None
+    assert [path.name for path in copy[0].iterdir()] == ["weights"]
+
+
+def test_the_longest_unused_goes_and_nothing_in_use(tmp_path: Path) -> None:
+    others, cache = Cache(tmp_path, limit=250), Cache(tmp_path, limit=250)
+    used = others.get("projection", "a-000", fetching)  # its other parts are kept, too
+    assert cache.get("projection", "a-001", fetching) is not None
+    assert cache.get("gan", "b", fetching) is not None
+    assert {path.name for path in tmp_path.glob("[!.]*/*")} == {"a-000", "a-001", "b"}  # all of them in use
+    assert used is not None
+    assert cache.get("unet", "c", lambda folder: fetching(folder, 10)) is not None
+    assert {path.name for path in tmp_path.glob("[!.]*/*")} == {"a-000", "a-001", "c"}
+    del used
+    assert cache.get("unet", "d", fetching) is not None
+    assert {path.name for path in tmp_path.glob("[!.]*/*")} == {"c", "d"}
+
+
+@pytest.fixture
+def store(tmp_path: Path, bucket: str) -> Store:
+    """A store on an object store, with one artifact."""
+    store = Store(Storage(bucket).child(tmp_path.name), tmp_path / "cache")
+    with store.draft("gan", SIGNATURE) as draft:
+        save_file({"w": torch.ones(1000)}, draft.folder / "w.safetensors")
+    return store
+
+
+def test_a_builder_fetches_nothing_and_others_once(tmp_path: Path, store: Store) -> None:
+    away = Store(store.storage, tmp_path / "away").find("gan", SIGNATURE)
+    store.storage.remove_tree()
+    artifact, again = store.find("gan", SIGNATURE), Store(store.storage, tmp_path / "away").find("gan", SIGNATURE)
+    assert artifact is not None
+    assert away is not None
+    assert again is not None
+    assert artifact.manifest == away.manifest == again.manifest
+    assert torch.equal(load_file(again.folder / "w.safetensors")["w"], torch.ones(1000))
+
+
+def test_a_damaged_copy_is_fetched_again(tmp_path: Path, store: Store) -> None:
+    copy = tmp_path / "cache/gan" / SIGNATURE / "w.safetensors"
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:-1])
+    artifact = Store(store.storage, tmp_path / "cache").find("gan", SIGNATURE)
+    assert artifact is not None
+    assert copy.read_bytes() == whole
+
+
+def test_what_is_removed_has_no_copy(tmp_path: Path, store: Store) -> None:
+    store.remove("gan", SIGNATURE)
+    assert Store(store.storage, tmp_path / "cache").find("gan", SIGNATURE) is None
+    assert store.find("gan", SIGNATURE) is None

@@ -1,0 +1,157 @@
+"""Copies of artifacts on a node, shared by its processes: each is fetched once, by one of them.
+
+    <folder>/<stage>/<signature>/           a whole artifact: its files, and manifest.json
+    <folder>/.locks/<stage>.<signature>     locked by who fetches it
+    <folder>/.in-use/<stage>.<signature>    locked together by all who use it or another of its parts
+
+Every lock is the kernel's (flock), and so ends with its process. Others read the files as the first did: safetensors
+maps them into memory, so that the processes of a node share the pages too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from components.files import lock
+
+SHARE = 0.5  # of the disk's room that copies may take, where LATENT_DEFENSE_CACHE does not say how many bytes
+
+
+class Use:
+    """A claim to copies: none of them is evicted while it lives."""
+
+    def __init__(self, handle: int) -> None:
+        weakref.finalize(self, os.close, handle)
+
+
+class Cache:
+    """A folder of copies that does not grow beyond its limit: those longest unused go, and never those in use.
+
+    Args:
+        folder: on a local disk; by default a temporary one that lives as long as the machine's.
+        limit: bytes; by default those in LATENT_DEFENSE_CACHE, else half of what the disk has for it.
+    """
+
+    def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
+        self.folder = folder or Path(tempfile.gettempdir()) / "latent-defense-store"
+        self._limit = limit
+        self._uses: weakref.WeakValueDictionary[str, Use] = weakref.WeakValueDictionary()
+
+    def get(self, stage: str, signature: str, fetch: Callable[[Path], bool]) -> tuple[Path, Use] | None:
+        """The folder with a copy; None where there is nothing to fetch.
+
+        Args:
+            stage: of the artifact.
+            signature: of the artifact.
+            fetch: writes all of it to a folder; False where there is none.
+
+        Raises:
+            OSError: it cannot be fetched, or there is no room for it.
+        """
+        use, home = self._use(stage, signature), self.folder / stage / signature
+        if not home.is_dir():
+            with _locked(self.folder / ".locks" / f"{stage}.{signature}", wait=True):
+                if not home.is_dir() and not self._fetch(home, fetch):
+                    return None
+        return home, use
+
+    def put(self, stage: str, signature: str, folder: Path) -> None:
+        """Moves the files of a folder to where they are the copy, in place of an older one."""
+        self.drop(stage, signature)
+
+        def fetch(draft: Path) -> bool:
+            for path in folder.iterdir():
+                shutil.move(path, draft)
+            return True
+
+        self.get(stage, signature, fetch)
+
+    def drop(self, stage: str, signature: str) -> None:
+        """Removes a copy, whoever uses it."""
+        home = self.folder / stage / signature
+        with suppress(FileNotFoundError), tempfile.TemporaryDirectory(dir=self.folder, prefix=".old-") as gone:
+            home.rename(Path(gone) / signature)  # at once, so that nobody finds a part of it
+
+    def _fetch(self, home: Path, fetch: Callable[[Path], bool]) -> bool:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as name:
+            draft = Path(name) / home.name
+            draft.mkdir()
+            if not fetch(draft):
+                return False
+            draft.rename(home)
+        self._evict()
+        return True
+
+    def _use(self, stage: str, signature: str) -> Use:
+        group = _group(stage, signature)
+        use = self._uses.get(group)
+        if use is None:
+            path = self.folder / ".in-use" / group
+            use = self._uses[group] = Use(_open_locked(path, shared=True))
+            os.utime(path)
+        return use
+
+    def _evict(self) -> None:
+        """Removes copies until the others keep within the limit."""
+        sizes: dict[str, int] = {}
+        folders: dict[str, list[Path]] = {}
+        for home in self.folder.glob("[!.]*/*"):
+            group = _group(home.parent.name, home.name)
+            folders.setdefault(group, []).append(home)
+            sizes[group] = sizes.get(group, 0) + sum(path.stat().st_size for path in home.iterdir())
+        excess = sum(sizes.values()) - self._most(sum(sizes.values()))
+        for group in sorted(sizes, key=self._used) if excess > 0 else ():
+            with suppress(BlockingIOError), _locked(self.folder / ".in-use" / group, wait=False):
+                for home in folders[group]:
+                    self.drop(home.parent.name, home.name)
+                excess -= sizes[group]
+            if excess <= 0:
+                return
+
+    def _used(self, group: str) -> float:
+        with suppress(FileNotFoundError):
+            return (self.folder / ".in-use" / group).stat().st_mtime
+        return 0.0
+
+    def _most(self, taken: int) -> int:
+        if self._limit is not None:
+            return self._limit
+        if said := os.environ.get("LATENT_DEFENSE_CACHE"):
+            return int(said)
+        return int(SHARE * (shutil.disk_usage(self.folder).free + taken))
+
+
+def _group(stage: str, signature: str) -> str:
+    """The name that all parts of an artifact share."""
+    return f"{stage}.{signature.partition('-')[0]}"
+
+
+@contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[None]:
+    """Holds a lock alone, and removes its file afterwards. Raises BlockingIOError where it cannot without waiting."""
+    handle = _open_locked(path, wait=wait)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _open_locked(path: Path, *, shared: bool = False, wait: bool = True) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        if not lock(handle, shared=shared, wait=wait):
+            os.close(handle)
+            raise BlockingIOError(path)
+        with suppress(FileNotFoundError):
+            if os.fstat(handle).st_ino == path.stat().st_ino:
+                return handle
+        os.close(handle)  # it was removed meanwhile, and another may stand in its place
