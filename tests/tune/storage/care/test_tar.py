@@ -22,19 +22,20 @@ from tune.storage.store import Store
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    place = Storage(tmp_path / "store")
-    if request.param == "s3":
-        place = Storage(request.getfixturevalue("bucket")).child(request.node.originalname).child("store")
+NAMES = [("gan", "aa"), ("projection", "bb-000"), ("projection", "bb-001")]
+
+
+def filled(place: Storage, cache: Path) -> Storage:
     for stage, folder in NAMES:
-        with Store(place, tmp_path / "cache").draft(stage, folder) as draft:
+        with Store(place, cache).draft(stage, folder) as draft:
             (draft.folder / "weights.bin").write_bytes(folder.encode() * 100)
             (draft.folder / "history.json").write_bytes(b"[]")
     return place
 
 
-NAMES = [("gan", "aa"), ("projection", "bb-000"), ("projection", "bb-001")]
+@pytest.fixture
+def store(tmp_path: Path) -> Storage:
+    return filled(Storage(tmp_path / "store"), tmp_path / "cache")
 
 
 def quiet(*_: Any) -> None:
@@ -64,6 +65,16 @@ def test_what_is_exported_arrives_to_the_byte(store: Storage, tmp_path: Path) ->
     assert imported(tmp_path / "all.tar", store) == []  # what is there stays as it is
     assert files(target) == files(store)
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
+
+
+@pytest.mark.slow
+def test_an_object_store_is_a_storage_too(bucket: str, tmp_path: Path) -> None:
+    store = filled(Storage(bucket).child("export").child("store"), tmp_path / "cache")
+    assert export(store, NAMES, tmp_path / "all.tar", quiet) == []
+    target = Storage(bucket).child("import").child("store")
+    assert imported(tmp_path / "all.tar", target) == []
+    assert files(target) == files(store)
+    assert len(files(target)) == 9
 
 
 def test_damage_is_left_out_and_named(store: Storage, tmp_path: Path) -> None:

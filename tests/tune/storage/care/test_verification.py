@@ -17,12 +17,8 @@ FACTS = {"stage": "gan", "version": 1, "settings": {"epochs": 5}, "inputs": {}, 
 SIGNATURE = signature_of(FACTS)
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    """A store of three artifacts, one in two parts."""
-    place = Storage(tmp_path / "store")
-    if request.param == "s3":
-        place = Storage(request.getfixturevalue("bucket")).child(request.node.originalname).child("store")
+def filled(place: Storage) -> Storage:
+    """A store of three artifacts, one of them in two parts."""
     for folder in (f"{SIGNATURE}-000", f"{SIGNATURE}-001", "other"):
         with Store(place).draft("gan", folder) as draft:
             (draft.folder / "a").write_bytes(b"a" * 100)
@@ -30,6 +26,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
             if folder != "other":
                 draft.description["follows_from"] = FACTS
     return place
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Storage:
+    return filled(Storage(tmp_path / "store"))
 
 
 def damages(store: Storage) -> dict[str, str]:
@@ -57,6 +58,18 @@ def test_a_whole_store_is_whole(store: Storage) -> None:
 )
 def test_damage_is_named_and_set_aside(store: Storage, change: Callable[[Storage], None], damage: str) -> None:
     change(store.child("gan").child("other"))
+    check_set_aside(store, damage)
+
+
+@pytest.mark.slow
+def test_damage_is_set_aside_in_an_object_store(bucket: str) -> None:
+    store = filled(Storage(bucket).child("verification").child("store"))
+    assert not damages(store)
+    store.child("gan").child("other").write("a", b"torn")
+    check_set_aside(store, "a: expected sha256 28165978")
+
+
+def check_set_aside(store: Storage, damage: str) -> None:
     assert damages(store).keys() == {"other"}
     assert damages(store)["other"].startswith(damage)
     assert quarantined(store, [check(store, "gan", "other")], {"other": ["one"]})[0].folder == "other"
