@@ -125,9 +125,10 @@ class _Line:
         values = [value] if equals else []
         while len(values) < len(parameter.kinds):
             if not waiting or (waiting[0].startswith("-") and not _NUMBER.fullmatch(waiting[0])):
-                raise UsageError(f"{flag}: expected {parameter.expected}, found {' '.join(values) or 'nothing'}")
+                found = " ".join(values) or "nothing"
+                raise UsageError(f"{parameter.label}: expected {parameter.expected}, found {found}")
             values.append(waiting.pop(0))
-        self.flags[parameter.name] = self.value(parameter, parameter.flag, *values)
+        self.flags[parameter.name] = self.value(parameter, parameter.label, *values)
 
     def parameter(self, flag: str) -> tuple[Parameter, bool]:
         """The parameter that a flag sets, and whether it is switched off by `--no-`."""

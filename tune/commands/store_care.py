@@ -83,11 +83,12 @@ def _print_reason(reason: Reason) -> None:
     if reason.built == 0:
         print(f"  {reason.stage:18}{reason.signature[:12]}  found in the store")
         return
-    took = "perhaps built"
+    done = "perhaps built"
     if reason.built is not None:
         parts = reason.built + reason.reused
-        took = f"built{f' {reason.built} of {parts} parts' if parts > 1 else ''} in {time_text(reason.seconds)}"
-    print(f"  {reason.stage:18}{reason.signature[:12]}  {took}")
+        took = f"{reason.seconds:.1f} s" if reason.seconds < 10 else time_text(reason.seconds)
+        done = f"built{f' {reason.built} of {parts} parts' if parts > 1 else ''} in {took}"
+    print(f"  {reason.stage:18}{reason.signature[:12]}  {done}")
     if reason.note:
         print(f"    {reason.note}")
     if reason.nearest is not None:

@@ -36,12 +36,14 @@ class Parameter:
         """The placeholder for the value in help: FOLDER, N."""
         if self.is_word or self.is_many:
             return self.shown_as or self.name.upper()
-        return self.shown_as or "|".join(self.options) or _METAVARS[self.annotation]
+        return self.shown_as or "|".join(self.options) or " ".join(_METAVARS[kind] for kind in self.kinds)
 
     @property
     def label(self) -> str:
-        """The parameter's name in messages: FOLDER for a positional word, --out for a flag."""
-        return self.metavar if self.is_word else self.flag
+        """The parameter's name in messages: FOLDER for a positional word, --out for a flag, --why EXPERIMENT TRIAL."""
+        if self.is_word:
+            return self.metavar
+        return f"{self.flag} {self.metavar}" if len(self.kinds) > 1 else self.flag
 
     @property
     def is_many(self) -> bool:

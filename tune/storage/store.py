@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ class Store:
             "signature": signature,
             **draft.description,
             "metrics": draft.metrics,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
             "bytes": sum(path.stat().st_size for path in files),
             "files": {path.name: sha256_file(path) for path in files},
         }

@@ -127,8 +127,8 @@ def test_a_pin_keeps_what_a_report_came_from(place: Storage, capsys: pytest.Capt
     ("name", "message"),
     [
         ("one", "expected an experiment that has chosen its best trial, found no"),
-        ("tow", "expected one of one, two in .*, found 'tow'; did you mean two"),
-        ("store", "expected one of one, two in .*, found 'store'"),
+        ("tow", r"expected an experiment in .*\(one, two\), found 'tow'; did you mean two"),
+        ("store", r"expected an experiment in .*\(one, two\), found 'store'"),
     ],
 )
 def test_what_has_no_report_is_not_pinned(place: Storage, name: str, message: str) -> None:

@@ -82,7 +82,7 @@ def _compared(stage: str, signature: str, manifests: Any) -> tuple[str | None, l
     before = {
         other: manifest
         for other, manifest in manifests(stage).items()
-        if other != signature and str(manifest.get("created")) <= str(own.get("created")) and "follows_from" in manifest
+        if other != signature and str(manifest.get("created")) < str(own.get("created")) and "follows_from" in manifest
     }
     if not before:
         return None, [], "no other of its stage that was built before it is in the store"
@@ -125,7 +125,9 @@ def _text(value: Any) -> str:
     """A value on one line: long lists and hashes by their beginning."""
     if isinstance(value, list) and len(value) > 6:
         return f"{value[0]}, {value[1]} … {value[-1]} ({len(value)} values)"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, float):
+        text = f"{value:.6g}"
     return text if len(text) <= 40 else f"{text[:12]}…"
 
 

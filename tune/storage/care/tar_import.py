@@ -59,8 +59,9 @@ def opened(file: Path, tell: Tell) -> Iterator[tuple[list[Packed], tarfile.TarFi
         Refused: it is torn, or not what `export` writes.
         OSError: it cannot be read.
     """
-    if file.exists() and not file.is_file():
-        raise Refused(f"--import: expected an export of a store, found no file but a folder or device, {file}")
+    if not file.is_file():
+        found = "no plain file" if file.exists() else "no file"
+        raise Refused(f"--import: expected an export of a store, found {found} {file}")
     with file.open("rb") as source, _refusing(file):
         size = os.fstat(source.fileno()).st_size
         with tarfile.open(fileobj=source, mode="r:") as tar:
@@ -124,7 +125,8 @@ def _check_member(member: tarfile.TarInfo, size: int) -> None:
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
         raise _BadMemberError(f"{member.name!r}: expected a plain file, found a link, folder or device")
     if not 0 <= member.size <= size:
-        raise _BadMemberError(f"{member.name!r}: expected a file of at most {size} bytes, found {member.size}")
+        expected = f"expected at most the {size} bytes of the tar"
+        raise _BadMemberError(f"{member.name!r}: {expected}, found {member.size}: it is torn")
 
 
 def _small(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from components.config import nearest
 from tune.errors import Refused
@@ -120,8 +120,8 @@ def experiment_in(storage: Storage, name: str, flag: str) -> tuple[str, Storage]
     for other, experiment in known.items():
         if name == other or ("/" in name and _place(Storage(name)) == _place(experiment)):
             return other, experiment
-    expected = f"one of {', '.join(known)}" if known else "an experiment"
-    raise Refused(f"{flag}: expected {expected} in {storage.uri}, found {name!r}{nearest(name, known)}")
+    names = ", ".join([*list(known)[:8], *(["…"] if len(known) > 8 else [])]) or "it has none"
+    raise Refused(f"{flag}: expected an experiment in {storage.uri} ({names}), found {name!r}{nearest(name, known)}")
 
 
 def _elsewhere(storage: Storage, known: Iterable[Storage], problems: list[str]) -> dict[str, Storage]:
@@ -165,6 +165,6 @@ def _by_age(artifacts: Store, stage: str) -> list[StoreEntry]:
 
 def _time(created: object) -> float:
     try:
-        return datetime.strptime(str(created), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+        return datetime.fromisoformat(str(created)).timestamp()
     except ValueError:
         return 0.0

@@ -250,12 +250,11 @@ def test_every_flipped_byte_of_a_header_or_a_file_is_refused(members: Members, t
 def test_a_header_that_claims_any_size_is_refused(members: Members, tmp_path: Path) -> None:
     info = named("gan/aa/manifest.json", size=1 << 60)
     (tmp_path / "bad.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"\0" * 4096)
-    with pytest.raises(Refused, match=r"bad\.tar: .*(expected a file of at most|found)"):
+    with pytest.raises(Refused, match=r"bad\.tar: .*(expected at most|found)"):
         imported(tmp_path / "bad.tar", Storage(tmp_path / "target"))
 
 
 def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="--import: expected an export of a store, found no file"):
-        imported(tmp_path, Storage(tmp_path / "target"))
-    with pytest.raises(FileNotFoundError):
-        imported(tmp_path / "none.tar", Storage(tmp_path / "target"))
+    for file, found in ((tmp_path, "no plain file"), (tmp_path / "none.tar", "no file")):
+        with pytest.raises(Refused, match=f"--import: expected an export of a store, found {found} {file}"):
+            imported(file, Storage(tmp_path / "target"))
