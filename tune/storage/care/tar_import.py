@@ -181,7 +181,7 @@ def put(store: Storage, packed: Sequence[Packed], tar: tarfile.TarFile, tell: Te
     busy = []
     for number, one in enumerate(packed):
         tell(number, len(packed))
-        if leases is not None and not leases.acquire(one.folder):
+        if leases is not None and leases.acquire([one.folder]) is None:
             busy.append(one)
             continue
         try:

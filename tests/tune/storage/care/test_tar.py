@@ -123,7 +123,7 @@ def test_an_import_that_fails_leaves_whole_artifacts(store: Storage, tmp_path: P
 def test_what_a_search_builds_at_this_moment_is_left_to_it(store: Storage, tmp_path: Path) -> None:
     export(store, NAMES, tmp_path / "all.tar", quiet)
     leases = FileLeases(tmp_path / "target" / ".leases")
-    assert leases.acquire("aa")
+    assert leases.acquire(["aa"])
     assert imported(tmp_path / "all.tar", Storage(tmp_path / "target")) == ["aa"]
     leases.release("aa")
     assert Storage(tmp_path / "target").folders() == ["projection"]
