@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from components.classifiers.base import ImageClassifier
-from components.projector.surrogates import Surrogates
 from components.projector.trace import Projection
-from components.purifiers import Purifier
+from components.purifiers import Purifier, Surrogates
 from components.saved_defense import DefenseError, read_parts, write_parts
 from components.training import freeze
 from components.unet.network import UNet, join

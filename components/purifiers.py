@@ -6,8 +6,10 @@ without torch, so such a file imports it where it computes.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, TypeAlias
 
 from pydantic import AfterValidator, Field
 
@@ -18,8 +20,34 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from components.projector.surrogates import Surrogates
     from components.projector.trace import Projection
+    from components.squeezing import Surrogate
+
+UNROLLED = 10  # steps of a descent that are unrolled where nothing else is said
+
+
+class NoGradient(ValueError):
+    """No gradient passes through a part of the defense; the message names it, and the stand-ins that exist."""
+
+
+@dataclass(frozen=True)
+class Surrogates:
+    """Stand-ins for the parts of a purifier that have no gradient of their own.
+
+    Attributes:
+        squeezing: of the grey levels, see `squeezing.squeezed_with_gradient`.
+        descent: encoder: the latent moves as the encoder's guess does, and the steps are skipped; unrolled: through the
+            last steps of the winning restart, to its start where the encoder made that. None: encoder where the
+            projector starts from one, else unrolled.
+        steps: the most steps that are unrolled; those before them are taken as they are.
+        exact: whether values are the real ones; if not, and the encoder stands in, x_g is G(E(x)), for an attacker to
+            whom fewer operations are worth more than the last digit.
+    """
+
+    squeezing: Surrogate = "straight_through"
+    descent: Literal["encoder", "unrolled"] | None = None
+    steps: int = UNROLLED
+    exact: bool = True
 
 
 class Purifier(Protocol):
@@ -77,9 +105,9 @@ class PurifierConfig(Config):
         """Names of the networks that it computes with, as in `components.networks`."""
         return ()
 
+    @abstractmethod
     def component(self, networks: Mapping[str, nn.Module], seed: int, device: torch.device | str) -> Purifier:
         """The purifier with these networks, by name, of which others may be there too."""
-        raise NotImplementedError(f"{type(self).__name__}: expected a method `component`, found none")
 
 
 PURIFIERS: Registry[type[PurifierConfig]] = Registry("defense.purifier")

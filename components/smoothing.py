@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from components.purifiers import PURIFIERS, PurifierConfig
+from components.purifiers import PURIFIERS, PurifierConfig, Surrogates
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from components.projector.surrogates import Surrogates
     from components.projector.trace import Projection
 
 

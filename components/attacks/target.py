@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from components.attacks.bits import Cells
 from components.attacks.eot import EOT
 from components.defense import Defense
-from components.projector.surrogates import Surrogates
+from components.purifiers import Surrogates
 from components.squeezing import Surrogate as Squeezing
 from components.squeezing import squeezed_with_gradient
 from components.training import evaluating

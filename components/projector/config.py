@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from components.precision import Precision
-from components.purifiers import PURIFIERS, PurifierConfig
+from components.purifiers import PURIFIERS, Purifier, PurifierConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-    from components.projector.projector import Projector
 
 
 @PURIFIERS.register("projector")
@@ -46,12 +45,11 @@ class ProjectorConfig(PurifierConfig):
     def needs(self) -> tuple[str, ...]:
         return ("generator", "encoder") if self.init == "encoder" else ("generator",)
 
-    def component(self, networks: Mapping[str, nn.Module], seed: int, device: torch.device | str) -> Projector:
-        from components.projector.projector import Projector
-
-        generator: Any = networks["generator"]
-        encoder, discriminator = networks.get("encoder"), networks.get("discriminator")
-        return Projector(generator, self, discriminator=discriminator, encoder=encoder, seed=seed, device=device)
+    def component(self, networks: Mapping[str, nn.Module], seed: int, device: torch.device | str) -> Purifier:
+        # by its name: the projector needs torch, and knows these settings
+        build: Callable[..., Purifier] = import_module("components.projector.projector").Projector
+        others = {name: networks.get(name) for name in ("encoder", "discriminator")}
+        return build(networks["generator"], self, seed=seed, device=device, **others)
 
     @model_validator(mode="after")
     def _bank_holds_restarts(self) -> ProjectorConfig:

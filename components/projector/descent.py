@@ -1,17 +1,25 @@
-"""Steps on many latents at once, each row as if it were alone."""
+"""The descent of many restarts at once: what a step is, and the loop of evaluations and steps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
+
+from components.capture import Captured
+from components.projector.config import ProjectorConfig
+from components.projector.trace import DescentState
 
 Memory = dict[str, Tensor]  # what a descent remembers of the steps before: tensors of the latents' shape
 
 
 class Descent(Protocol):
-    """Latents and the gradient there → the next latents; a gradient passes through both."""
+    """A step on many latents, each row as if it were alone: latents and the gradient there → the next latents.
+
+    A gradient passes through both.
+    """
 
     @property
     def remembers(self) -> Sequence[str]:
@@ -49,3 +57,83 @@ class Adam:
         square = memory["square"].lerp(gradient.square(), 0.001)
         unbiased, spread = mean / (1 - 0.9**step), (square / (1 - 0.999**step)).sqrt()
         return z - self.rate * unbiased / (spread + 1e-8), {"mean": mean, "square": square}
+
+
+def descent_of(config: ProjectorConfig) -> Descent:
+    """The steps of the configured optimizer."""
+    if config.optimizer == "sgd":
+        return Momentum(config.learning_rate, config.momentum)
+    return Adam(config.learning_rate)
+
+
+class Evaluate(Protocol):
+    """Distance of each latent's generated image from its target image."""
+
+    def __call__(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
+        """Latents (m, latent_dim), images (m, C, H, W) → errors (m,) and, where wanted, gradients like the latents."""
+        ...
+
+
+class DescentLoop:
+    """The restarts of n images, in tensors that stay, so that a card can take a step as one CUDA graph.
+
+    Args:
+        evaluate: error and gradient.
+        descent: gradient → step.
+        images: (n, C, H, W); gives the number of images, their shape, type and device.
+        begin: gives the shape of the latents, (n, R, latent_dim).
+        calls: steps that will be taken in all.
+    """
+
+    def __init__(self, evaluate: Evaluate, descent: Descent, images: Tensor, begin: DescentState, calls: int) -> None:
+        self._evaluate, self._descent = evaluate, descent
+        self._latents = torch.empty_like(begin.latents, memory_format=torch.contiguous_format)
+        self._memory = {name: torch.empty_like(self._latents) for name in begin.memory}
+        self._targets = images.new_empty((*self._latents.shape[:2], *images.shape[1:]))
+        self._errors = self._latents.new_empty(self._latents.shape[:2])
+        self._count = torch.zeros((), dtype=torch.float64, device=images.device)  # of steps, on the device
+        self._step = Captured(self._advance, images.device, calls)
+
+    def run(self, images: Tensor, begin: DescentState, record: Sequence[int]) -> tuple[Tensor, Tensor, DescentState]:
+        """Steps up to the last of `record`.
+
+        Args:
+            images: (n, C, H, W), of the shape given before.
+            begin: where they stand.
+            record: the step counts to keep, ascending.
+
+        Returns:
+            Latents (n, S, R, latent_dim) and errors (n, S, R) at the recorded steps, and where they stand at last.
+        """
+        self._begin(images, begin)
+        latents, errors = [], []
+        for step in range(begin.step, record[-1]):
+            if step in record:
+                latents.append(self._latents.clone())
+            self._step()
+            if step in record:
+                errors.append(self._errors.clone())
+        latents.append(self._latents.clone())
+        last, _ = self._evaluate(self._latents.flatten(0, 1), self._targets.flatten(0, 1), with_gradient=False)
+        errors.append(last.view_as(self._errors))
+        memory = {name: tensor.clone() for name, tensor in self._memory.items()}
+        return torch.stack(latents, 1), torch.stack(errors, 1), DescentState(record[-1], latents[-1], memory)
+
+    def _begin(self, images: Tensor, begin: DescentState) -> None:
+        self._latents.copy_(begin.latents)
+        self._targets.copy_(images.unsqueeze(1).expand_as(self._targets))
+        for name, tensor in begin.memory.items():
+            self._memory[name].copy_(tensor)
+        self._count.fill_(begin.step)
+
+    def _advance(self) -> None:
+        """One step of every restart; `_errors` are those of where they stood before it."""
+        z = self._latents.flatten(0, 1)
+        errors, gradient = self._evaluate(z, self._targets.flatten(0, 1), with_gradient=True)
+        self._errors.copy_(errors.view_as(self._errors))
+        self._count += 1
+        memory = {name: part.flatten(0, 1) for name, part in self._memory.items()}
+        moved, remembered = self._descent(self._count, z, gradient, memory)
+        z.copy_(moved)
+        for name, part in remembered.items():
+            memory[name].copy_(part)

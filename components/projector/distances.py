@@ -1,9 +1,11 @@
-"""Distances between a generated image and its target: differences (…, C, H, W) → distances (…)."""
+"""The objective of the descent: distances, differences (…, C, H, W) → (…), and what is added to them."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+from components.projector.config import ProjectorConfig
 
 
 def l2(difference: Tensor, tolerance: float) -> Tensor:
@@ -27,3 +29,15 @@ def insensitive(difference: Tensor, tolerance: float) -> Tensor:
 
 
 DISTANCES = {"l2": l2, "huber": huber, "insensitive": insensitive}
+
+
+def regularisation(
+    config: ProjectorConfig, latents: Tensor, generated: Tensor, discriminator: nn.Module | None
+) -> Tensor | float:
+    """The terms beside the distance, summed over latents (m, latent_dim) and their images (m, C, H, W)."""
+    terms: Tensor | float = 0.0
+    if config.prior_weight:
+        terms = terms + config.prior_weight * latents.square().mean(1).sum()
+    if config.realism_weight and discriminator is not None:
+        terms = terms + config.realism_weight * functional.softplus(-discriminator(generated)).sum()
+    return terms

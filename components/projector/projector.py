@@ -15,27 +15,24 @@ Hence one run with the largest R and L, a `ProjectionTrace`, holds the result of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from components.precision import resolved
 from components.processor import in_threads
 from components.projector.chunks import bytes_for_gradient, chunk_on
-from components.projector.descent import Adam, Descent, Momentum
-from components.projector.descent_loop import DescentLoop
-from components.projector.distances import DISTANCES
+from components.projector.config import ProjectorConfig
+from components.projector.descent import DescentLoop, descent_of
+from components.projector.distances import DISTANCES, regularisation
 from components.projector.starts import Starts
-from components.projector.surrogates import Surrogates, reconstruct
+from components.projector.surrogates import reconstruct
 from components.projector.trace import DescentState, Projection, ProjectionTrace, leads_of
+from components.purifiers import Surrogates
 from components.squeezing import squeezed
-
-if TYPE_CHECKING:
-    from components.projector.config import ProjectorConfig
 
 __all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector"]
 
@@ -86,7 +83,7 @@ class Projector:
         self._folded = generator.folded().to(self.device, _DTYPES[resolved(self.config.precision, self.device)])
         self._weight_dtype = next(self._folded.parameters()).dtype
         self._distance = DISTANCES[self.config.distance]
-        self._descent = _DESCENTS[self.config.optimizer](self.config)
+        self._descent = descent_of(self.config)
         self._unfrozen: nn.Module | None = None  # the folded generator in the images' precision, once it is asked for
         self.chunk = config.chunk or chunk_on(self.device, self._bytes_per_latent)
         latent_dim = generator.latent_dim
@@ -236,7 +233,7 @@ class Projector:
         )
 
     def _evaluate(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
-        """As `descent_loop.Evaluate`."""
+        """As `descent.Evaluate`."""
         with torch.set_grad_enabled(with_gradient):
             rows = rows.detach().requires_grad_(with_gradient)
             generated = self._generate(rows)
@@ -244,7 +241,7 @@ class Projector:
             if not with_gradient:
                 return errors, rows
             # a sum, so that the step of an image does not depend on how many others are in the batch
-            loss = errors.sum() + self._regularisation(rows, generated)
+            loss = errors.sum() + regularisation(self.config, rows, generated, self.discriminator)
             (gradient,) = torch.autograd.grad(loss, rows)
         return errors.detach(), gradient
 
@@ -260,18 +257,5 @@ class Projector:
         """(n, K, C, H, W) and (n, C, H, W) → (n, K)."""
         return self._distance(generated - images.unsqueeze(1), self.config.tolerance)
 
-    def _regularisation(self, rows: Tensor, generated: Tensor) -> Tensor | float:
-        terms: Tensor | float = 0.0
-        if self.config.prior_weight:
-            terms = terms + self.config.prior_weight * rows.square().mean(1).sum()
-        if self.config.realism_weight and self.discriminator is not None:
-            unreal = functional.softplus(-self.discriminator(generated)).sum()
-            terms = terms + self.config.realism_weight * unreal
-        return terms
 
-
-_DESCENTS: Mapping[str, Callable[[ProjectorConfig], Descent]] = {
-    "sgd": lambda config: Momentum(config.learning_rate, config.momentum),
-    "adam": lambda config: Adam(config.learning_rate),
-}
 _DTYPES = {"float32": None, "bfloat16": torch.bfloat16}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from components.projector.config import ProjectorConfig
 from components.training import mix
-
-if TYPE_CHECKING:
-    from components.projector.config import ProjectorConfig
 
 _CANDIDATES = 64  # of the bank, by plain distance, among which the configured distance chooses the starts
 

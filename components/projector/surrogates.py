@@ -8,51 +8,58 @@ Obfuscated gradients give a false sense of security, ICML 2018, section 4).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from components import squeezing
-from components.projector.descent import Adam, Descent, Momentum
-from components.projector.distances import DISTANCES
+from components.projector.config import ProjectorConfig
+from components.projector.descent import descent_of
+from components.projector.distances import DISTANCES, regularisation
+from components.projector.trace import Projection, ProjectionTrace
+from components.purifiers import NoGradient, Surrogates
 from components.squeezing import squeezed_with_gradient
 
-if TYPE_CHECKING:
-    from components.projector.config import ProjectorConfig
-    from components.projector.projector import Projector
 
-UNROLLED = 10  # steps of the descent that are unrolled where nothing else is said
+class Descending(Protocol):
+    """The parts of a projector that its gradient goes through."""
 
+    @property
+    def config(self) -> ProjectorConfig:
+        """Its settings."""
+        ...
 
-class NoGradient(ValueError):
-    """No gradient passes through a part of the defense; the message names it, and the stand-ins that exist."""
+    @property
+    def generator(self) -> Any:
+        """Latents → images."""
+        ...
 
+    @property
+    def encoder(self) -> nn.Module | None:
+        """Images → latents, where there is one."""
+        ...
 
-@dataclass(frozen=True)
-class Surrogates:
-    """Stand-ins for the parts of a projector that have no gradient of their own.
+    @property
+    def discriminator(self) -> nn.Module | None:
+        """Scores realism, where there is one."""
+        ...
 
-    Attributes:
-        squeezing: of the grey levels, see `squeezing.squeezed_with_gradient`.
-        descent: encoder: the latent moves as the encoder's guess does, and the steps are skipped; unrolled: through the
-            last steps of the winning restart, to its start where the encoder made that. None: encoder where the
-            projector starts from one, else unrolled.
-        steps: the most steps that are unrolled; those before them are taken as they are.
-        exact: whether values are the real ones; if not, and the encoder stands in, x_g is G(E(x)), for an attacker to
-            whom fewer operations are worth more than the last digit.
-    """
+    def project(self, images: Tensor) -> Projection:
+        """As `Projector.project`."""
+        ...
 
-    squeezing: squeezing.Surrogate = "straight_through"
-    descent: Literal["encoder", "unrolled"] | None = None
-    steps: int = UNROLLED
-    exact: bool = True
+    def trace(self, images: Tensor, record: Sequence[int]) -> ProjectionTrace:
+        """As `Projector.trace`."""
+        ...
+
+    def extend(self, trace: ProjectionTrace, images: Tensor, record: Sequence[int]) -> ProjectionTrace:
+        """As `Projector.extend`."""
+        ...
 
 
 def reconstruct(
-    projector: Projector, generate: Callable[[Tensor], Tensor], images: Tensor, surrogates: Surrogates
+    projector: Descending, generate: Callable[[Tensor], Tensor], images: Tensor, surrogates: Surrogates
 ) -> Tensor:
     """x_g of `images` (N, C, H, W), with a gradient to them.
 
@@ -90,7 +97,7 @@ def _gradient_only(tensor: Tensor) -> Tensor:
     return tensor - tensor.detach()
 
 
-def _unrolled(projector: Projector, images: Tensor, seen: Tensor, most: int) -> Tensor:
+def _unrolled(projector: Descending, images: Tensor, seen: Tensor, most: int) -> Tensor:
     """The winner's latent (N, latent_dim) as a function of the squeezed images `seen`, by its last steps."""
     config, generator = projector.config, projector.generator
     if not isinstance(generator, nn.Module):
@@ -102,7 +109,7 @@ def _unrolled(projector: Projector, images: Tensor, seen: Tensor, most: int) -> 
     if config.init == "encoder" and first == 0:
         assert projector.encoder is not None
         latents = latents + _gradient_only(projector.encoder(seen))
-    descent = _descent(config)
+    descent = descent_of(config)
     for step in range(first + 1, config.steps + 1):
         if not latents.requires_grad:
             latents.requires_grad_()
@@ -115,7 +122,7 @@ def _unrolled(projector: Projector, images: Tensor, seen: Tensor, most: int) -> 
 
 
 @torch.no_grad()
-def _before(projector: Projector, images: Tensor, first: int) -> tuple[Tensor, dict[str, Tensor]]:
+def _before(projector: Descending, images: Tensor, first: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Latents and memory of each image's winner after step `first`."""
     begun = projector.trace(images, [first])
     done = projector.extend(begun, images, [first, projector.config.steps])
@@ -127,20 +134,8 @@ def _before(projector: Projector, images: Tensor, first: int) -> tuple[Tensor, d
     return standing.latents[rows, winners].to(images.device), memory
 
 
-def _descent(config: ProjectorConfig) -> Descent:
-    made: Mapping[str, Descent] = {
-        "adam": Adam(config.learning_rate),
-        "sgd": Momentum(config.learning_rate, config.momentum),
-    }
-    return made[config.optimizer]
-
-
-def _loss(projector: Projector, generated: Tensor, latents: Tensor, targets: Tensor) -> Tensor:
-    """The objective of the descent, summed over images; the same as the projector's."""
+def _loss(projector: Descending, generated: Tensor, latents: Tensor, targets: Tensor) -> Tensor:
+    """The objective of the descent, summed over images."""
     config = projector.config
-    loss: Tensor = DISTANCES[config.distance](generated - targets, config.tolerance).sum()
-    if config.prior_weight:
-        loss = loss + config.prior_weight * latents.square().mean(1).sum()
-    if config.realism_weight and projector.discriminator is not None:
-        loss = loss + config.realism_weight * nn.functional.softplus(-projector.discriminator(generated)).sum()
-    return loss
+    distance = DISTANCES[config.distance](generated - targets, config.tolerance).sum()
+    return distance + regularisation(config, latents, generated, projector.discriminator)

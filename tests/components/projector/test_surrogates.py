@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from components.defense import Defense
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
-from components.projector.surrogates import NoGradient, Surrogates
+from components.purifiers import NoGradient, Surrogates
 from components.squeezing import squeezed, squeezed_with_gradient, thresholds
 from tests.tiny_networks import defense_of, generator_of
 
