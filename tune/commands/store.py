@@ -153,7 +153,7 @@ def _print_what_stays(
             alone[entry.users[0]] += entry.size
     print(f"Stays above {size_text(max_size)}: {size_text(size)} are in use, younger than asked, or unfinished.")
     for name, own in sorted(alone.items(), key=lambda item: -item[1])[:5]:
-        print(f"  {size_text(own)} by {name} alone: free for pruning once that is deleted")
+        print(f"  {size_text(own)} by {name} alone: may go once that is deleted, or unpinned")
 
 
 def _print_table(entries: Sequence[StoreEntry]) -> None:
