@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tune.cluster.resources import GIB, Request, Resources, gpu_problem
+from tune.cluster.resources import GIB, NeededMemory, Request, Resources, gpu_problem
 from tune.errors import Refused
 from tune.space.space import SearchSpace
 
@@ -51,33 +51,37 @@ def cards() -> list[Card]:
 
 
 def fitted(
-    resources: Resources, request: Request, space: SearchSpace, found: Sequence[Card], memory: Callable[[], int]
+    resources: Resources,
+    request: Request,
+    space: SearchSpace,
+    found: Sequence[Card],
+    memory: Callable[[], NeededMemory],
 ) -> Resources:
-    """The resources with no more trials on a card than it has memory for, where their number was not asked for.
+    """The resources with no more trials on a card than it has memory for, and how that is known.
 
     Args:
         resources: what each trial would get.
         request: what was asked for.
         space: what is searched.
         found: the cards.
-        memory: counts how many bytes a trial takes on a GPU.
+        memory: of a trial on a GPU.
 
     Raises:
         Refused: a card lacks the memory or the arithmetic.
     """
     _check_arithmetic(space, found)
-    least, needed = min(found, key=lambda card: card.memory), memory()
+    least, (needed, how) = min(found, key=lambda card: card.memory), memory()
     share = least.memory * min(1.0, resources.gpus)
+    reason = f"a trial takes about {needed / GIB:.1f} GiB of {least}, {how}"
     if needed <= share:
-        return resources
+        return replace(resources, reason=reason)
     most = int(least.memory / needed)
     if request.gpus is not None or not most:
         raise Refused(
-            f"--gpus-per-trial: expected about {needed / GIB:.1f} GiB of GPU memory for each trial, found "
+            f"--gpus-per-trial: expected about {needed / GIB:.1f} GiB of GPU memory for each trial ({how}), found "
             f"{share / GIB:.1f} GiB: {resources.gpus:g} of {least}; give each trial more, or lower projector.chunk, "
             f"the batch sizes or the widths ({space.where()})"
         )
-    reason = f"a trial takes about {needed / GIB:.1f} GiB of {least}"
     concurrent = min(resources.concurrent, len(found) * most)
     return replace(resources, gpus=math.floor(1e4 / most) / 1e4, concurrent=concurrent, reason=reason)
 

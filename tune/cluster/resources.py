@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tune.cluster.cores import usable_cores
 from tune.errors import Refused
@@ -69,6 +70,13 @@ class Resources:
         """`0.25 GPUs and 1 cores per trial (…), 16 trials at once`."""
         reason = f" ({self.reason})" if self.reason else ""
         return f"{self.gpus:g} GPUs and {self.cpus:g} cores per trial{reason}, {self.concurrent} trials at once"
+
+
+class NeededMemory(NamedTuple):
+    """GPU memory of a trial: bytes, and how they are known, as `measured on NVIDIA L4`."""
+
+    bytes: int
+    how: str
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,7 @@ def gpu_problem() -> str | None:
     return None
 
 
-def on_cluster(request: Request, trials: int, nodes: Nodes, memory: Callable[[], int]) -> Resources:
+def on_cluster(request: Request, trials: int, nodes: Nodes, memory: Callable[[], NeededMemory]) -> Resources:
     """Fills in what was not asked for: GPUs by a trial's memory, trials at once by what the cluster can grow to.
 
     With fewer trials at once an autoscaler would start the nodes one after the other.
@@ -189,7 +197,7 @@ def on_cluster(request: Request, trials: int, nodes: Nodes, memory: Callable[[],
         request: what was asked for.
         trials: of the search.
         nodes: of the cluster.
-        memory: measures how many bytes a trial takes on a GPU; only called where that decides.
+        memory: of a trial on a GPU; only asked for where that decides.
 
     Raises:
         Refused: no node, present or possible, has what a trial is to get.
@@ -203,7 +211,7 @@ def on_cluster(request: Request, trials: int, nodes: Nodes, memory: Callable[[],
     return Resources(request.cpus, gpus, max(1, min(request.concurrent or room, trials)), request.address, reason)
 
 
-def _share(nodes: Nodes, cpus: float, memory: Callable[[], int]) -> tuple[float, str]:
+def _share(nodes: Nodes, cpus: float, memory: Callable[[], NeededMemory]) -> tuple[float, str]:
     """GPUs per trial, and why: the largest number of trials that each GPU has memory and cores for."""
     if nodes.most is None:
         return 1.0, "a whole one, as it is not known what GPUs the workers have; --gpus-per-trial to share them"
@@ -213,13 +221,13 @@ def _share(nodes: Nodes, cpus: float, memory: Callable[[], int]) -> tuple[float,
     if unknown:
         name = unknown[0].accelerator or "GPUs of an unknown kind"
         return 1.0, f"a whole one, as it is not known how much memory {name} has; --gpus-per-trial to share it"
-    needed = memory()
+    needed, how = memory()
     least = min(nodes.with_gpu, key=lambda kind: MEMORY[kind.accelerator or ""])
     by_memory = int(MEMORY[least.accelerator or ""] / needed)
     by_cores = int(min(kind.cpus / kind.gpus / cpus for kind in nodes.with_gpu))
     trials = max(1, min(by_memory, by_cores))
     which = f"about {needed / GIB:.1f} of the {MEMORY[least.accelerator or ''] / GIB:g} GiB of {least.accelerator}"
-    return math.floor(1e4 / trials) / 1e4, f"a trial takes {which}, and there are cores for {by_cores}"
+    return math.floor(1e4 / trials) / 1e4, f"a trial takes {which}, {how}, and there are cores for {by_cores}"
 
 
 def _check_some_node_holds(nodes: Nodes, cpus: float, gpus: float) -> None:

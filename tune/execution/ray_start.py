@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import ray
+import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune.cluster.cards import cards, fitted
 from tune.cluster.connection import check_ray, check_shared, connect, nodes, other_nodes
 from tune.cluster.coordinator import start_coordinator
-from tune.cluster.resources import Request, Resources, on_cluster, on_this_machine
+from tune.cluster.resources import NeededMemory, Request, Resources, on_cluster, on_this_machine
 from tune.errors import Refused
 from tune.pipeline.recipe import Development, bounds_of
-from tune.planning.gpu_memory import bytes_per_trial
+from tune.planning.gpu_memory import CardMemory, memory_per_trial
 from tune.planning.preflight import Plan
 from tune.planning.user_code import UserCode
 from tune.storage.lock import ExperimentLock
@@ -61,15 +62,18 @@ def _of_this_machine(plan: Plan, request: Request) -> Resources:
     resources = on_this_machine(request, plan.config.search.trials)
     if not resources.gpus:
         return resources
-    return fitted(resources, request, plan.space, cards(), lambda: _bytes_per_trial(plan))
+    found, card = cards(), None
+    if resources.gpus < 1:  # that of a trial that has a whole card to itself is not worth the seconds
+        card = CardMemory(torch.device("cuda", min(range(len(found)), key=lambda index: found[index].memory)))
+    return fitted(resources, request, plan.space, found, lambda: _memory_per_trial(plan, card))
 
 
 def _of_cluster(plan: Plan, request: Request) -> Resources:
-    return on_cluster(request, plan.config.search.trials, nodes(), lambda: _bytes_per_trial(plan))
+    return on_cluster(request, plan.config.search.trials, nodes(), lambda: _memory_per_trial(plan, None))
 
 
-def _bytes_per_trial(plan: Plan) -> int:
-    return bytes_per_trial(plan.space, Development.for_search(plan.dataset), bounds_of(plan.space))
+def _memory_per_trial(plan: Plan, card: CardMemory | None) -> NeededMemory:
+    return memory_per_trial(plan.space, Development.for_search(plan.dataset), bounds_of(plan.space), card)
 
 
 def _check_user_code(user_code: UserCode) -> None:

@@ -50,6 +50,7 @@ def rehearse(experiment: Experiment, request: Request, options: Options) -> int:
     plan = _prepared(experiment, options.data_dir)
     earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
     resources = expected_resources(plan, request)
+    _tell_of(resources)
     print(describe(plan, resources.concurrent, resources.cpus, resources.gpus))
     return DONE
 
@@ -66,9 +67,14 @@ def run(experiment: Experiment, request: Request, options: Options) -> int:
     earlier = earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
     with running_ray(plan, request, verbose=options.verbose) as (resources, lock):
         interrupt()
-        if resources.address is not None:
-            print(f"Cluster: {resources}")
+        _tell_of(resources)
         return Session(plan, resources, options, lock).run(earlier)
+
+
+def _tell_of(resources: Resources) -> None:
+    """Says what each trial gets, where that is not simply a core."""
+    if resources.address is not None or resources.gpus:
+        print(f"{'GPU' if resources.address is None else 'Cluster'}: {resources}")
 
 
 def _prepared(experiment: Experiment, data_dir: str | None) -> Plan:

@@ -1,14 +1,17 @@
-"""The GPU memory that a trial needs, counted on the CPU.
+"""The GPU memory that a trial needs: measured on the card where trials share it, else counted on the CPU.
 
-A few batches of each training and of the projection run on the CPU while every tensor's bytes are counted; tensors have
-the same sizes on a GPU.
+A second of each training and of the projection runs on the card while its allocator keeps the peak. Where there is no
+card, a few batches run on the CPU while every tensor's bytes are counted; tensors have the same sizes on a GPU.
 """
 
 from __future__ import annotations
 
+import gc
 import math
+import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from components.projector.chunks import GPU_CHUNK
+from tune.cluster.resources import NeededMemory
 from tune.pipeline.classifier import new_classifier
 from tune.pipeline.projection import sampled_projector
 from tune.pipeline.recipe import Bounds, Development, Recipe
@@ -24,10 +28,11 @@ from tune.planning.rates import workloads
 from tune.space.ranges import Range
 from tune.space.space import SearchSpace
 
-# What no tensor shows, of each process on a GPU: CUDA's context, loaded kernels, and cuDNN's work space …
+# What the allocator does not show, of each process on a GPU: CUDA's context, loaded kernels, and cuDNN's work space …
 PROCESS = 1 << 30
 # … and what torch's allocator keeps beside the tensors: it rounds up and cannot always join free blocks. Both assumed.
 SLACK = 1.25
+SECONDS = 0.3  # of each kind of work that is measured, twice: the first time it captures its step
 _FEW = 2  # images of a projection that is counted
 CPU = torch.device("cpu")
 
@@ -66,14 +71,76 @@ class PeakMemory(TorchDispatchMode):
         self._now -= size
 
 
-def bytes_per_trial(space: SearchSpace, data: Development, bounds: Bounds) -> int:
-    """GPU memory of one trial at its largest moment, in whichever stage, of the space's largest configuration."""
+class CardMemory:
+    """Memory that this process takes of a GPU, as torch's allocator knows it.
+
+    Attributes:
+        device: the GPU.
+        name: of it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.name = device, torch.cuda.get_device_name(device)
+
+    def clear(self) -> None:
+        """Gives back what nothing uses, and begins a new peak."""
+        gc.collect()  # networks, optimizers and schedules hold each other
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak(self) -> int:
+        """The most bytes since the last `clear`: reserved ones, as a CUDA graph's own do not count as allocated."""
+        return torch.cuda.max_memory_reserved(self.device)
+
+
+def memory_per_trial(
+    space: SearchSpace, data: Development, bounds: Bounds, card: CardMemory | None = None
+) -> NeededMemory:
+    """GPU memory of one trial at its largest moment, in whichever stage, of the space's largest configuration.
+
+    Args:
+        space: what is searched.
+        data: the images of the search.
+        bounds: of the projection.
+        card: where to measure it; None = count it on the processor, as where the card lacks the memory to measure.
+    """
     recipe = Recipe(space.config(largest(space)), bounds, data, 0)
     images = len(data.train) + len(data.held)
     # of each image the original, the attacked and the rebuilt one, and what the classifier sees in it
-    numbers = 3 * math.prod(data.image_shape) + _seen(recipe)
+    kept = 4 * images * (3 * math.prod(data.image_shape) + _seen(recipe))
+    how = "counted on the processor"
+    if card is not None:
+        try:
+            return NeededMemory(PROCESS + int(SLACK * (kept + _measured(recipe, card))), f"measured on {card.name}")
+        except torch.OutOfMemoryError:
+            how = f"counted on the processor, as {card.name} has too little free to measure it"
     work = max(_of_trainings(recipe), _of_projection(recipe))
-    return PROCESS + int(SLACK * (4 * images * numbers + work))
+    return NeededMemory(PROCESS + int(SLACK * (kept + work)), how)
+
+
+def _measured(recipe: Recipe, card: CardMemory) -> int:
+    """Bytes that the largest work takes on the card, beside the images."""
+    config = recipe.config
+    # with what is free now a projector would take more at once than it does where trials share the card
+    projector = config.projector.model_copy(update={"chunk": config.projector.chunk or GPU_CHUNK})
+    recipe = replace(recipe, config=config.model_copy(update={"projector": projector}))
+    names = [work.name for work in workloads(recipe, CPU, batches=1)]
+    peaks = {name: _peak_on(card, recipe, name) for name in names}
+    card.clear()
+    if "projection" in peaks:
+        peaks["projection"] += _recorded(recipe, config.projector.chunk or GPU_CHUNK)
+    return max(peaks.values())
+
+
+def _peak_on(card: CardMemory, recipe: Recipe, name: str) -> int:
+    """Bytes of one kind of work as it goes on, after it has chosen its algorithms and captured its step."""
+    work = next(work for work in workloads(recipe, card.device) if work.name == name)  # those before it are gone
+    for _ in range(2):
+        card.clear()
+        began = time.perf_counter()
+        while time.perf_counter() - began < SECONDS:
+            work.run()
+    return card.peak()
 
 
 def largest(space: SearchSpace) -> dict[str, Any]:
@@ -110,9 +177,12 @@ def _of_projection(recipe: Recipe) -> int:
     few = _peak(lambda: projector.trace(images[:_FEW], [1]))
     more = _peak(lambda: projector.trace(images[: 2 * _FEW], [1]))
     latents, chunk = _FEW * projector.config.restarts, config.projector.chunk or GPU_CHUNK
-    # latents and errors of the steps that are kept, once apart and once together
-    recorded = 2 * 4 * chunk * len(recipe.bounds.steps) * (config.gan.latent_dim + 1)
-    return few + (more - few) * (chunk - latents) // latents + recorded
+    return few + (more - few) * (chunk - latents) // latents + _recorded(recipe, chunk)
+
+
+def _recorded(recipe: Recipe, chunk: int) -> int:
+    """Bytes of latents and errors of the steps that are kept, once apart and once together."""
+    return 2 * 4 * chunk * len(recipe.bounds.steps) * (recipe.config.gan.latent_dim + 1)
 
 
 def _peak(work: Callable[[], object]) -> int:

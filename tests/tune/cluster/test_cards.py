@@ -9,7 +9,7 @@ import torch
 
 from tests.tune.executor_fixture import tiny_space
 from tune.cluster.cards import Card, cards, fitted
-from tune.cluster.resources import GIB, Request, Resources, gpu_problem, on_this_machine
+from tune.cluster.resources import GIB, NeededMemory, Request, Resources, gpu_problem, on_this_machine
 from tune.errors import Refused
 
 T4 = Card("Tesla T4", 16 * GIB, (7, 5))
@@ -19,7 +19,7 @@ H100 = Card("NVIDIA H100", 80 * GIB, (9, 0))
 def fit(card: Card, gpus: float, *, asked: bool, needs: int = 5 * GIB, **space: Any) -> Resources:
     resources = Resources(1.0, gpus, int(1 / gpus))
     request = Request(gpus=gpus if asked else None)
-    return fitted(resources, request, tiny_space(**space), [card], lambda: needs)
+    return fitted(resources, request, tiny_space(**space), [card], lambda: NeededMemory(needs, "counted"))
 
 
 def test_what_fits_stays_as_it_is() -> None:
@@ -30,7 +30,7 @@ def test_what_fits_stays_as_it_is() -> None:
 def test_fewer_trials_share_a_card_that_is_too_small_for_all() -> None:
     resources = fit(T4, 0.0625, asked=False)
     assert (resources.concurrent, resources.gpus) == (3, 0.3333)
-    assert resources.reason == "a trial takes about 5.0 GiB of Tesla T4 (16 GiB, compute capability 7.5)"
+    assert resources.reason == "a trial takes about 5.0 GiB of Tesla T4 (16 GiB, compute capability 7.5), counted"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tune.cluster.cores import usable_cores
-from tune.cluster.resources import GIB, NodeKind, Nodes, Request, on_cluster, on_this_machine
+from tune.cluster.resources import GIB, NeededMemory, NodeKind, Nodes, Request, on_cluster, on_this_machine
 from tune.errors import Refused
 
 CORES = usable_cores()
@@ -136,7 +136,7 @@ def test_fewer_trials_at_once_can_be_asked_for() -> None:
 )
 def test_gpus_per_trial_follow_memory_and_cores(node: dict[str, float], gib: float, gpus: float) -> None:
     nodes = Nodes([NodeKind({"CPU": 0})], growth=[NodeKind(node, most=2)], most=2)
-    resources = on_cluster(cluster(), 1000, nodes, lambda: int(gib * GIB))
+    resources = on_cluster(cluster(), 1000, nodes, lambda: NeededMemory(int(gib * GIB), "counted"))
     assert resources.gpus == gpus
     assert f"about {gib:.1f} of the" in str(resources)
     assert resources.concurrent == 2 * node["GPU"] * int(1 / gpus + 1e-3)
@@ -144,7 +144,7 @@ def test_gpus_per_trial_follow_memory_and_cores(node: dict[str, float], gib: flo
 
 def test_the_smallest_gpu_decides() -> None:
     nodes = Nodes([NodeKind({"CPU": 32, "GPU": 1, "accelerator_type:A100": 1}), NodeKind({**L4, "CPU": 32})])
-    assert on_cluster(cluster(), 100, nodes, lambda: 12 * GIB).gpus == 0.5
+    assert on_cluster(cluster(), 100, nodes, lambda: NeededMemory(12 * GIB, "counted")).gpus == 0.5
 
 
 def test_a_gpu_of_unknown_memory_is_not_shared() -> None:

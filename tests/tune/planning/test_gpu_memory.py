@@ -8,7 +8,8 @@ import torch
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import tiny_space
 from tune.pipeline.recipe import Development, bounds_of
-from tune.planning.gpu_memory import PROCESS, PeakMemory, bytes_per_trial, largest
+from tune.planning import gpu_memory
+from tune.planning.gpu_memory import PROCESS, CardMemory, PeakMemory, largest, memory_per_trial
 
 
 def test_the_peak_is_of_what_lives_at_once() -> None:
@@ -37,7 +38,9 @@ def test_what_autograd_keeps_counts() -> None:
 
 def of(dataset: Dataset, **changes: object) -> int:
     space = tiny_space(**changes)
-    return bytes_per_trial(space, Development.for_search(dataset), bounds_of(space)) - PROCESS
+    needed = memory_per_trial(space, Development.for_search(dataset), bounds_of(space))
+    assert needed.how == "counted on the processor"
+    return needed.bytes - PROCESS
 
 
 @pytest.mark.parametrize(
@@ -63,3 +66,48 @@ def test_the_largest_configuration_is_meant() -> None:
     assert largest(space)["unet.width"] == 32
     assert largest(space)["projector.steps"] == 6
     assert largest(space)["projector.distance"] == "l2"
+
+
+class PretendCard(CardMemory):
+    """A card of the tests' own: the processor, with every tensor's bytes counted."""
+
+    def __init__(self, counted: PeakMemory) -> None:
+        self.device, self.name, self.counted = torch.device("cpu"), "a card", counted
+        self.cleared = 0
+
+    def clear(self) -> None:
+        self.cleared += 1
+        self.counted.peak = self.counted._now
+
+    def peak(self) -> int:
+        return self.counted.peak
+
+
+def test_on_a_card_the_peak_is_measured(tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_memory, "SECONDS", 0.0)
+    data, needed = Development.for_search(tiny_dataset), []
+    for width in (4, 64):
+        space = tiny_space(unet__width=f"{{choice: [2, {width}]}}", projector__chunk=8)
+        with PeakMemory() as counted:
+            card = PretendCard(counted)
+            needed.append(memory_per_trial(space, data, bounds_of(space), card))
+    assert {how for _, how in needed} == {"measured on a card"}
+    assert card.cleared == 2 * 4 + 1  # twice for classifier, GAN, projection and U-Net, and what the last one left
+    assert needed[1].bytes - PROCESS > 1.5 * (needed[0].bytes - PROCESS)
+    counted_bytes = of(tiny_dataset, unet__width=64, projector__chunk=8)  # the first batch, with all that it sets up
+    assert counted_bytes / 4 < needed[1].bytes - PROCESS <= counted_bytes
+
+
+def test_a_card_that_is_too_full_to_measure_is_counted_for(
+    tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(gpu_memory, "_measured", full)
+    space = tiny_space()
+    needed = memory_per_trial(
+        space, Development.for_search(tiny_dataset), bounds_of(space), PretendCard(PeakMemory())
+    )
+    assert needed.how == "counted on the processor, as a card has too little free to measure it"
+    assert needed.bytes - PROCESS == of(tiny_dataset)
