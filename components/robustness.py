@@ -1,18 +1,16 @@
-"""Robust accuracy of a model: the result of `attacks.adaptive`, as a table and as JSON."""
+"""Robust accuracy of a model: the result of `attacks.adaptive`, as files keep it and as a table; without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field
 
 from components.intervals import Interval, wilson
 
 
-@dataclass(frozen=True)
-class Row:
+class AttackResult(BaseModel):
     """One attack, made on the images that were still right before it.
 
     Attributes:
@@ -28,9 +26,11 @@ class Row:
         seeds: of these images, the share that each seed leaves right.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     name: str
     knows: str
-    surrogate: str
+    surrogate: str = "none"
     steps: int
     restarts: int
     eot: int
@@ -40,65 +40,51 @@ class Row:
     seeds: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
-class Robustness:
+class Robustness(BaseModel):
     """The accuracy that remains under all attacks together.
 
     Attributes:
+        images: number of attacked images.
         epsilon: radius of the L∞ ball.
-        rows: the attacks, in order.
-        stands: bool (N,): right without an attack and after every one.
         clean: share of the images that are right without an attack.
+        worst: share that stays right under the worst attack on each.
+        attacks: in order.
+        flags: reasons not to believe it.
         over_epsilon: (ε, share right under a short attack on some of the images).
         over_steps: (gradient steps, share right), likewise.
-        flags: reasons not to believe it.
-        seconds: how long it took.
+        preset: the list of attacks.
+        beside: stage of the defense → its clean and its worst, under the same attacks.
+        seconds: how long it took; None where that is not to be kept.
     """
 
+    model_config = ConfigDict(frozen=True)
+
+    images: int = Field(ge=1)
     epsilon: float
-    rows: tuple[Row, ...]
-    stands: Tensor
-    clean: float
-    over_epsilon: tuple[tuple[float, float], ...]
-    over_steps: tuple[tuple[int, float], ...]
-    flags: tuple[str, ...]
-    seconds: float
-
-    @property
-    def images(self) -> int:
-        """Number of attacked images."""
-        return len(self.stands)
-
-    @property
-    def worst(self) -> float:
-        """Share of the images that stay right under the worst attack on each."""
-        return int(self.stands.sum()) / max(1, self.images)
+    clean: float = Field(ge=0, le=1)
+    worst: float = Field(ge=0, le=1)
+    attacks: tuple[AttackResult, ...]
+    flags: tuple[str, ...] = ()
+    over_epsilon: tuple[tuple[float, float], ...] = ()
+    over_steps: tuple[tuple[int, float], ...] = ()
+    preset: str = "quick"
+    beside: Mapping[str, Mapping[str, float]] = {}
+    seconds: float | None = None
 
     @property
     def interval(self) -> Interval:
         """Of `worst`, 95 %, by the sampling of the images."""
-        return wilson(int(self.stands.sum()), self.images)
+        return wilson(round(self.worst * self.images), self.images)
 
     def to_json(self) -> dict[str, Any]:
-        """As report.json has it."""
-        return {
-            "images": self.images,
-            "epsilon": self.epsilon,
-            "clean": self.clean,
-            "attacks": [asdict(row) for row in self.rows],
-            "worst": self.worst,
-            "wilson95": list(self.interval),
-            "over_epsilon": [list(point) for point in self.over_epsilon],
-            "over_steps": [list(point) for point in self.over_steps],
-            "flags": list(self.flags),
-            "seconds": self.seconds,
-        }
+        """The form in which files have it, with the interval of `worst`."""
+        return {**self.model_dump(mode="json", exclude_none=True), "wilson95": list(self.interval)}
 
     def table(self) -> str:
         """The rows for a terminal, and what follows from them."""
         head = ("attack", "knows", "surrogate", "steps", "starts", "EOT", "images", "right %", "worst %")
         lines: list[Sequence[str]] = [head]
-        for row in self.rows:
+        for row in self.attacks:
             counts = (str(value) for value in (row.steps, row.restarts, row.eot, row.images))
             shares = (f"{100 * share:.2f}" for share in (row.right, row.worst_so_far))
             lines.append((row.name, row.knows, row.surrogate, *counts, *shares))

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from components.attacks import bits
 from components.attacks.apgd import APGD
-from components.attacks.campaign import Campaign, Curve, Made, Planned, Tell
+from components.attacks.campaign import Attacked, Campaign, Curve, Made, Planned, Tell
 from components.attacks.presets import PRESETS, Preset, PresetName
 from components.attacks.square import Square
 from components.attacks.target import Stage, target_of, with_draws
-from components.robustness import Robustness
 
 
 def evaluate_defense(
@@ -32,7 +31,7 @@ def evaluate_defense(
     seed: int = 0,
     curves: bool = True,
     tell: Tell | None = None,
-) -> Robustness:
+) -> Attacked:
     """Attacks a model in every way of the preset and says what is left.
 
     Args:
@@ -60,8 +59,7 @@ def evaluate_defense(
     for planned in plan(campaign, chosen):
         campaign.make(planned)
     over_epsilon, over_steps = _curves(campaign, chosen) if curves else ((), ())
-    found = campaign.result(over_epsilon, over_steps, time.perf_counter() - began)
-    return found
+    return campaign.result(over_epsilon, over_steps, preset, time.perf_counter() - began)
 
 
 def plan(campaign: Campaign, preset: Preset) -> Iterator[Planned]:

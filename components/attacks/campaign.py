@@ -6,17 +6,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from components.attacks.flags import Count, Evidence, Seeds, reasons
 from components.attacks.losses import input_gradient, margin
+from components.attacks.presets import PresetName
 from components.attacks.target import Target
-from components.robustness import Robustness, Row
+from components.robustness import AttackResult, Robustness
 
 CPU_IMAGES, GPU_IMAGES = 250, 10_000  # attacked at once
 Tell = Callable[[str], None]
 Made = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # images, labels, their places, seed → candidates
 Curve = Sequence[tuple[float, Tensor]]  # of a short attack: its ε or steps, and bool (n,), the images it leaves right
+
+
+class Attacked(Robustness):
+    """The accuracy that remains, and which images these are.
+
+    Attributes:
+        stands: bool (N,): right without an attack and after every one; not kept in files.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    stands: Tensor = Field(exclude=True, repr=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Campaign:
         self.worst = images.clone()
         self.clean = self.margins <= 0  # those already wrong are counted and not attacked
         self.stands = self.clean.clone()
-        self.rows: list[Row] = []
+        self.rows: list[AttackResult] = []
         self.outcomes: list[Outcome] = []
 
     def make(self, planned: Planned) -> None:
@@ -76,17 +90,17 @@ class Campaign:
         left = int(self.stands.sum())
         by_one = torch.stack(left_by).logical_not().sum(0) == 1
         self.outcomes.append(Outcome(planned, before - left, int(by_one.sum())))
-        row = Row(
-            planned.name,
-            planned.knows,
-            planned.surrogate,
-            planned.steps,
-            planned.seeds,
-            self.target.draws if planned.gradient else 1,
-            before,
-            left / before,
-            left / len(self.images),
-            tuple(float(one.double().mean()) for one in left_by),
+        row = AttackResult(
+            name=planned.name,
+            knows=planned.knows,
+            surrogate=planned.surrogate,
+            steps=planned.steps,
+            restarts=planned.seeds,
+            eot=self.target.draws if planned.gradient else 1,
+            images=before,
+            right=left / before,
+            worst_so_far=left / len(self.images),
+            seeds=tuple(float(one.double().mean()) for one in left_by),
         )
         self.rows.append(row)
         self.tell(f"{row.name} ({row.surrogate}): {before - left} of {before} broken, {left} stand")
@@ -102,7 +116,7 @@ class Campaign:
         self.stands[index[margins > 0]] = False
         return margins <= 0
 
-    def result(self, over_epsilon: Curve, over_steps: Curve, seconds: float) -> Robustness:
+    def result(self, over_epsilon: Curve, over_steps: Curve, preset: PresetName, seconds: float) -> Attacked:
         """The accuracy that remains under all attacks together, with the reasons not to believe it."""
         again = self.target.judge(self.images).argmax(1)
         evidence = Evidence(
@@ -114,15 +128,18 @@ class Campaign:
             over_steps=[left for _, left in over_steps],
             seeds=self._seeds(),
         )
-        return Robustness(
-            self.epsilon,
-            tuple(self.rows),
-            self.stands.cpu(),
-            float(self.clean.double().mean()),
-            _shares(over_epsilon),
-            tuple((int(steps), share) for steps, share in _shares(over_steps)),
-            tuple(reasons(evidence)),
-            seconds,
+        return Attacked(
+            images=len(self.images),
+            epsilon=self.epsilon,
+            clean=float(self.clean.double().mean()),
+            worst=int(self.stands.sum()) / len(self.images),
+            attacks=tuple(self.rows),
+            flags=reasons(evidence),
+            over_epsilon=_shares(over_epsilon),
+            over_steps=tuple((int(steps), share) for steps, share in _shares(over_steps)),
+            preset=preset,
+            seconds=seconds,
+            stands=self.stands.cpu(),
         )
 
     def _broken(self, by_gradient: bool) -> int:

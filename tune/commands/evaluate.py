@@ -78,7 +78,7 @@ def evaluate(
     whole = found["defense"]
     beside = {stage: {"clean": one.clean, "worst": one.worst} for stage, one in found.items()}
     if out:
-        write_json(Path(out).expanduser(), {"adaptive": {**whole.to_json(), "beside": beside}})
+        write_json(Path(out).expanduser(), {"adaptive": whole.model_copy(update={"beside": beside}).to_json()})
     _show(found, attacks)
     return 0
 

@@ -30,8 +30,8 @@ def adaptive(
     """The quick adaptive attacks on a sample of the test images, with the ε of the configuration's attack.
 
     Returns:
-        As `Robustness.to_json`, without seconds, with `beside`: clean and worst of the threshold and of the purifier
-        alone. None where no gradient passes through the defense, so that nothing could be said.
+        As `Robustness.to_json`, with the threshold and the purifier alone in `beside`; without seconds, which differ
+        each time. None where no gradient passes through the defense, so that nothing could be said.
     """
     some = test.sample(adaptive_images(config, len(test)), seed=DRAW)
 
@@ -53,5 +53,4 @@ def adaptive(
         tell(f"no adaptive attack: {error}")
         return None
     beside = {stage: {"clean": found[stage].clean, "worst": found[stage].worst} for stage in BESIDE}
-    whole = found["defense"].to_json()
-    return {**{name: value for name, value in whole.items() if name != "seconds"}, "preset": "quick", "beside": beside}
+    return found["defense"].model_copy(update={"beside": beside, "seconds": None}).to_json()

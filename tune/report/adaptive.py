@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from components.intervals import wilson
+from components.robustness import Robustness
 from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text
-from tune.report.data import Adaptive, Experiment
+from tune.report.data import Experiment
 from tune.report.head import Test, switched_on
 from tune.report.scores import interval, percent
 from tune.report.style import GREEN, blank, render
@@ -36,7 +37,7 @@ def adaptive(experiment: Experiment, test: Test) -> Section:
     return Section(TITLE, tuple(blocks))
 
 
-def _answer(known: Adaptive, test: Test) -> str:
+def _answer(known: Robustness, test: Test) -> str:
     words = (
         f"This attacker knows classifier, purifier and U-Net, with their weights, and attacks through them with ε = "
         f"{known.epsilon:g}. Every candidate is judged by the real defense, and each image counts as right only if no "
@@ -53,15 +54,15 @@ def _flag(sentence: str) -> str:
     return f"A reason not to believe this figure: {sentence}."
 
 
-def _attacks(known: Adaptive, experiment: Experiment) -> Table:
+def _attacks(known: Robustness, experiment: Experiment) -> Table:
     rows = [
         (
-            str(row["name"]),
-            str(row["knows"]),
-            str(row["surrogate"]),
-            *(f"{row[name]:,}" for name in ("steps", "restarts", "eot", "images")),
-            percent(row["right"]),
-            percent(row["worst_so_far"]),
+            row.name,
+            row.knows,
+            row.surrogate,
+            *(f"{count:,}" for count in (row.steps, row.restarts, row.eot, row.images)),
+            percent(row.right),
+            percent(row.worst_so_far),
         )
         for row in known.attacks
     ]
@@ -73,7 +74,7 @@ def _attacks(known: Adaptive, experiment: Experiment) -> Table:
     return Table(columns, rows, numbers=6, note=note + switched_on(experiment))
 
 
-def _beside(known: Adaptive, experiment: Experiment) -> Table:
+def _beside(known: Robustness, experiment: Experiment) -> Table:
     names = {"classifier": "nothing", "threshold": "two grey levels alone", "gan": experiment.part("psd_gan")}
     shares = [(names.get(stage, stage), one["clean"], one["worst"]) for stage, one in known.beside.items()]
     shares.append((experiment.part("psd"), known.clean, known.worst))
@@ -86,11 +87,11 @@ def _beside(known: Adaptive, experiment: Experiment) -> Table:
     return Table(columns, rows, numbers=3, marked=len(rows) - 1, note=note)
 
 
-def _wilson(share: float, known: Adaptive) -> tuple[float, float]:
+def _wilson(share: float, known: Robustness) -> tuple[float, float]:
     return wilson(round(share * known.images), known.images)
 
 
-def _courses(known: Adaptive) -> list[Block]:
+def _courses(known: Robustness) -> list[Block]:
     """The courses over ε and over steps, where they have at least two points."""
     short = "A short attack on some of the images: higher than the worst case above. "
     wanted: Sequence[tuple[str, str, Sequence[tuple[float, float]], str]] = (

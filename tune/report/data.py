@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_args
 
 import numpy as np
 
-from components.intervals import Interval, wilson
+from components.robustness import Robustness
 from tune.metrics import METRICS, OBJECTIVES, Objective, Target, objectives_of
 from tune.optimizer.choice import NoChoiceError, Objectives, choose, has_objectives, median_seed
 from tune.optimizer.finalists import finalists_of
@@ -33,27 +33,6 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Adaptive:
-    """Result of attacks through the defense on some of the test images, as `components.robustness` writes it."""
-
-    images: int
-    epsilon: float
-    clean: float
-    worst: float
-    attacks: Sequence[Mapping[str, Any]]  # rows, in order
-    flags: Sequence[str]  # reasons not to believe it
-    over_epsilon: Sequence[tuple[float, float]] = ()
-    over_steps: Sequence[tuple[float, float]] = ()
-    beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # stage → its clean and its worst
-    preset: str = "quick"
-
-    @property
-    def interval(self) -> Interval:
-        """Of `worst`, 95 %, by the choice of images."""
-        return wilson(round(self.worst * self.images), self.images)
-
-
-@dataclass(frozen=True)
 class SeedScore:
     """One retrained seed of the best configuration, on the test images."""
 
@@ -65,7 +44,7 @@ class SeedScore:
     confusion: np.ndarray | None = None  # (classes, classes) counts: true row, denoised column
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage → computing seconds
     images_per_second: float | None = None  # of the projection
-    adaptive: Adaptive | None = None  # by an attacker who knows the defense; None where that was not measured
+    adaptive: Robustness | None = None  # by an attacker who knows the defense; None where that was not measured
     examples: Pictures | None = None
     worst: Pictures | None = None
 

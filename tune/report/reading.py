@@ -13,40 +13,12 @@ from urllib.parse import urlsplit
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from components.robustness import Robustness
 from tune.metrics import Direction
-from tune.report.data import ROWS, Adaptive, Experiment, Pictures, ProjectionMap, SeedScore
+from tune.report.data import ROWS, Experiment, Pictures, ProjectionMap, SeedScore
 from tune.space.strict_yaml import read_mapping
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
-
-
-class AttackRow(BaseModel):
-    """One attack through the defense."""
-
-    name: str
-    knows: str
-    surrogate: str = "none"
-    steps: int
-    restarts: int
-    eot: int
-    images: int
-    right: float
-    worst_so_far: float
-
-
-class AdaptiveFile(BaseModel):
-    """Result of attacks through the defense."""
-
-    images: int = Field(ge=1)
-    epsilon: float
-    clean: float = Field(ge=0, le=1)
-    worst: float = Field(ge=0, le=1)
-    attacks: list[AttackRow]
-    flags: list[str] = []
-    over_epsilon: list[tuple[float, float]] = []
-    over_steps: list[tuple[float, float]] = []
-    beside: dict[str, dict[str, float]] = {}
-    preset: str = "quick"
 
 
 class SeedFile(BaseModel):
@@ -60,7 +32,7 @@ class SeedFile(BaseModel):
     confusion: list[list[int]] | None = None
     seconds: dict[str, float] | None = None
     images_per_second: float | None = None
-    adaptive: AdaptiveFile | None = None
+    adaptive: Robustness | None = None
 
     @field_validator("confusion")
     @classmethod
@@ -167,7 +139,7 @@ class _Reader:
             confusion=None if score.confusion is None else np.array(score.confusion, dtype=np.int64),
             seconds=score.seconds or {},
             images_per_second=score.images_per_second,
-            adaptive=None if score.adaptive is None else Adaptive(**score.adaptive.model_dump()),
+            adaptive=score.adaptive,
             **self._pictures(folder, name.replace(".json", ".npz")),
         )
 

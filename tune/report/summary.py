@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from tune.optimizer.choice import pareto_front, rule
@@ -23,7 +22,7 @@ INTERVALS = {
 def summary(experiment: Experiment, test: Mapping[str, Score], found: Effects | None) -> dict[str, Any]:
     """The fields that the design names first, then what else a reader may want. No NaN: JSON has none."""
     median = experiment.median
-    adaptive = asdict(median.adaptive) | {"wilson95": median.adaptive.interval} if median and median.adaptive else None
+    adaptive = median.adaptive.to_json() if median and median.adaptive else None
     report = {
         "dataset": experiment.setting("data.name"),
         "attack": {

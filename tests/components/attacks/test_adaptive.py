@@ -20,6 +20,7 @@ from components.attacks.target import Target, target_of
 from components.datasets.dataset import load_dataset
 from components.defense import Defense
 from components.pretrained import shipped_defense
+from components.robustness import Robustness
 from components.squeezing import squeezed_with_gradient
 from components.training import drawn_from
 from tests.tiny import tiny_split
@@ -129,9 +130,10 @@ def test_images_already_wrong_are_counted_and_not_attacked() -> None:
     labels[:3] = (labels[:3] + 1) % 4
     found = evaluate_defense(defense, IMAGES, labels, preset="quick", curves=False)
     assert found.clean == 5 / 8
-    assert found.rows[0].images == 5
+    assert found.attacks[0].images == 5
     assert not found.stands[:3].any()
     assert found.to_json()["images"] == 8
+    assert Robustness.model_validate(found.to_json()).model_dump() == found.model_dump()  # what a report reads
     assert "worst case at ε 0.3" in found.table()
 
 
@@ -236,7 +238,7 @@ def test_probabilities_in_place_of_logits_are_flagged() -> None:
 def test_random_models_are_attacked_through_their_mean() -> None:
     images, labels = digits(20)
     found = evaluate_defense(Learned(noise=0.3), images, labels, preset="quick", curves=False)
-    assert {row.eot for row in found.rows if row.name.startswith("APGD")} == {SMALL.draws}
+    assert {row.eot for row in found.attacks if row.name.startswith("APGD")} == {SMALL.draws}
 
 
 def test_bpda_has_the_values_of_one_and_the_gradient_of_the_other() -> None:
