@@ -13,7 +13,7 @@ from tune.storage.care import pins, tar_export, tar_import
 from tune.storage.care.pruning import searches_kept_out
 from tune.storage.care.reasons import Reason, reasons
 from tune.storage.care.usage import StoreUsage, experiment_in, usage_of
-from tune.storage.care.verification import Checked, quarantined, verified
+from tune.storage.care.verification import Checked, artifact_folders, quarantined, verified
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
 from tune.storage.signature import whole_signature
@@ -53,6 +53,8 @@ def verify(place: Storage) -> int:
         print(f"Nothing was moved, as a search may be making these at this moment: {error}", file=sys.stderr)
         return FAILED
     print(f"Moved to {artifacts.child(QUARANTINE).uri}: {len(moved)}; a search that needs them builds them again")
+    if len(moved) < len(damaged):
+        print(f"Left in place: {len(damaged) - len(moved)}, whole by now or behind a link that leads out of the store")
     return FAILED
 
 
@@ -103,7 +105,7 @@ def pin_experiment(place: Storage, name: str) -> int:
     name, experiment = experiment_in(place, name, "--pin")
     artifacts = place.child("store")
     made = pins.pin(artifacts, name, experiment)
-    there = {whole_signature(folder) for stage in artifacts.folders() for folder in artifacts.child(stage).folders()}
+    there = {whole_signature(folder) for _, folder in artifact_folders(artifacts)}
     gone = sorted(made.signatures - there)
     print(f"Pinned {len(made.signatures)} results that the report of {name} came from; to undo: --unpin {name}")
     if gone:
@@ -121,7 +123,7 @@ def unpin_experiment(place: Storage, name: str) -> int:
 def export_from(place: Storage, file: str, used_by: str | None) -> int:
     """Writes artifacts to a tar."""
     artifacts, target = place.child("store"), Path(file).expanduser()
-    names = [(stage, folder) for stage in artifacts.folders() for folder in artifacts.child(stage).folders()]
+    names = artifact_folders(artifacts)
     if used_by is not None:
         usage = usage_of(place)
         known = {user for users in usage.users.values() for user in users}

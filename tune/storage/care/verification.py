@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from tune.storage.signature import signature_of, whole_signature
 from tune.storage.store import MANIFEST, QUARANTINE, check_manifest
 
 NOTE = "why.json"  # in a folder of the quarantine
+_NAME = re.compile(r"\w[\w-]*", re.ASCII)
 _DAMAGES = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO)  # of one file; all others are the storage's
 
 
@@ -41,14 +44,19 @@ def verified(store: Storage, tell: Callable[[int, int, int], None]) -> Iterator[
         store: the folder `store/` of a storage.
         tell: called before each folder with the number of those done, of all, and the bytes read so far.
     """
-    names = [(stage, folder) for stage in store.folders() for folder in store.child(stage).folders()]
-    size = 0
+    names, size = artifact_folders(store), 0
     for number, (stage, folder) in enumerate(names):
         tell(number, len(names), size)
         checked = check(store, stage, folder)
         size += checked.size
         yield checked
     tell(len(names), len(names), size)
+
+
+def artifact_folders(store: Storage) -> list[tuple[str, str]]:
+    """Stage and name of every folder that an artifact could be in; others have been put there by somebody else."""
+    stages = [stage for stage in store.folders() if _NAME.fullmatch(stage)]
+    return [(stage, folder) for stage in stages for folder in store.child(stage).folders() if _NAME.fullmatch(folder)]
 
 
 def check(store: Storage, stage: str, folder: str) -> Checked:
@@ -105,7 +113,7 @@ def quarantined(store: Storage, damaged: Iterable[Checked], users: Mapping[str, 
     moved = []
     for earlier in damaged:
         now = check(store, earlier.stage, earlier.folder)
-        if now.damage is None:
+        if now.damage is None or not _is_inside(store, store.child(now.stage).child(now.folder)):
             continue
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         place = store.child(QUARANTINE).child(f"{now.stage}-{now.folder}-{stamp}")
@@ -115,6 +123,13 @@ def quarantined(store: Storage, damaged: Iterable[Checked], users: Mapping[str, 
         place.write(NOTE, json.dumps(note, indent=2, ensure_ascii=False).encode())
         moved.append(now)
     return moved
+
+
+def _is_inside(store: Storage, folder: Storage) -> bool:
+    """False where a link leads out of the store: what is there is not the store's to move."""
+    if store.local is None or folder.local is None:
+        return True
+    return os.path.realpath(folder.local).startswith(os.path.realpath(store.local) + os.sep)
 
 
 def _no_number(text: str) -> float:

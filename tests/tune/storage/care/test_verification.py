@@ -89,6 +89,18 @@ def test_what_was_mended_meanwhile_stays(store: Storage) -> None:
     assert not damages(store)
 
 
+def test_what_lies_behind_a_link_is_not_the_stores_to_move(store: Storage, tmp_path: Path) -> None:
+    (tmp_path / "else" / "mine").mkdir(parents=True)
+    (tmp_path / "store" / "link").symlink_to(tmp_path / "else")
+    (tmp_path / "store" / "gan" / "a\nb").mkdir()
+    (tmp_path / "store" / "gan" / "loop").symlink_to(".")
+    found = [one for one in verified(store, lambda *_: None) if one.damage is not None]
+    assert [(one.stage, one.folder) for one in found] == [("gan", "loop"), ("link", "mine")]
+    assert [one.folder for one in quarantined(store, found, {})] == ["loop"]
+    assert (tmp_path / "else" / "mine").is_dir()
+    assert store.child("gan").child("other").exists("manifest.json")
+
+
 def changed(**facts: object) -> bytes:
     whole = {"stage": "gan", "signature": SIGNATURE, "files": {}, "metrics": {}, "bytes": 0, "seconds": 1.0}
     return json.dumps({**whole, "created": "2026-01-01T00:00:00Z", "follows_from": FACTS, **facts}).encode()
