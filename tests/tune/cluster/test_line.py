@@ -6,17 +6,15 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
 from tests.tune.tiny_search import PATIENCE
-from tune.cluster import line as line_module
 from tune.cluster.coordinator import NAMESPACE, Message, coordinator, start_coordinator
 from tune.cluster.leases import ClusterLeases
-from tune.cluster.line import Line
+from tune.cluster.line import Line, _Relay
 from tune.monitor.progress import ProgressFeed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300 * PATIENCE)]
@@ -68,16 +66,18 @@ def test_a_killed_coordinator_takes_no_lease_and_no_news_with_it() -> None:
     assert other.acquire(["a"]) == "a"
 
 
-def test_a_killed_relay_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    elsewhere = SimpleNamespace(node=SimpleNamespace(remote=lambda: ray.put("another node")))
-    monkeypatch.setattr(line_module, "coordinator", lambda: elsewhere)
-    line, feed = Line(line_module._nearest).start(), ProgressFeed()
+def relay() -> Any:
+    """The relay of this node, which does without where the coordinator is."""
+    return _Relay.options(name="relay", namespace=NAMESPACE, get_if_exists=True).remote()  # type: ignore[attr-defined]
+
+
+def test_a_killed_relay_is_replaced() -> None:
+    line, feed = Line(relay).start(), ProgressFeed()
     held = ray.get(coordinator().acquire.remote(["held"], "one"))
     line.hold("one", [held])
     line.tell((feed.channel.name, 5), epoch(1))
     until(lambda: heard(feed, 5, epoch(1)))
-    relay = ray.get_actor(f"relay-{ray.get_runtime_context().get_node_id()}", NAMESPACE)
-    kill(relay)
+    kill(relay())
     line.tell((feed.channel.name, 5), epoch(2))
     until(lambda: heard(feed, 5, epoch(2)))
     assert ray.get(coordinator().acquire.remote(["held"], "other")) is None
