@@ -144,11 +144,12 @@ def export_from(place: Storage, file: str, used_by: str | None) -> int:
 def import_into(place: Storage, file: str) -> int:
     """Checks a tar and copies what the store has not."""
     artifacts = place.child("store")
-    with _telling("checking") as tell, tar_import.opened(Path(file).expanduser(), tell) as (packed, tar):
+    with _telling("checking") as tell, tar_import.opened(Path(file).expanduser(), tell) as contents:
+        packed = contents.artifacts
         new = [one for one in packed if not artifacts.child(one.stage).child(one.folder).exists(MANIFEST)]
         tar_import.check_room(artifacts, new)
         with _telling("importing") as tell:
-            busy = tar_import.put(artifacts, new, tar, tell)
+            busy = tar_import.put(artifacts, new, contents, tell)
     print(f"{artifacts.uri}: {len(new) - len(busy)} folders are new, {len(packed) - len(new)} were there already")
     if busy:
         names = ", ".join(f"{one.stage}/{one.folder}" for one in busy)

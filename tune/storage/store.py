@@ -118,7 +118,7 @@ class Store:
 
     def relate(self, stage: str, base: str, signature: str, facts: Mapping[str, Any]) -> None:
         """Notes that the artifacts of `signature` can be gone on from by others of the same `base`."""
-        note = json.dumps({**facts, "sha256": _hash(facts)})
+        note = json.dumps({**facts, "sha256": hash_of(facts)})
         self.storage.child(RELATIVES).child(stage).child(base).write(f"{signature}.json", note.encode())
 
     def relatives(self, stage: str, base: str) -> dict[str, dict[str, Any]]:
@@ -128,7 +128,7 @@ class Store:
         for name in home.names():
             try:
                 facts = dict(json.loads(home.read(name)))
-                if facts.pop("sha256", None) != _hash(facts):
+                if facts.pop("sha256", None) != hash_of(facts):
                     raise ValueError("found one that does not match its sha256")
                 found[name.removesuffix(".json")] = facts
             except (ValueError, TypeError) as error:
@@ -182,7 +182,7 @@ class Store:
             "bytes": sum(path.stat().st_size for path in files),
             "files": {path.name: sha256_file(path) for path in files},
         }
-        manifest = {**manifest, "sha256": _hash(manifest)}
+        manifest = {**manifest, "sha256": hash_of(manifest)}
         home.write(MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode())
         if home.local is None:  # the builder has no need to fetch it
             Storage(draft.folder).write(MANIFEST, json.dumps(manifest).encode())
@@ -221,7 +221,7 @@ class Draft:
         self.seconds_before = 0.0
 
 
-def _hash(manifest: Mapping[str, Any]) -> str:
+def hash_of(manifest: Mapping[str, Any]) -> str:
     """Of a manifest without its own hash; what was measured stands there and nowhere else."""
     own = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
@@ -274,7 +274,7 @@ def check_manifest(manifest: Any, stage: str, signature: str) -> None:
     for name in dict(manifest["files"]):
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ValueError(f"found a file outside its folder, {name!r}")
-    expected = _hash(manifest)
+    expected = hash_of(manifest)
     if manifest.get("sha256", expected) != expected:  # the first stores were written without it
         raise ValueError(f"found another sha256 than {expected[:12]}…, which follows from the rest of it")
 

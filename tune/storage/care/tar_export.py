@@ -1,6 +1,8 @@
 """Artifacts of a store as a plain tar: each manifest before its files, and last a list of all of them.
 
-    <stage>/<signature>/manifest.json, <stage>/<signature>/<file>, …, export.json
+    <stage>/<signature>/manifest.json, <stage>/<signature>/<file>, …
+    .relatives/<stage>/<base>/<signature>.json, …
+    export.json
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -20,7 +22,8 @@ from tune.errors import Refused
 from tune.storage.care.verification import check, read_manifest
 from tune.storage.folder import Storage
 from tune.storage.scratch import scratch
-from tune.storage.store import MANIFEST
+from tune.storage.signature import whole_signature
+from tune.storage.store import MANIFEST, RELATIVES
 
 INDEX = "export.json"
 FORMAT = "latent-defense store 1"
@@ -53,7 +56,11 @@ def export(store: Storage, names: Sequence[tuple[str, str]], file: Path, tell: T
                 left_out.append(f"{stage}/{folder}: {checked.damage}")
                 continue
             index[f"{stage}/{folder}"] = _add(tar, store.child(stage).child(folder), stage, folder)
-        _add_bytes(tar, INDEX, json.dumps({"format": FORMAT, "artifacts": index}).encode())
+        relatives = _relatives(store, index)
+        for name, data in relatives.items():
+            _add_bytes(tar, name, data)
+        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in relatives.items()}
+        _add_bytes(tar, INDEX, json.dumps({"format": FORMAT, "artifacts": {**index, **hashes}}).encode())
     tell(len(names), len(names))
     return left_out
 
@@ -74,6 +81,17 @@ def _add(tar: tarfile.TarFile, home: Storage, stage: str, folder: str) -> str:
             with path.open("rb") as source:
                 tar.addfile(info, source)
     return hashlib.sha256(data).hexdigest()
+
+
+def _relatives(store: Storage, names: Collection[str]) -> dict[str, bytes]:
+    """The notes by which larger artifacts can go on from these."""
+    found, wanted = dict[str, bytes](), {f"{whole_signature(name.rpartition('/')[2])}.json" for name in names}
+    for stage in {name.partition("/")[0] for name in names}:
+        home = store.child(RELATIVES).child(stage)
+        for base in home.folders():
+            for name in wanted.intersection(home.child(base).names()):
+                found[f"{RELATIVES}/{stage}/{base}/{name}"] = home.child(base).read(name)
+    return dict(sorted(found.items()))
 
 
 def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -24,9 +24,10 @@ from tune.storage.care.verification import read_manifest
 from tune.storage.folder import Storage
 from tune.storage.leases import FileLeases
 from tune.storage.mounts import existing
-from tune.storage.store import MANIFEST
+from tune.storage.store import MANIFEST, RELATIVES, hash_of
 
 _MANIFEST = re.compile(rf"([a-z]\w*)/(\w[\w-]*)/{re.escape(MANIFEST)}", re.ASCII)
+_RELATIVE = re.compile(rf"{re.escape(RELATIVES)}/([a-z]\w*)/(\w+)/(\w[\w-]*)\.json", re.ASCII)
 _LARGEST = 16 << 20  # bytes of a manifest or of the list; a hostile header may claim any size
 
 
@@ -47,8 +48,23 @@ class Packed:
     files: dict[str, tarfile.TarInfo] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Contents:
+    """A tar that was checked.
+
+    Attributes:
+        tar: open, to read the files from.
+        artifacts: in the order of the tar.
+        relatives: the notes by which larger artifacts can go on from these, by name.
+    """
+
+    tar: tarfile.TarFile
+    artifacts: list[Packed] = field(default_factory=list)
+    relatives: dict[str, bytes] = field(default_factory=dict)
+
+
 @contextmanager
-def opened(file: Path, tell: Tell) -> Iterator[tuple[list[Packed], tarfile.TarFile]]:
+def opened(file: Path, tell: Tell) -> Iterator[Contents]:
     """Opens a tar and checks all of it: every name, every size and every hash. Nothing is written.
 
     Args:
@@ -65,9 +81,9 @@ def opened(file: Path, tell: Tell) -> Iterator[tuple[list[Packed], tarfile.TarFi
     with file.open("rb") as source, _refusing(file):
         size = os.fstat(source.fileno()).st_size
         with tarfile.open(fileobj=source, mode="r:") as tar:
-            packed = _checked(tar, size, tell)
+            contents = _checked(tar, size, tell)
             tell(size, size)
-            yield packed, tar
+            yield contents
 
 
 class _BadMemberError(Exception):
@@ -84,41 +100,58 @@ def _refusing(file: Path) -> Iterator[None]:
         raise Refused(f"{file}: expected an export of a store, found {str(error) or 'a torn file'}") from error
 
 
-def _checked(tar: tarfile.TarFile, size: int, tell: Tell) -> list[Packed]:
-    packed, missing, hashes = list[Packed](), dict[str, str](), dict[str, str]()
+def _checked(tar: tarfile.TarFile, size: int, tell: Tell) -> Contents:
+    contents, missing, hashes = Contents(tar), dict[str, str](), dict[str, str]()
     for member in tar:
         tell(member.offset, size)
         _check_member(member, size)
         if missing:
-            one = packed[-1]
+            one = contents.artifacts[-1]
             name = member.name.removeprefix(f"{one.stage}/{one.folder}/")
             if name not in missing:
                 raise _BadMemberError(f"expected the files of {one.stage}/{one.folder}, found {member.name!r}")
             _check_hash(tar, member, missing.pop(name))
             one.files[name] = member
-        elif member.name == INDEX:
-            _check_index(_small(tar, member), hashes)
-            return packed
+            continue
+        data = _small(tar, member)
+        if member.name == INDEX:
+            _check_index(data, hashes)
+            return contents
+        name = member.name.removesuffix(f"/{MANIFEST}")
+        if name in hashes:
+            raise _BadMemberError(f"expected everything once, found {name} again")
+        hashes[name] = hashlib.sha256(data).hexdigest()
+        if member.name.startswith(RELATIVES):
+            _check_relative(member.name, data)
+            contents.relatives[member.name] = data
         else:
-            one, missing = _manifest(tar, member)
-            if f"{one.stage}/{one.folder}" in hashes:
-                raise _BadMemberError(f"expected each artifact once, found {one.stage}/{one.folder} again")
-            hashes[f"{one.stage}/{one.folder}"] = hashlib.sha256(one.manifest).hexdigest()
-            packed.append(one)
+            one, missing = _manifest(member, data)
+            contents.artifacts.append(one)
     raise _BadMemberError(f"expected {INDEX} at its end, found none: it is torn, or no export of a store")
 
 
-def _manifest(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[Packed, dict[str, str]]:
+def _manifest(member: tarfile.TarInfo, data: bytes) -> tuple[Packed, dict[str, str]]:
     """The next artifact, and the sha256 of its files."""
     match = _MANIFEST.fullmatch(member.name)
     if match is None:
         raise _BadMemberError(f"expected STAGE/SIGNATURE/{MANIFEST}, found {member.name!r}")
-    data = _small(tar, member)
     try:
         manifest = read_manifest(data, match[1], match[2])
     except ValueError as error:
         raise _BadMemberError(f"{match[1]}/{match[2]}/{error}") from error
     return Packed(match[1], match[2], data), dict(manifest["files"])
+
+
+def _check_relative(name: str, data: bytes) -> None:
+    try:
+        facts = dict(json.loads(data))
+        expected = hash_of(facts)
+        numbers = [number for key, numbers in facts.items() if key != "sha256" for number in list(numbers)]
+        good = facts["sha256"] == expected and all(type(number) is int and number > 0 for number in numbers)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _BadMemberError(f"{name!r}: expected a note of what can be gone on from, found {error!r}") from error
+    if not (good and _RELATIVE.fullmatch(name)):
+        raise _BadMemberError(f"{name!r}: expected a note of what can be gone on from, found another")
 
 
 def _check_member(member: tarfile.TarInfo, size: int) -> None:
@@ -172,8 +205,8 @@ def check_room(store: Storage, packed: Sequence[Packed]) -> None:
         raise Refused(f"--import: expected {needed} bytes of free disk for what is new, found {free} in {store.uri}")
 
 
-def put(store: Storage, packed: Sequence[Packed], tar: tarfile.TarFile, tell: Tell) -> list[Packed]:
-    """Puts checked artifacts into a store, each manifest last, and returns those that a search builds at this moment.
+def put(store: Storage, packed: Sequence[Packed], contents: Contents, tell: Tell) -> list[Packed]:
+    """Puts some checked artifacts into a store, each manifest last; returns those that a search builds at this moment.
 
     Killed in the midst of it, it leaves whole artifacts, and one without a manifest, which is none.
     """
@@ -185,10 +218,12 @@ def put(store: Storage, packed: Sequence[Packed], tar: tarfile.TarFile, tell: Te
             busy.append(one)
             continue
         try:
-            _put_one(store.child(one.stage).child(one.folder), one, tar)
+            _put_one(store.child(one.stage).child(one.folder), one, contents.tar)
         finally:
             if leases is not None:
                 leases.release(one.folder)
+    for name, data in contents.relatives.items():
+        store.create(name, data)
     tell(len(packed), len(packed))
     return busy
 

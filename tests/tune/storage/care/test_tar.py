@@ -17,7 +17,7 @@ from tune.storage.care.tar_export import export
 from tune.storage.care.tar_import import check_room, opened, put
 from tune.storage.folder import Storage
 from tune.storage.leases import FileLeases
-from tune.storage.store import Store
+from tune.storage.store import Store, hash_of
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -43,8 +43,8 @@ def quiet(*_: Any) -> None:
 
 
 def imported(file: Path, target: Storage) -> list[str]:
-    with opened(file, quiet) as (packed, tar):
-        return [one.folder for one in put(target, packed, tar, quiet)]
+    with opened(file, quiet) as contents:
+        return [one.folder for one in put(target, contents.artifacts, contents, quiet)]
 
 
 def files(place: Storage) -> dict[str, bytes]:
@@ -65,6 +65,16 @@ def test_what_is_exported_arrives_to_the_byte(store: Storage, tmp_path: Path) ->
     assert imported(tmp_path / "all.tar", store) == []  # what is there stays as it is
     assert files(target) == files(store)
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
+
+
+def test_what_can_be_gone_on_from_arrives_too(store: Storage, tmp_path: Path) -> None:
+    Store(store).relate("projection", "base", "bb", {"restarts": [1, 2], "steps": [4]})
+    Store(store).relate("projection", "base", "cc", {"restarts": [1], "steps": [4]})
+    export(store, NAMES, tmp_path / "all.tar", quiet)
+    imported(tmp_path / "all.tar", Storage(tmp_path / "target"))
+    assert Store(Storage(tmp_path / "target")).relatives("projection", "base") == {
+        "bb": {"restarts": [1, 2], "steps": [4]}
+    }
 
 
 @pytest.mark.slow
@@ -113,8 +123,8 @@ def test_an_import_that_fails_leaves_whole_artifacts(store: Storage, tmp_path: P
         if done == 2:
             raise KeyboardInterrupt
 
-    with opened(tmp_path / "all.tar", quiet) as (packed, tar), pytest.raises(KeyboardInterrupt):
-        put(target, packed, tar, fail)
+    with opened(tmp_path / "all.tar", quiet) as contents, pytest.raises(KeyboardInterrupt):
+        put(target, contents.artifacts, contents, fail)
     assert {name.rpartition("/")[0] for name in files(target)} == {"gan/aa", "projection/bb-000"}
     imported(tmp_path / "all.tar", target)
     assert files(target) == files(store)
@@ -132,8 +142,8 @@ def test_what_a_search_builds_at_this_moment_is_left_to_it(store: Storage, tmp_p
 def test_a_full_disk_is_noticed_before(store: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(store, NAMES, tmp_path / "all.tar", quiet)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 100}))
-    with opened(tmp_path / "all.tar", quiet) as (packed, _), pytest.raises(Refused, match="expected 1406 bytes"):
-        check_room(Storage(tmp_path / "target"), packed)
+    with opened(tmp_path / "all.tar", quiet) as contents, pytest.raises(Refused, match="expected 1406 bytes"):
+        check_room(Storage(tmp_path / "target"), contents.artifacts)
 
 
 @pytest.fixture
@@ -178,6 +188,10 @@ def with_file(members: Members, name: str) -> Members:
     return [(named("gan/aa/manifest.json"), data), *members[1:-1], added, (members[-1][0], json.dumps(index).encode())]
 
 
+def note(name: str, facts: dict[str, Any]) -> tuple[tarfile.TarInfo, bytes]:
+    return named(name), json.dumps({**facts, "sha256": hash_of(facts)}).encode()
+
+
 HOSTILE: dict[str, Callable[[Members], Members]] = {
     "empty": lambda m: [],
     "no list": lambda m: m[:-1],
@@ -204,6 +218,11 @@ HOSTILE: dict[str, Callable[[Members], Members]] = {
     "no manifest": lambda m: [(m[0][0], b"{}"), *m[1:]],
     "a deep manifest": lambda m: [(m[0][0], b"[" * 100_000), *m[1:]],
     "a pickle": lambda m: [(m[0][0], b"\x80\x04."), *m[1:]],
+    "a relative that goes out": lambda m: [*m[:-1], note(".relatives/../../x.json", {"steps": [4]}), m[-1]],
+    "a relative in the pins": lambda m: [*m[:-1], note(".pins/gan/base/aa.json", {"steps": [4]}), m[-1]],
+    "a relative of no numbers": lambda m: [*m[:-1], note(".relatives/gan/base/aa.json", {"steps": ["4"]}), m[-1]],
+    "a relative that is not listed": lambda m: [*m[:-1], note(".relatives/gan/base/aa.json", {"steps": [4]}), m[-1]],
+    "a relative of another hash": lambda m: [*m[:-1], (named(".relatives/gan/base/aa.json"), b"{}"), m[-1]],
     "another list": lambda m: [*m[:-1], (m[-1][0], b'{"format": "latent-defense store 1", "artifacts": {}}')],
     "another format": lambda m: [*m[:-1], (m[-1][0], b'{"format": "2", "artifacts": {}}')],
     "a list that is none": lambda m: [*m[:-1], (m[-1][0], b"[]")],
