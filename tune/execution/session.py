@@ -171,7 +171,7 @@ class Session:
             startup=search.startup_trials,
             max_cost=search.max_cost,
             rules=StopRules(plan.space, len(plan.dataset.validation)),
-            costs=stage_costs(plan),
+            costs=stage_costs(plan) if self.options.reuse else None,
         )
         _tell_of_warm_start(plan.home, searcher.warm_started)
         with self._view(search.target, searcher.most, search.objectives, self._budget()) as view:

@@ -38,6 +38,7 @@ class CostAwareChoice:
     _scores: list[tuple[Params, float]] = field(default_factory=list)
     _front: list[tuple[float, float]] = field(default_factory=list)
     _running: dict[int, Params] = field(default_factory=dict)
+    _started: list[Params] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._encoding = Encoding({key: values.written() for key, values in self.space.ranges.items()})
@@ -47,9 +48,15 @@ class CostAwareChoice:
         """True where enough trials have a score."""
         return len(self._front) >= FEWEST
 
+    @property
+    def begun(self) -> bool:
+        """True where a trial has stages that others may go on from."""
+        return bool(self._started)
+
     def start(self, trial: int, params: Params) -> None:
         """A trial begins: its stages are there, or will be."""
         self._running[trial] = params
+        self._started.append(params)
         self.costs.start(params)
 
     def finish(self, trial: int, outcome: Outcome | None) -> None:
@@ -77,8 +84,7 @@ class CostAwareChoice:
 
     def continued(self, drawn: Sequence[Params]) -> Iterator[Params]:
         """Candidates that go on from stages of earlier trials: their first sections, and the rest as drawn."""
-        recent = [params for params, _ in self._scores[-_RECENT:]]
-        for earlier, new, cut in itertools.product(recent, drawn, range(1, len(_SECTIONS))):
+        for earlier, new, cut in itertools.product(self._started[-_RECENT:], drawn, range(1, len(_SECTIONS))):
             kept = {key: value for key, value in earlier.items() if key.split(".")[0] in _SECTIONS[:cut]}
             rest = {key: value for key, value in new.items() if key.split(".")[0] not in _SECTIONS[:cut]}
             if self.space.contains({**kept, **rest}):
@@ -92,10 +98,20 @@ class CostAwareChoice:
             left: share of the search that is left, in [0, 1].
         """
         feasible = [p for p in candidates if self.max_cost is None or self.cost(p) <= self.max_cost] or candidates
-        gains = self._gains(feasible)
-        seconds = self.costs.seconds(feasible)
-        worth = np.log(np.maximum(gains, 1e-300)) - left * np.log(seconds)
-        return feasible[int(worth.argmax())]
+        return self._most_per_second(feasible, self._gains(feasible), left)
+
+    def spread(self, candidates: Sequence[Params], left: float) -> Params:
+        """The candidate farthest from all trials so far per second to the power of `left`: for the first trials.
+
+        So these learn of what is cheap to vary, inside the stages of the very first. Arguments as those of `choose`.
+        """
+        tried = self._encoding(self._started)
+        apart = np.linalg.norm(self._encoding(candidates)[:, None] - tried, axis=2).min(1)
+        return self._most_per_second(candidates, apart, left)
+
+    def _most_per_second(self, candidates: Sequence[Params], gains: Array, left: float) -> Params:
+        worth = np.log(np.maximum(gains, 1e-300)) - left * np.log(self.costs.seconds(candidates))
+        return candidates[int(worth.argmax())]
 
     def _gains(self, candidates: Sequence[Params]) -> Array:
         surrogate = self._surrogate()

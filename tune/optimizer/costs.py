@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tune.optimizer.grid import identity
 from tune.storage.ledger import Outcome, Params
 
 Signatures = Callable[[Params], Mapping[str, str]]
@@ -30,7 +31,7 @@ class StageCosts:
     """
 
     def __init__(self, signatures: Signatures, stored: frozenset[str] = frozenset()) -> None:
-        self._signatures = signatures
+        self._signatures = _kept(signatures)  # those of thousands of points are asked for again at each proposal
         self._there = set(stored)
         self._measured: dict[str, list[tuple[Params, float]]] = {}
 
@@ -57,7 +58,7 @@ class StageCosts:
     def _stage_seconds(self, stage: str, points: Sequence[Params]) -> np.ndarray:
         measured = self._measured.get(stage, [])
         if not measured:
-            return np.zeros(len(points))
+            return np.ones(len(points))  # unknown, and yet more than nothing
         keys = self._keys(stage, points)
         known, asked = (
             np.array([[_size(params.get(key)) for key in keys] for params in some]).reshape(len(some), -1)
@@ -75,6 +76,18 @@ class StageCosts:
         if stage.startswith("projection"):  # one with the largest R and L serves them all
             keys = [key for key in keys if key not in ("projector.restarts", "projector.steps")]
         return [key for key in keys if all(_is_number(params.get(key, 1)) for params in (*measured, *points))]
+
+
+def _kept(signatures: Signatures) -> Signatures:
+    known: dict[Hashable, Mapping[str, str]] = {}
+
+    def of(params: Params) -> Mapping[str, str]:
+        key = identity(params)
+        if key not in known:
+            known[key] = signatures(params)
+        return known[key]
+
+    return of
 
 
 _SECTIONS = {"projection": "projector", "attack": "unet"}

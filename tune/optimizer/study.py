@@ -151,8 +151,10 @@ class LedgerStudy:
             return None
         if left and self._sampler == "grid":
             return left[0]
-        if self._cost_aware and self._cost_aware.ready and self._known + trial >= self._startup:
-            return self._cost_aware.choose(self._candidates(trial, wanted, left), remaining)
+        if self._cost_aware and self._cost_aware.begun:
+            first = not self._cost_aware.ready or self._known + trial < self._startup
+            choose = self._cost_aware.spread if first else self._cost_aware.choose
+            return choose(self._candidates(trial, wanted, left), remaining)
         params: Params = {}
         for attempt in range(_ATTEMPTS):
             params = self._ask(trial, attempt, wanted)
@@ -161,10 +163,12 @@ class LedgerStudy:
         return left[0] if left else params
 
     def _candidates(self, trial: int, wanted: Mapping[str, Any], left: Sequence[Params] | None) -> Sequence[Params]:
-        """Draws of the sampler; then all points that are left, or in an infinite space random points and
-        such as go on from stages that are there.
+        """All points that are left, where there are not too many; else draws of the sampler with some of those, or in
+        an infinite space with random points and such as go on from stages that are there.
         """
         assert self._cost_aware is not None
+        if left and len(left) <= _MOST:
+            return left
         draws = range(_SLOW_DRAWS if self._sampler == "gp" else _DRAWS)
         drawn = [self._ask(trial, attempt, wanted) for attempt in draws]
         others: Sequence[Params] = left[:_MOST] if left else []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.tune.searches import RANGES, TARGETS, judge, made, run, space_of
+from tests.tune.searches import RANGES, SAMPLERS, TARGETS, judge, made, run, space_of
 from tune.optimizer.acquisition import expected_front, expected_improvement
 from tune.optimizer.cost_aware import CostAwareChoice, front_of
 from tune.optimizer.costs import StageCosts
@@ -35,6 +35,11 @@ def work_of(params: Mapping[str, Any]) -> dict[str, Any]:
 def worked(trial: int, params: Params) -> dict[str, Any]:
     """An outcome with the seconds that its stages took."""
     return {**judge(trial, params), "work": work_of(params)}
+
+
+def worked_flat(trial: int, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, all equally good."""
+    return {"status": "finished", "metrics": {"psd": 0.5}, "work": work_of(params)}
 
 
 def finished(params: Params) -> Outcome:
@@ -129,6 +134,33 @@ class TestSurrogate:
 
 class TestProposals:
     """The search with costs."""
+
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_it_goes_on_so_with_each_sampler(self, tmp_path: Path, sampler: str) -> None:
+        weight = "{choice: [0.1, 1.0]}" if sampler == "grid" else "{low: 0.01, high: 10.0, log: true}"
+        ranges = f"{GAN}unet.width: {{choice: [4, 8]}}\nunet.high_level_weight: {weight}"
+        space = space_of("unet", f"search.sampler: {sampler}\n{ranges}")
+        options: dict[str, Any] = {"trials": 8, "startup": 3, "costs": lambda: StageCosts(signatures)}
+
+        def result(trial: int, params: Mapping[str, Any]) -> dict[str, Any]:
+            psd = 0.9 - abs(math.log10(params["unet.high_level_weight"]))
+            return {"status": "finished", "metrics": {"psd": psd}, "work": work_of(params)}
+
+        searcher, ledger = made(tmp_path / "whole", space, **options)
+        run(searcher, ledger, result)
+        for kill in (1, 3, 6, None):
+            resumed, again = made(tmp_path / "broken", space, **options)
+            run(resumed, again, result, stop=kill)
+        assert again.proposals() == ledger.proposals()
+        assert len(ledger.outcomes()) == 8
+
+    def test_the_first_trials_vary_what_is_cheap(self, tmp_path: Path) -> None:
+        space = space_of("unet", f"{GAN}unet.width: {{choice: [4, 8]}}\nunet.label_weight: {{choice: [0.1, 1.0]}}")
+        searcher, ledger = made(tmp_path, space, trials=4, startup=4, costs=lambda: StageCosts(signatures))
+        run(searcher, ledger, worked_flat)
+        proposed = list(ledger.proposals().values())
+        assert len({params["gan.steps"] for params in proposed}) == 1
+        assert len({params["unet.width"] for params in proposed}) == 2
 
     @pytest.mark.parametrize("target", TARGETS)
     def test_a_resumed_search_goes_on_as_the_undisturbed_one(self, tmp_path: Path, target: str) -> None:
