@@ -1,12 +1,13 @@
 """A table of a real grid, on which benchmarks/search_quality.py replays searches without computing anything again.
 
-    python benchmarks/search_table.py [--device cuda] [--seeds 5] [--reduced] [--minutes 9] [--out FILE]
+    python benchmarks/search_table.py [--seeds 3] [--minutes 60] [--out FILE]
 
 Every configuration of SPACE is trained with every seed on the embedded images, and the table says, image by image, what
-it gets right of the validation set after each epoch. Seeds run side by side; U-Nets of one shape are trained stacked.
-What a stage takes on one processor core is measured once, by units of work, and stands in the table too: a stacked
-training has no seconds of its own. Each block is kept in a folder beside FILE, so that a build that was stopped, as by
-`--minutes`, goes on where it was.
+it gets right of the validation set after each epoch. What a stage took stands in the table too, in
+seconds of one processor core. Each block is kept in a folder beside FILE, so that a build that
+was stopped, as by `--minutes`, goes on where it was; remove that folder where SPACE has changed. A seed takes about ten
+minutes of one core: the networks are small and trained briefly, but a GAN costs more than a projection and that
+more than a U-Net, as in a real search.
 """
 
 from __future__ import annotations
@@ -21,86 +22,83 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from stacked_unets import train_singly, train_stacked
+from numpy.typing import NDArray
 from torch import Tensor
 
 from components.attacks.fgsm import fgsm
 from components.classifiers.base import ImageClassifier
 from components.classifiers.training import ClassifierTraining
 from components.datasets.dataset import Dataset, DataSplit, load_dataset
+from components.defense import in_batches
 from components.files import write_atomic
 from components.gan.encoder import Encoder
 from components.gan.encoder_training import EncoderTraining
 from components.gan.networks import Discriminator, Generator
 from components.gan.training import GanTraining
 from components.projector.projector import Projector
-from components.training import Training, freeze, seeded
+from components.training import freeze
 from components.unet.training import UNetTraining
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, parse_space
 
 SPACE = """
 search.target: defense
-classifier.architecture: A
-classifier.epochs: 2
+classifier.architecture: E
+classifier.epochs: 3
 gan.latent_dim: 32
 gan.width: 16
 gan.discriminator_width: 16
-gan.steps: 600
-gan.steps_per_epoch: 300
+gan.steps: 200
+gan.steps_per_epoch: 200
 gan.encoder_width: 16
-gan.encoder_steps: {choice: [100, 400, 1600]}
+gan.encoder_levels: 2
+gan.encoder_steps: {choice: [50, 150, 450]}
+projector.levels: 2
 projector.init: encoder
-projector.learning_rate: 0.03
+projector.learning_rate: 0.01
 projector.tolerance: {choice: [0.1, 0.3]}
 projector.restarts: {choice: [1, 4]}
-projector.steps: {choice: [1, 8, 24]}
-unet.width: 8
-unet.images: 1200
-unet.epochs: 4
-unet.batch_size: 50
+projector.steps: {choice: [1, 12]}
+unet.width: 4
+unet.depth: 1
+unet.images: 300
+unet.epochs: 2
+unet.batch_size: 20
+unet.learning_rate: 0.01
 unet.layer: {choice: [logits, penultimate]}
-unet.high_level_weight: {choice: [0.03, 0.1, 0.3, 1.0]}
+unet.high_level_weight: {choice: [0.03, 0.3, 3.0]}
 unet.label_weight: {choice: [0.1, 1.0]}
 """
-# What a core builds in a quarter of an hour per seed: a classifier of dense layers, and fewer and smaller U-Nets.
-REDUCED = {
-    "classifier.architecture": "E", "gan.steps": 300, "gan.encoder_steps": {"choice": [50, 200, 800]},
-    "unet.width": 4, "unet.images": 600, "unet.epochs": 3, "unet.high_level_weight": {"choice": [0.03, 0.3, 1.0]},
-}  # fmt: skip
-STACKED = 48  # U-Nets side by side
 
 
 def main() -> None:
     """Builds what is missing and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, help="seeds at once; default: as many as there are cores")
-    parser.add_argument("--reduced", action="store_true", help="the smaller setting, for processors")
     parser.add_argument("--minutes", type=float, default=60, help="no block begins later than this")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "search_table.json")
     asked = parser.parse_args()
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    space, until = space_of(reduced=asked.reduced), time.time() + 60 * asked.minutes
+    until = time.time() + 60 * asked.minutes
     parts = asked.out.with_suffix(".parts")
     parts.mkdir(parents=True, exist_ok=True)
     processes = min(asked.seeds, asked.processes or os.cpu_count() or 1)
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        tasks = [pool.submit(build, seed, asked.device, asked.reduced, parts, until) for seed in range(asked.seeds)]
+        tasks = [pool.submit(build, seed, parts, until) for seed in range(asked.seeds)]
         complete = [seed for seed, task in enumerate(tasks) if task.result()]
     print(f"seeds complete: {complete}", flush=True)
-    write(space, asked.reduced, parts, complete, asked.out)
+    write(space_of(), parts, complete, asked.out)
 
 
-def space_of(*, reduced: bool, more: Mapping[str, Any] | None = None) -> SearchSpace:
+def space_of(more: Mapping[str, Any] | None = None) -> SearchSpace:
     """The searched space, with other settings."""
-    return parse_space(SPACE, "table", "search_table.py", {**(REDUCED if reduced else {}), **(more or {})})
+    return parse_space(SPACE, "table", "search_table.py", more or {})
 
 
 def dataset_of(space: SearchSpace) -> Dataset:
@@ -115,37 +113,41 @@ def grid(space: SearchSpace, prefix: str = "") -> list[dict[str, Any]]:
     return [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*values)]
 
 
-def build(seed: int, device_name: str, reduced: bool, parts: Path, until: float) -> bool:
+def build(seed: int, parts: Path, until: float) -> bool:
     """Builds the blocks of one seed; False where time was up before the last."""
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("high")
-    space, device = space_of(reduced=reduced), torch.device(device_name)
+    space = space_of()
     missing = [b for b in blocks(space) if not block_file(parts, seed, b).exists()]
     if not missing:
         return True
-    dataset, config = dataset_of(space), config_of(space, {})
-    train = dataset.train.sample(config.unet.images or len(dataset.train), seed=0)
-    began = time.time()
-    training = ClassifierTraining(config.classifier, dataset.train, dataset.classes, seed, device)
-    training.run()
+    dataset, config, watch = dataset_of(space), config_of(space, {}), Stopwatch()
+    training = ClassifierTraining(config.classifier, dataset.train, dataset.classes, seed)
+    with watch("classifier"):
+        training.run()
     judge = freeze(training.classifier)
-    gan = GanTraining(config.gan, dataset.train.images, seed, device)
-    gan.run()
-    splits = [split.to(device) for split in (train, dataset.validation)]
-    attacked = [torch.cat(list(_attacked(judge, split, config))) for split in splits]
-    print(f"seed {seed}: classifier and GAN after {time.time() - began:.0f} s", flush=True)
+    gan = GanTraining(config.gan, dataset.train.images, seed)
+    with watch("gan"):
+        gan.run()
+    generator_alone = watch.seconds["gan"]
+    splits = {"_train": dataset.train.sample(config.unet.images or len(dataset.train), seed=0), "": dataset.validation}
+    attacked = {}
+    for name, split in splits.items():
+        with watch(f"attack{name}"):
+            attacked[name] = torch.cat(list(_attacked(judge, split, config)))
     for steps, group in itertools.groupby(missing, key=lambda block: block["gan.encoder_steps"]):
         if time.time() > until:
             return False
-        encoders = encoder_training(config, gan, dataset, seed, device, steps, steps)
-        encoders.run()
+        encoders = encoder_training(config, gan, dataset, seed, steps)
+        watch.seconds["gan"] = generator_alone
+        with watch("gan"):
+            encoders.run()
         for block in group:
             if time.time() > until:
                 return False
             pair = freeze(encoders.encoder), freeze(encoders.generator)
-            result = build_block(space, block, seed, judge, pair, gan.discriminator, splits, attacked)
+            result = build_block(space, block, seed, judge, pair, gan.discriminator, splits, attacked, watch)
             write_atomic(block_file(parts, seed, block), json.dumps(result).encode())
-            print(f"seed {seed}: {block} after {time.time() - began:.0f} s", flush=True)
+            print(f"seed {seed}: {block} after {time.process_time():.0f} s of computing", flush=True)
     return True
 
 
@@ -171,18 +173,12 @@ def config_of(space: SearchSpace, params: Mapping[str, Any]) -> ExperimentConfig
 
 
 def encoder_training(
-    config: ExperimentConfig,
-    gan: GanTraining,
-    dataset: Dataset,
-    seed: int,
-    device: torch.device,
-    steps: int,
-    epoch: int,
+    config: ExperimentConfig, gan: GanTraining, dataset: Dataset, seed: int, steps: int
 ) -> EncoderTraining:
-    """The training of an encoder beside the generator, of `steps` in epochs of `epoch`."""
+    """The training of an encoder beside a copy of the generator, in one epoch."""
     return EncoderTraining(
-        gan.generator, dataset.train.images, width=config.gan.encoder_width, steps=steps, steps_per_epoch=epoch,
-        levels=config.gan.encoder_levels, seed=seed, device=device,
+        gan.generator, dataset.train.images, width=config.gan.encoder_width, steps=steps, steps_per_epoch=steps,
+        levels=config.gan.encoder_levels, seed=seed,
     )  # fmt: skip
 
 
@@ -193,29 +189,42 @@ def build_block(
     judge: ImageClassifier,
     pair: tuple[Encoder, Generator],
     discriminator: Discriminator,
-    splits: list[DataSplit],
-    attacked: list[Tensor],
+    splits: Mapping[str, DataSplit],
+    attacked: Mapping[str, Tensor],
+    watch: Stopwatch,
 ) -> dict[str, Any]:
-    """Projects, trains the U-Nets, and returns what each configuration gets right."""
-    device = attacked[0].device
+    """Projects, trains the U-Nets, and returns what each configuration gets right, and what a stage took."""
     config, (encoder, generator) = config_of(space, block), pair
-    projector = Projector(
-        generator, config.projector, discriminator=discriminator, encoder=encoder, seed=seed, device=device
-    )
+    projector = Projector(generator, config.projector, discriminator=discriminator, encoder=encoder, seed=seed)
     record = [int(step) for step in space.values("projector.steps") or ()]
-    traces = [projector.trace(images, record) for images in attacked]
-    rows, labels = [], splits[1].labels
-    train = train_singly if device.type == "cpu" else train_stacked
-    todo = [{**point, **losses} for point in _points(space) for losses in grid(space, "unet.")]
-    for start in range(0, len(todo), STACKED):
-        chosen = todo[start : start + STACKED]
-        inputs = [_projected(trace, chosen).to(device) for trace in traces]
-        configs = [config_of(space, {**block, **params}).unet for params in chosen]
-        right = train(configs, inputs[0], splits[0].images, splits[0].labels, judge, seed, (inputs[1], labels))
-        for index, params in enumerate(chosen):
-            psd = right[:, index].double().mean(1).tolist()
-            rows.append({"params": {**block, **params}, "epochs": psd, "right": packed(right[-1, index])})
-    return {"seed": seed, "rows": rows}
+    traces, rows, taken = {}, [], dict(watch.seconds)
+    own = Stopwatch()
+    for name, images in attacked.items():
+        with own(f"projection{name}"):
+            traces[name] = projector.trace(images, record)
+    for point in _points(space):
+        inputs = {name: trace.select(*point.values()).images for name, trace in traces.items()}
+        for losses in grid(space, "unet."):
+            params = {**block, **point, **losses}
+            with own("unet"):
+                right = trained(config_of(space, params), inputs, splits, judge, seed)
+            rows.append({"params": params, "right": packed(right)})
+    own.seconds["unet"] /= len(rows)
+    return {"seed": seed, "seconds": {**taken, **own.seconds}, "rows": rows}
+
+
+def trained(
+    config: ExperimentConfig,
+    inputs: Mapping[str, Tensor],
+    splits: Mapping[str, DataSplit],
+    judge: ImageClassifier,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """Trains a U-Net: which validation images are right after each epoch, (E, V)."""
+    train, held = splits["_train"], splits[""]
+    training = UNetTraining(config.unet, inputs["_train"], train.images, train.labels, judge, seed)
+    denoised = (in_batches(training.unet, inputs[""], training.device) for _ in training)
+    return torch.stack([judge.predict(images) == held.labels for images in denoised]).numpy()
 
 
 def _points(space: SearchSpace) -> list[dict[str, Any]]:
@@ -223,100 +232,70 @@ def _points(space: SearchSpace) -> list[dict[str, Any]]:
     return [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*map(_values(space), keys))]
 
 
-def _projected(trace: Any, chosen: list[dict[str, Any]]) -> Tensor:
-    """x_g of each configuration, (M, N, C, H, W); each pair of R and L is rendered once."""
-    wanted = [(params["projector.restarts"], params["projector.steps"]) for params in chosen]
-    images = {pair: trace.select(*pair).images for pair in dict.fromkeys(wanted)}
-    return torch.stack([images[pair] for pair in wanted])
-
-
 def _attacked(judge: ImageClassifier, split: DataSplit, config: ExperimentConfig) -> Iterator[Tensor]:
     for images, labels in zip(split.images.split(250), split.labels.split(250), strict=True):
         yield fgsm(judge, images, labels, config.attack.epsilon)
 
 
-def packed(right: Tensor) -> str:
-    """Booleans as text."""
-    return base64.b64encode(np.packbits(right.numpy())).decode()
+def packed(right: NDArray[np.bool_]) -> str:
+    """Booleans as text; what lies side by side along the last axis compresses best where it is alike."""
+    return base64.b64encode(zlib.compress(np.packbits(right).tobytes(), 9)).decode()
 
 
-def write(space: SearchSpace, reduced: bool, parts: Path, seeds: list[int], out: Path) -> None:
-    """The table of all complete seeds: psd after each epoch, and right or wrong of each image, as compressed bits."""
+def unpacked(text: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Booleans of that shape from text."""
+    bits = np.unpackbits(np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8))
+    return bits[: int(np.prod(shape))].reshape(shape).astype(bool)
+
+
+def write(space: SearchSpace, parts: Path, seeds: list[int], out: Path) -> None:
+    """The table of all complete seeds: right or wrong of each image after each epoch, as compressed bits."""
     order = {json.dumps(params, sort_keys=True): place for place, params in enumerate(grid(space))}
-    dataset = dataset_of(space)
-    images = len(dataset.validation)
-    epochs = np.zeros((len(seeds), len(order), int(space.fixed["unet.epochs"])))
-    bits = np.zeros((len(seeds), len(order), -(-images // 8)), dtype=np.uint8)
-    for place, seed in enumerate(seeds):
-        for block in blocks(space):
-            for row in json.loads(block_file(parts, seed, block).read_bytes())["rows"]:
-                index = order[json.dumps(row["params"], sort_keys=True)]
-                epochs[place, index] = row["epochs"]
-                bits[place, index] = np.frombuffer(base64.b64decode(row["right"]), dtype=np.uint8)
+    images, epochs = len(dataset_of(space).validation), int(space.fixed["unet.epochs"])
+    right = np.zeros((len(seeds), images, len(order), epochs), dtype=bool)
+    built = [json.loads(block_file(parts, seed, block).read_bytes()) for seed in seeds for block in blocks(space)]
+    for part in built:
+        for row in part["rows"]:
+            index = order[json.dumps(row["params"], sort_keys=True)]
+            right[seeds.index(part["seed"]), :, index] = unpacked(row["right"], (epochs, images)).T
     table = {
-        "command": "python benchmarks/search_table.py" + " --reduced" * reduced,
+        "command": "python benchmarks/search_table.py",
         "space": {key: json.loads(json.dumps(values.written())) for key, values in space.ranges.items()},
         "settings": space.changed,
-        "seeds": seeds,
-        "images": images,
-        "seconds": seconds(space, dataset),
         "order": "product of the ranges in this order, the last fastest",
-        "epochs": np.round(epochs * images).astype(int).tolist(),  # images right, by seed, configuration, epoch
-        "right": base64.b64encode(zlib.compress(bits.tobytes(), 9)).decode(),
+        "seeds": seeds,
+        "seconds": seconds(built),
+        "shape": right.shape,  # seeds, validation images, configurations, epochs
+        "right": packed(right),
     }
     write_atomic(out, (json.dumps(table, separators=(",", ":"), default=list) + "\n").encode())
     print(f"{out}: {len(seeds)} seeds × {len(order)} configurations", flush=True)
 
 
-def seconds(space: SearchSpace, dataset: Dataset) -> dict[str, Any]:
-    """What each stage takes on one core of this machine: measured units of work, times how many it has."""
-    torch.set_num_threads(1)
-    config = config_of(space, {})
-    train, held = int(space.fixed["unet.images"]), len(dataset.validation)
-    few = dataset.train.subset(10 * config.classifier.batch_size)
-    longer = {"epochs": 10}  # than the two epochs that are measured
-    classifier = ClassifierTraining(config.classifier.model_copy(update=longer), few, dataset.classes, 0)
-    per_image = _seconds(classifier) / len(few)
-    short = config.gan.model_copy(update={"steps": 10**6, "steps_per_epoch": 16})
-    gan = GanTraining(short, dataset.train.images, 0)
-    per_step = _seconds(gan) / 16
-    per_encoder_step = _seconds(encoder_training(config, gan, dataset, 0, torch.device("cpu"), 10**6, 16)) / 16
-    some = dataset.train.subset(4 * config.unet.batch_size)
-    judge = freeze(classifier.classifier)
-    unet = config.unet.model_copy(update=longer)
-    per_unet_image = _seconds(UNetTraining(unet, some.images, some.images, some.labels, judge, 0)) / len(some)
-    most = max(space.values("projector.restarts") or ()) * max(space.values("projector.steps") or ())
-    per_evaluation = _projection_seconds(config, gan, some.images) / (len(some) * most)
-    encoders = space.values("gan.encoder_steps") or ()
-    return {
-        "classifier": config.classifier.epochs * len(dataset.train) * per_image,
-        "attack": held * per_image,
-        "attack_train": train * per_image,
-        "gan": {str(n): config.gan.steps * per_step + n * per_encoder_step for n in encoders},
-        "projection": held * most * per_evaluation,
-        "projection_train": train * most * per_evaluation,
-        "unet": config.unet.epochs * (train + 0.7 * held) * per_unet_image,
-    }
+def seconds(blocks: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """What each stage takes on one core, the median of all blocks; of the GAN by its encoder's steps."""
+
+    def median(stage: str, of: list[Mapping[str, Any]]) -> float:
+        return round(float(np.median([block["seconds"][stage] for block in of])), 3)
+
+    taken: dict[str, Any] = {stage: median(stage, blocks) for stage in blocks[0]["seconds"] if stage != "gan"}
+    kind = [block["rows"][0]["params"]["gan.encoder_steps"] for block in blocks]
+    of_kind = {n: [block for block, k in zip(blocks, kind, strict=True) if k == n] for n in sorted(set(kind))}
+    return {**taken, "gan": {str(n): median("gan", some) for n, some in of_kind.items()}}
 
 
-def _seconds(training: Training) -> float:
-    """Of an epoch, the second of two."""
-    for _ in range(2):
-        began = time.perf_counter()
-        with seeded(0, training.epoch):
-            training.run_epoch()
-        training.epoch += 1
-        took = time.perf_counter() - began
-    return took
+class Stopwatch:
+    """Seconds of a processor core that stages take, whoever else uses the machine."""
 
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
 
-def _projection_seconds(config: ExperimentConfig, gan: GanTraining, images: Tensor) -> float:
-    settings = config.projector.model_copy(update={"init": "random"})
-    projector = Projector(freeze(gan.generator), settings, discriminator=freeze(gan.discriminator))
-    projector.trace(images[:16], [config.projector.steps])
-    began = time.perf_counter()
-    projector.trace(images, [config.projector.steps])
-    return time.perf_counter() - began
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Counts what the block takes as the stage's."""
+        began = time.process_time()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.process_time() - began
 
 
 if __name__ == "__main__":
