@@ -48,16 +48,7 @@ def attack(name: str) -> Callable[[type[Attack]], type[Attack]]:
     Raises:
         ValueError: the name is taken, or the class is no such one.
     """
-
-    def add(settings: type[Attack]) -> type[Attack]:
-        if not (isinstance(settings, type) and issubclass(settings, Attack)):
-            raise ValueError(f"{ATTACKS.key}: expected a subclass of components.attacks.Attack, found {settings!r}")
-        if (found := settings.model_fields["name"].default) != name:
-            declared = f'name: Literal["{name}"] = "{name}"'
-            raise ValueError(f"{ATTACKS.key}: expected {declared} in {settings.__name__}, found {found!r}")
-        return ATTACKS.register(name)(settings)
-
-    return add
+    return ATTACKS.register(name)
 
 
 def classifier(name: str) -> Callable[[Entry], Entry]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, TypeAl
 from pydantic import AfterValidator, Field
 
 from components.config import Config
-from components.registry import Registry
+from components.registry import Registry, without_methods
 
 if TYPE_CHECKING:
     import torch
@@ -110,7 +110,16 @@ class PurifierConfig(Config):
         """The purifier with these networks, by name, of which others may be there too."""
 
 
-PURIFIERS: Registry[type[PurifierConfig]] = Registry("defense.purifier")
+def _flaw(name: str, settings: object) -> str | None:
+    """What keeps a class from being the settings of a purifier."""
+    if not (isinstance(settings, type) and issubclass(settings, PurifierConfig)):
+        return f"expected a subclass of components.purifiers.PurifierConfig, found {settings!r}"
+    if not isinstance(getattr(settings, "title", None), str):
+        return f"{settings.__name__}: expected a class variable `title`, its name in reports, found none"
+    return without_methods(settings)
+
+
+PURIFIERS: Registry[type[PurifierConfig]] = Registry("defense.purifier", _flaw)
 PurifierName: TypeAlias = Annotated[str, AfterValidator(PURIFIERS.known)]
 
 

@@ -24,14 +24,16 @@ class Registry(Mapping[str, Kind]):
 
     Args:
         key: the field of a search space whose values the names are, for messages.
+        flaw: name and entry → what was expected and found where the entry cannot have that name, else None.
 
     Attributes:
         sources: name → sha256 of the plug-in that defines it; the project's own entries have none.
         files: name → that plug-in's file, as the user named it.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, flaw: Callable[[str, object], str | None] | None = None) -> None:
         self.key = key
+        self._flaw = flaw
         self.sources: dict[str, str] = {}
         self.files: dict[str, str] = {}
         self._entries: dict[str, Kind] = {}
@@ -58,10 +60,12 @@ class Registry(Mapping[str, Kind]):
         """Decorates what is to be known as `name`.
 
         Raises:
-            ValueError: the name is taken.
+            ValueError: the name is taken, or the entry cannot have it; with the file, what was expected and found.
         """
 
         def add(entry: Entry) -> Entry:
+            if self._flaw and (flaw := self._flaw(name, entry)):
+                raise ValueError(f"{self.key}: {_origin(entry)}: {flaw}")
             if name in self._entries:
                 defined = f"which {_origin(self[name])} defines"
                 raise ValueError(f"{self.key}: expected a new name, found {name!r}, {defined}")
@@ -99,6 +103,12 @@ class Registry(Mapping[str, Kind]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def without_methods(settings: type) -> str | None:
+    """Names a method that a class of settings must have and has not; None where it has all."""
+    missing = sorted(getattr(settings, "__abstractmethods__", ()))
+    return f"{settings.__name__}: expected a method `{missing[0]}`, found none" if missing else None
 
 
 def raised(error: BaseException) -> str:

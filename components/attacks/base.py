@@ -11,12 +11,13 @@ The settings must be readable without torch, so an attack imports it inside its 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from components.config import Config
-from components.registry import Registry
+from components.registry import Registry, without_methods
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,6 +35,7 @@ class Attack(Config):
         source = ATTACKS.sources.get(self.name)
         return {**super().identity(), "plugin": source} if source else super().identity()
 
+    @abstractmethod
     def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> Tensor:
         """Attacks one batch, on the classifier's device.
 
@@ -47,10 +49,20 @@ class Attack(Config):
             The attacked images, (N, C, H, W) in [0, 1], each pixel within `epsilon` of the original. An image's result
             depends neither on its neighbours nor on its place in the batch.
         """
-        raise NotImplementedError(f"{type(self).__name__}: expected a method `perturb`, found none")
 
 
-ATTACKS: Registry[type[Attack]] = Registry("attack.name")
+def _flaw(name: str, settings: object) -> str | None:
+    """What keeps a class from being the attack of that name."""
+    if not (isinstance(settings, type) and issubclass(settings, Attack)):
+        return f"expected a subclass of components.attacks.Attack, found {settings!r}"
+    field = settings.model_fields["name"]
+    if field.default != name:
+        found = "none" if field.is_required() else repr(field.default)
+        return f'{settings.__name__}: expected name: Literal["{name}"] = "{name}", found {found}'
+    return without_methods(settings)
+
+
+ATTACKS: Registry[type[Attack]] = Registry("attack.name", _flaw)
 
 
 def attack(config: Attack, classifier: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> Tensor:

@@ -160,8 +160,16 @@ def test_a_data_set_of_the_project_is_known_before_a_plugin_runs(tmp_path: Path)
         ),
         ("from components.plugins import dataset\ndataset('mnist')(print)\n", r"data\.name: expected a new name"),
         (ATTACK.replace('"grey"', '"fgsm"'), r"attack\.name: expected a new name, found 'fgsm'"),
-        (ATTACK.replace('attack("grey")', 'attack("gray")'), r'expected name: Literal\["gray"\] = "gray" in Grey'),
-        (ATTACK.replace("Grey(Attack)", "Grey"), r"attack\.name: expected a subclass of components\.attacks\.Attack"),
+        (
+            ATTACK.replace('attack("grey")', 'attack("gray")'),
+            r"""attack\.name: .*: Grey: expected name: Literal\["gray"\] = "gray", found 'grey'""",
+        ),
+        (
+            ATTACK.replace('    name: Literal["grey"] = "grey"', "    "),
+            r'Grey: expected name: Literal\["grey"\] = "grey", found none',
+        ),
+        (ATTACK.replace("def perturb", "def disturb"), "Grey: expected a method `perturb`, found none"),
+        (ATTACK.replace("Grey(Attack)", "Grey"), r"attack\.name: .*: expected a subclass of components\.attacks"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_and_leaves_nothing(tmp_path: Path, text: str, said: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from components.defense import Defense, Surrogates
+from components.purifiers import PURIFIERS, PurifierConfig
 from components.smoothing import Smoothing, SmoothingConfig, medians
 from tests.tiny_networks import defense_of
 
@@ -61,3 +62,16 @@ def test_a_defense_of_it_is_saved_and_passes_gradients(tmp_path: Path) -> None:
 def test_refused(given_settings: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         SmoothingConfig.model_validate(given_settings)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"title": "idle"}, "Idle: expected a method `component`, found none"),
+        ({"component": lambda *_: None}, "Idle: expected a class variable `title`, its name in reports, found none"),
+    ],
+)
+def test_a_purifier_that_lacks_something_is_refused_with_its_file(attributes: dict[str, object], said: str) -> None:
+    idle = type("Idle", (PurifierConfig,), {"__module__": __name__, **attributes})
+    with PURIFIERS.scope(), pytest.raises(ValueError, match=rf"^defense\.purifier: {__file__}: {said}$"):
+        PURIFIERS.register("idle")(idle)

@@ -37,10 +37,11 @@ class Line:
 
     Args:
         listener: finds the actor to speak to, whose `exchange` is the coordinator's. May raise ValueError.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, listener: Callable[[], Any]) -> None:
-        self._listener = listener
+    def __init__(self, listener: Callable[[], Any], clock: Callable[[], float] = time.monotonic) -> None:
+        self._listener, self._clock = listener, clock
         self._found: Any = None
         self._name = uuid.uuid4().hex
         self._changed = threading.Condition()
@@ -82,7 +83,7 @@ class Line:
         """Takes the news of another process, to be said with the next message; answers from the last answer."""
         with self._changed:
             self._news.update(news.progress)
-            self._others[source] = _Statement(news.holds, news.watched), time.monotonic()
+            self._others[source] = _Statement(news.holds, news.watched), self._clock()
             return Answer(self._free & news.watched, PERIOD)
 
     def start(self) -> Line:
@@ -95,7 +96,7 @@ class Line:
             time.sleep(self._pause)
             if not ray.is_initialized():
                 return
-            news = self.gather(time.monotonic())
+            news = self.gather()
             if news is None:
                 continue
             try:
@@ -108,8 +109,9 @@ class Line:
             else:
                 self.hear(answer)
 
-    def gather(self, now: float) -> News | None:
-        """News to be said at that time; None where there is nothing new, and the last message not long ago."""
+    def gather(self) -> News | None:
+        """News to be said now; None where there are none, and the last message was not long ago."""
+        now = self._clock()
         with self._changed:
             self._others = {name: said for name, said in self._others.items() if now - said[1] < 3 * BEAT}
             all_said = [_Statement(self._holds, frozenset().union(*self._watched.values()))]

@@ -25,6 +25,7 @@ from tune.pipeline.recipe import Development
 from tune.pipeline.saves import Saves
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
+from tune.storage.patience import PATIENCE
 from tune.storage.scratch import scratch
 from tune.storage.store import Store
 
@@ -46,7 +47,7 @@ def run_trials(
     """
     ledger = Ledger(setting.home)
     total = int(setting.space.fixed["search.trials"])
-    store = Store(Storage(setting.storage).child("store"))
+    store = Store(Storage(setting.storage, PATIENCE).child("store"))
     saves = Saves(setting.space, Development.for_search(dataset), setting.seed, store)
     saves.forget(ledger.outcomes())  # of a driver that was killed before it did
     callback = TrialCallback(setting, ledger, view, saves, check)

@@ -40,6 +40,7 @@ from tune.storage.folder import Storage
 from tune.storage.leases import FileLeases, Leases
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.outage import outage
+from tune.storage.patience import PATIENCE
 from tune.storage.store import Store
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -76,12 +77,12 @@ class Setting:
     @property
     def home(self) -> Storage:
         """The experiment's folder."""
-        return Storage(self.storage).child(self.experiment)
+        return Storage(self.storage, PATIENCE).child(self.experiment)
 
     @property
     def store(self) -> Store:
         """The store that all searches of this storage share."""
-        return Store(Storage(self.storage).child("store"))
+        return Store(Storage(self.storage, PATIENCE).child("store"))
 
     def trial_executor(self, data: Development, config: ExperimentConfig, number: int) -> Executor:
         """The executor of one trial: with the shared store, or with `--no-reuse` a store of its own."""

@@ -157,7 +157,7 @@ class Executor:
         """Builds the artifact, whose lease is held, and frees the lease; None where it is there by now."""
         name = node.stage.name
         try:
-            if self.store.has(name, node.signature) and self.store.find(name, node.signature):
+            if self.store.find(name, node.signature):
                 return None  # finished between the look and the lease
             inputs: dict[str, list[Artifact]] = {}
             for (stage, _), artifact in sorted(found.items()):

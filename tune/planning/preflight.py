@@ -26,6 +26,7 @@ from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, probe
 from tune.storage.folder import Storage
 from tune.storage.mounts import existing
+from tune.storage.patience import PATIENCE
 from tune.storage.record import recorded
 
 
@@ -61,6 +62,7 @@ def prepare(experiment: Experiment, data_dir: str | None) -> Plan:
     _check_networks(space, config, dataset)
     _check_writable(place)
     _check_room(experiment, dataset)
+    place = Storage(place, PATIENCE)  # from now on there is something to lose
     return Plan(space, place, experiment.name, experiment.resumed, config, dataset, user_code=user_code)
 
 

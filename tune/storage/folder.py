@@ -22,6 +22,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from components.files import write_atomic
+from tune.storage.patience import patiently
 
 _ABANDONED = 3600.0  # seconds
 _CHUNK = 8 << 20  # bytes per read of a large file: above S3's least part of 5 MiB
@@ -37,9 +38,12 @@ class Storage:
 
     Every method raises OSError, naming the file, where the storage fails: FileNotFoundError where there is no
     such file, errno ENOSPC for a full disk.
+
+    Attributes:
+        patience: seconds for which a request that an object store does not answer is made again.
     """
 
-    def __init__(self, folder: str | Path | Storage) -> None:
+    def __init__(self, folder: str | Path | Storage, patience: float = 0.0) -> None:
         """Names the folder; makes nothing.
 
         Raises:
@@ -49,6 +53,7 @@ class Storage:
         self._fs: Any  # pyarrow's file system
         self._path: str  # the folder in it: /results, bucket/folder
         self._uri = ""  # the address, of a folder that is not a path
+        self.patience = patience
         if isinstance(folder, Storage):
             self._fs, self._path, self._uri = folder._fs, folder._path, folder._uri
         elif "://" in str(folder):
@@ -70,19 +75,21 @@ class Storage:
 
     def child(self, name: str) -> Storage:
         """A folder inside this one."""
-        inner = Storage(self)
+        inner = Storage(self, self.patience)
         inner._path = self._at(name)
         if self.local is None:
             parts = urlsplit(self._uri)
             inner._uri = urlunsplit(parts._replace(path=f"{parts.path}/{quote(name)}"))
         return inner
 
+    @patiently
     def read(self, name: str) -> bytes:
         """A file's bytes."""
         with self._open(name) as file, self._naming(name):
             data: bytes = file.read()
             return data
 
+    @patiently
     def write(self, name: str, data: bytes) -> None:
         """Puts a file in place, whole; a reader meanwhile sees the old one."""
         with self._naming(name):
@@ -106,6 +113,7 @@ class Storage:
             draft.write_bytes(data)
             return _linked(draft, Path(self._at(name)))
 
+    @patiently
     def exists(self, name: str) -> bool:
         """True where there is a file of that name (a folder is not a file)."""
         with self._naming(name):
@@ -119,11 +127,13 @@ class Storage:
         """The names of the folders directly in this one, sorted."""
         return self._listed(fs.FileType.Directory)
 
+    @patiently
     def delete(self, name: str) -> None:
         """Removes a file; one that is not there is no error."""
         with suppress(FileNotFoundError), self._naming(name):
             self._fs.delete_file(self._at(name))
 
+    @patiently
     def remove_tree(self) -> None:
         """Removes this folder with all that is in it."""
         with suppress(FileNotFoundError), self._naming(""):
@@ -136,6 +146,7 @@ class Storage:
                 if draft.is_file() and time.time() - draft.stat().st_mtime > _ABANDONED:
                     draft.unlink()
 
+    @patiently
     def upload(self, path: Path, name: str) -> None:
         """Copies a local file of any size here."""
         with path.open("rb") as source:
@@ -150,11 +161,13 @@ class Storage:
                 with self._fs.open_output_stream(self._at(name)) as target:
                     shutil.copyfileobj(source, target, _CHUNK)
 
+    @patiently
     def download(self, name: str, path: Path) -> None:
         """Copies a file of any size to a local path, which holds it whole or not at all."""
         with self._open(name) as source, _naming(str(path)):
             _fill(path, source)
 
+    @patiently
     def sha256(self, name: str) -> str:
         """SHA-256 of a file's bytes, in hex; a file of any size is read once and not kept."""
         with self._open(name) as file, self._naming(name):
@@ -197,6 +210,7 @@ class Storage:
         path = self._at(name) if name else self._path
         return _naming(path if self.local is not None else f"{urlsplit(self._uri).scheme}://{path}")
 
+    @patiently
     def _listed(self, kind: Any) -> list[str]:
         with self._naming(""):
             if self.local is not None:
@@ -204,8 +218,8 @@ class Storage:
             found = self._fs.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
         return sorted(f.base_name for f in found if f.type == kind and not f.base_name.startswith("."))
 
-    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
-        return Storage, (self.uri,)
+    def __reduce__(self) -> tuple[type[Storage], tuple[str, float]]:
+        return Storage, (self.uri, self.patience)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Storage) and self.uri == other.uri

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 # EIO is left out: one unreadable sector may well be the matter of one trial alone.
 _KINDS = {kind: os.strerror(kind) for kind in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)}
+# Names and numbers that pyarrow gives failures of S3 and its like which an equal request may not meet.
+_PASSING = re.compile(
+    r"NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIMEOUT|THROTTLING|curlCode|"
+    r"HTTP status (429|50[0234])"
+)
+
+
+def passing(error: BaseException) -> bool:
+    """True where an object store did not answer, or had too much to do."""
+    return isinstance(error, OSError) and error.errno is None and bool(_PASSING.search(str(error)))
 
 
 def outage(error: BaseException) -> str | None:
@@ -14,7 +25,7 @@ def outage(error: BaseException) -> str | None:
 
     By its text where it is no OSError: safetensors has an error of its own for a full disk, and so has Ray.
     """
-    if isinstance(error, OSError) and error.errno in _KINDS:
+    if passing(error) or (isinstance(error, OSError) and error.errno in _KINDS):
         return str(error)
     text = str(error)
     return next((f"{text.strip().splitlines()[-1]}" for kind in _KINDS.values() if kind in text), None)

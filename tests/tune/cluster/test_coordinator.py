@@ -106,27 +106,30 @@ def test_the_period_grows_until_half_of_a_core_is_enough(clock: Clock) -> None:
 
 
 @pytest.fixture
-def line() -> Line:
-    return Line(lambda: None)
+def line(clock: Clock) -> Line:
+    return Line(lambda: None, lambda: clock.now)
 
 
 def test_a_line_says_only_what_has_changed(line: Line) -> None:
     line.tell(("one", 3), EPOCH)
-    assert line.gather(0.0) == News({("one", 3): EPOCH}, {}, frozenset())
+    assert line.gather() == News({("one", 3): EPOCH}, {}, frozenset())
     line.tell(("one", 3), EPOCH)
-    assert line.gather(1.0) is None
+    assert line.gather() is None
     line.tell(("one", 3), None)
-    assert line.gather(2.0) == News({("one", 3): None}, {}, frozenset())
+    assert line.gather() == News({("one", 3): None}, {}, frozenset())
 
 
-def test_a_line_repeats_what_is_held(line: Line) -> None:
+def test_a_line_repeats_what_is_held(line: Line, clock: Clock) -> None:
     line.hold("one", ["a"])
-    assert line.gather(0.0) == News({}, {"one": ("a",)}, frozenset())
-    assert line.gather(BEAT - 1) is None
-    assert line.gather(BEAT) == News({}, {"one": ("a",)}, frozenset())
+    assert line.gather() == News({}, {"one": ("a",)}, frozenset())
+    clock.now += BEAT - 1
+    assert line.gather() is None
+    clock.now += 1
+    assert line.gather() == News({}, {"one": ("a",)}, frozenset())
     line.hold("one", [])
-    assert line.gather(BEAT + 1) == NOTHING
-    assert line.gather(3 * BEAT) is None
+    assert line.gather() == NOTHING
+    clock.now += 3 * BEAT
+    assert line.gather() is None
 
 
 def test_a_relay_speaks_for_all_of_its_node(line: Line, clock: Clock) -> None:
@@ -136,7 +139,7 @@ def test_a_relay_speaks_for_all_of_its_node(line: Line, clock: Clock) -> None:
     for number in range(4):
         said = News({("one", number): EPOCH}, {f"{number}": [f"k{number}"]}, frozenset(["a", "b"]))
         assert not line.relay(f"trial-{number}", said).free
-    news = line.gather(clock.now)
+    news = line.gather()
     assert news is not None
     assert (len(news.progress), len(news.holds), news.watched) == (4, 4, {"a", "b"})
     coordinator.release("a", "elsewhere")
@@ -145,8 +148,8 @@ def test_a_relay_speaks_for_all_of_its_node(line: Line, clock: Clock) -> None:
     assert not line.relay("trial-1", watching("b")).free
 
 
-def test_a_relay_forgets_who_is_silent(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+def test_a_relay_forgets_who_is_silent(line: Line, clock: Clock) -> None:
     line.relay("dead", News({}, {"dead": ["a"]}, frozenset(["b"])))
-    assert line.gather(0.0) == News({}, {"dead": ("a",)}, frozenset(["b"]))
-    assert line.gather(3 * BEAT) == NOTHING
+    assert line.gather() == News({}, {"dead": ("a",)}, frozenset(["b"]))
+    clock.now += 3 * BEAT
+    assert line.gather() == NOTHING

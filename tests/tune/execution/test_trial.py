@@ -66,6 +66,8 @@ def test_a_full_disk_is_not_the_trials_failure(
         (OSError(errno.ENOSPC, "No space left on device", "a.json"), True),
         (OSError(errno.EROFS, "Read-only file system"), True),
         (RuntimeError("I/O error: No space left on device (os error 28)"), True),
+        (OSError("s3://b/a: … AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7"), True),
+        (OSError("s3://b/a: … AWS Error ACCESS_DENIED during PutObject operation: Access Denied"), False),
         (FileNotFoundError(errno.ENOENT, "No such file"), False),
         (ValueError("too warm"), False),
     ],

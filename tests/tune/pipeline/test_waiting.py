@@ -26,6 +26,7 @@ from tune.storage.store import Store
 
 GAN = path_to("gan")
 WAITING = 32
+FAILURES = 5  # of each trial's requests to a folder
 
 
 class CoordinatedLeases:
@@ -59,6 +60,7 @@ class Waiting:
         self.data = Development.for_search(dataset)
         self.all_wait = threading.Barrier(WAITING + 1)
         self.built: Counter[str] = Counter()
+        self.interrupted = False
 
     def trial(self, number: int) -> int:
         """Runs one; returns how often it waited."""
@@ -70,6 +72,7 @@ class Waiting:
                 self.all_wait.wait(60)
             if (progress.stage, progress.total, progress.artifact) == ("gan", 0, None):
                 self.all_wait.wait(60)
+                self.interrupted = True
 
         leases = CoordinatedLeases(self.coordinator, self.lock, f"{number}")
         store = Store(self.storage.child("store"), self.caches / f"{number}")
@@ -101,6 +104,28 @@ def test_who_waits_looks_once_when_it_is_told(
     assert looked["gan"] <= 2 * WAITING + 3  # before it was there, and after
 
 
+def test_waiting_trials_outlast_a_store_that_does_not_answer(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request is answered once all wait for the GAN, those of its builder neither."""
+    asked: Counter[str] = Counter()
+    opened = Storage._open
+    search = Waiting(Storage(tmp_path / "results", patience=60.0), tiny_dataset, tmp_path)
+
+    def unreachable(storage: Storage, name: str) -> Any:
+        where = f"{threading.get_ident()} {storage.uri}"
+        asked[where] += 1
+        if search.interrupted and asked[where] <= FAILURES:
+            raise OSError(f"s3://{name}: AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 7")
+        return opened(storage, name)
+
+    monkeypatch.setattr(Storage, "_open", unreachable)
+    monkeypatch.setattr("tune.storage.patience.SHORTEST", 0.01)
+    assert sorted(search.run()) == [0] + [1] * WAITING
+    assert search.built["gan"] == 1
+    assert max(asked.values()) > FAILURES
+
+
 def test_parts_are_looked_for_by_one_listing(
     tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +151,7 @@ def test_parts_are_looked_for_by_one_listing(
         executor_on(tmp_path, tiny_dataset).get(tiny_config(), path, stop)
     # one for each ready stage that is made in parts, with no request for a part that is not there
     assert asked.count("list") <= 4
-    assert asked.count("find") <= 7
+    assert asked.count("find") <= 8
 
 
 def test_without_a_coordinator_the_pauses_grow_and_differ() -> None:

@@ -8,10 +8,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tune.storage.folder import Storage
+from tune.storage.patience import LONGEST
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
@@ -265,3 +267,28 @@ getattr(Storage(sys.argv[1]), sys.argv[2])("old.json", b"x")
     folder.sweep()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.json", "old.json"]
     Storage(tmp_path / "nothing").sweep()
+
+
+def test_a_store_that_does_not_answer_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = [0.0], []
+    monkeypatch.setattr("tune.storage.patience.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tune.storage.patience.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    def unreachable(storage: Storage, name: str) -> Any:
+        asked.append(now[0])
+        raise OSError("AWS Error SLOW_DOWN during GetObject operation: Please reduce your request rate.")
+
+    monkeypatch.setattr(Storage, "_open", unreachable)
+    with pytest.raises(OSError, match="SLOW_DOWN"):
+        Storage(tmp_path, patience=60.0).child("a").read("b")
+    assert 60 <= asked[-1] < 60 + 1.5 * LONGEST
+    assert 5 < len(asked) < 20
+    asked.clear()
+    with pytest.raises(OSError, match="SLOW_DOWN"):  # before a search begins, somebody waits for the answer
+        Storage(tmp_path).read("b")
+    assert len(asked) == 1
+
+
+def test_what_does_not_pass_is_raised_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Storage(tmp_path, patience=60.0).read("gone")
