@@ -9,18 +9,21 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from tune.cluster.resources import Request
 from tune.commands import command_line
 from tune.commands.output import drop_output, reader_is_gone
 from tune.commands.types import IN_PYTHON
 from tune.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused
-from tune.execution.interruption import leave_at_once, resume_command
+from tune.execution.interruption import interrupt, leave_at_once, resume_command
 from tune.planning.experiment import Experiment, Options, find_experiment
 from tune.planning.finished import is_finished
 from tune.planning.user_code import user_code_of
 from tune.space.space import parse_settings
+
+if TYPE_CHECKING:
+    from tune.planning.preflight import Plan
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault(
@@ -133,9 +136,25 @@ def _search(experiment: Experiment, request: Request, options: Options, dry_run:
     asked = (options.data_dir, options.warm_start, options.reuse)
     if not dry_run and request.address is None and is_finished(experiment, *asked):
         return _tell_of_report(experiment)
-    from tune.execution import session  # seconds
+    interrupt()
+    plan = _prepared(experiment, options.data_dir)
+    if dry_run:
+        from tune.execution.rehearsal import rehearse
 
-    return (session.rehearse if dry_run else session.run)(experiment, request, options)
+        return rehearse(plan, request, options)
+    from tune.execution.session import run  # Ray, for seconds
+
+    return run(plan, request, options)
+
+
+def _prepared(experiment: Experiment, data_dir: str | None) -> Plan:
+    """The search, checked; says what its data set wants known: what was left out, or is there twice."""
+    from tune.planning.preflight import prepare  # torch, for seconds
+
+    plan = prepare(experiment, data_dir)
+    for note in plan.dataset.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return plan
 
 
 def _end_unread(dry_run: bool) -> int:

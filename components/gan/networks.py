@@ -91,8 +91,7 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Flatten(),
         )
-        features = self.body(torch.zeros(1, *image_shape)).shape[1]
-        self.score = nn.Linear(features, 1)
+        self.score = nn.Linear(4 * width * math.prod(size // 8 for size in image_shape[1:]), 1)
 
     @property
     def settings(self) -> dict[str, int]:

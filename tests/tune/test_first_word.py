@@ -74,6 +74,30 @@ def test_the_first_line_comes_before_anything_heavy(tmp_path: Path) -> None:
     assert not packages & (HEAVY - {"pyarrow", "numpy"})  # which the storage needs
 
 
+RAY = {"ray", "pandas", "matplotlib", "tensorboard"}
+
+
+def test_data_are_refused_without_ray(tmp_path: Path) -> None:
+    space = str(write_space(tmp_path, data__name=tmp_path))
+    packages, output = imported(SEARCH, ["--space", space, "--storage", str(tmp_path / "results")])
+    assert "STATUS 2" in output
+    assert f"error: {tmp_path}: expected train-images-idx3-ubyte" in output
+    assert not packages & RAY
+
+
+def test_a_dry_run_says_what_it_does_and_imports_neither_ray_nor_torchs_compiler(tmp_path: Path) -> None:
+    words = ["--space", str(write_space(tmp_path)), "--storage", str(tmp_path / "results"), "--dry-run"]
+    quick = "import tune.planning.rates\ntune.planning.rates.SECONDS = 0\n"
+    packages, output = imported(
+        quick + SEARCH + "\nprint('COMPILER' if {'torch._dynamo', 'scipy.stats'} & {*sys.modules} else 'NONE')", words
+    )
+    assert "STATUS 0" in output
+    assert "NONE" in output
+    for title in ("classifier", "GAN", "projection", "U-Net"):
+        assert f"Measuring the speed of this machine: {title} …" in output
+    assert not packages & RAY
+
+
 def test_a_worker_imports_no_plots() -> None:
     packages, _ = imported("import tune.execution.trial")
     assert not packages & {"matplotlib", "scipy", "sklearn", "optuna", "jinja2", "fire", "pandas"}

@@ -24,9 +24,6 @@ from tune.storage.folder import Storage
 from tune.storage.mounts import NETWORKED, existing, mounted
 
 START_SECONDS = 300.0  # for Ray to start in
-RAY = "2.60"  # the releases whose inner functions are replaced below: pyproject.toml keeps pip from others
-_SOCKET = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"  # the longest that Ray 2.60 makes
-_LONGEST = 107  # bytes of a socket's path: sockaddr_un of Linux, less its end
 # bytes: the data once, and little else
 OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", str(512 << 20)))
 _HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
@@ -90,30 +87,6 @@ def _with_patience() -> Iterator[None]:
         yield
     finally:
         services.get_node = look
-
-
-def check_ray(temporary: str | None = None) -> None:
-    """A Ray of our own can be started here.
-
-    Args:
-        temporary: where Ray would put its sockets; None for where it does.
-
-    Raises:
-        Refused: another release of Ray, or a temporary folder whose name is too long for its sockets.
-    """
-    if not ray.__version__.startswith(f"{RAY}."):
-        raise Refused(
-            f"ray: expected release {RAY}, whose start on one machine is known, found {ray.__version__}; "
-            f"to get it: pip install 'ray[tune]=={RAY}.*' (or join a running cluster by --address)"
-        )
-    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
-    folder = temporary or os.environ.get(variable, "/tmp")  # noqa: S108  (as Ray does; nothing is written)
-    if (length := len(os.path.join(folder, _SOCKET).encode())) > _LONGEST:
-        room = len(folder.encode()) - (length - _LONGEST)
-        raise Refused(
-            f"{variable}: expected a folder whose path has at most {room} characters, as Ray puts its sockets there, "
-            f"found {len(folder.encode())} in {folder}; set RAY_TMPDIR to a shorter one, such as /tmp"
-        )
 
 
 def _start(options: dict[str, Any]) -> None:

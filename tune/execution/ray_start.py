@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import ray
-import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tune.cluster.cards import cards, fitted
-from tune.cluster.connection import check_ray, check_shared, connect, nodes, other_nodes
+from tune.cluster.connection import check_shared, connect, nodes, other_nodes
 from tune.cluster.coordinator import start_coordinator
-from tune.cluster.resources import NeededMemory, Request, Resources, on_cluster, on_this_machine
+from tune.cluster.own_ray import check_ray
+from tune.cluster.resources import Request, Resources, on_cluster
 from tune.errors import Refused
-from tune.pipeline.recipe import Development, bounds_of
-from tune.planning.gpu_memory import CardMemory, memory_per_trial
+from tune.planning.machine import memory_of, resources_here
 from tune.planning.preflight import Plan
 from tune.planning.user_code import UserCode
 from tune.storage.lock import ExperimentLock
@@ -36,7 +34,7 @@ def running_ray(plan: Plan, request: Request, *, verbose: bool = False) -> Itera
     with ExitStack() as stack:
         if request.address is None:
             check_ray()
-            resources = _of_this_machine(plan, request)
+            resources = resources_here(plan, request)
             stack.enter_context(lock)
             stack.enter_context(connect(None, verbose=verbose))
         else:
@@ -49,31 +47,14 @@ def running_ray(plan: Plan, request: Request, *, verbose: bool = False) -> Itera
         yield resources, lock
 
 
-def expected_resources(plan: Plan, request: Request) -> Resources:
-    """Returns the resources that each trial would get. Connects to a cluster to ask for them, and disconnects."""
-    if request.address is None:
-        check_ray()
-        return _of_this_machine(plan, request)
+def resources_of_cluster(plan: Plan, request: Request) -> Resources:
+    """Returns the resources that each trial would get of the cluster: connects to it, asks, and disconnects."""
     with connect(request.address):
         return _of_cluster(plan, request)
 
 
-def _of_this_machine(plan: Plan, request: Request) -> Resources:
-    resources = on_this_machine(request, plan.config.search.trials)
-    if not resources.gpus:
-        return resources
-    found, card = cards(), None
-    if resources.gpus < 1:  # that of a trial that has a whole card to itself is not worth the seconds
-        card = CardMemory(torch.device("cuda", min(range(len(found)), key=lambda index: found[index].memory)))
-    return fitted(resources, request, plan.space, found, lambda: _memory_per_trial(plan, card))
-
-
 def _of_cluster(plan: Plan, request: Request) -> Resources:
-    return on_cluster(request, plan.config.search.trials, nodes(), lambda: _memory_per_trial(plan, None))
-
-
-def _memory_per_trial(plan: Plan, card: CardMemory | None) -> NeededMemory:
-    return memory_per_trial(plan.space, Development.for_search(plan.dataset), bounds_of(plan.space), card)
+    return on_cluster(request, plan.config.search.trials, nodes(), lambda: memory_of(plan))
 
 
 def _check_user_code(user_code: UserCode) -> None:

@@ -18,7 +18,7 @@ from tune.evaluation.retraining import save_median
 from tune.execution.driver import run_seeds, run_trials
 from tune.execution.finalist_training import run_finalists
 from tune.execution.interruption import interrupt, resume_command
-from tune.execution.ray_start import expected_resources, running_ray
+from tune.execution.ray_start import running_ray
 from tune.execution.trial import Setting, arrays_of, final_executor
 from tune.metrics import Direction
 from tune.monitor.runs import viewing_commands
@@ -31,10 +31,10 @@ from tune.optimizer.searcher import LedgerSearcher, WarmStart
 from tune.optimizer.stopping import Clock, StopRules, seconds_of
 from tune.optimizer.warm_start import earlier_ledgers
 from tune.pipeline.recipe import Development
-from tune.planning.dry_run import describe
-from tune.planning.experiment import Experiment, Options
+from tune.planning.experiment import Options
 from tune.planning.finished import note_finished
-from tune.planning.preflight import Plan, prepare
+from tune.planning.machine import tell_of
+from tune.planning.preflight import Plan
 from tune.planning.remaining_costs import stage_costs
 from tune.report.writer import write_report
 from tune.storage.folder import Storage
@@ -44,45 +44,18 @@ from tune.storage.record import add_time, differences, recorded, reproducibility
 from tune.storage.store import Store
 
 
-def rehearse(experiment: Experiment, request: Request, options: Options) -> int:
-    """Prints what the search would do; writes nothing. Raises Refused, as `run` does."""
-    interrupt()
-    plan = _prepared(experiment, options.data_dir)
-    earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
-    resources = expected_resources(plan, request)
-    _tell_of(resources)
-    print(describe(plan, resources.concurrent, resources.cpus, resources.gpus))
-    return DONE
-
-
-def run(experiment: Experiment, request: Request, options: Options) -> int:
+def run(plan: Plan, request: Request, options: Options) -> int:
     """Runs what is left of the search, writes its report, and returns the exit status.
 
     Raises:
         Refused: the search cannot start as asked; nothing was written.
         OSError: the storage failed; what was saved stays valid.
     """
-    interrupt()
-    plan = _prepared(experiment, options.data_dir)
     earlier = earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
     with running_ray(plan, request, verbose=options.verbose) as (resources, lock):
         interrupt()
-        _tell_of(resources)
+        tell_of(resources)
         return Session(plan, resources, options, lock).run(earlier)
-
-
-def _tell_of(resources: Resources) -> None:
-    """Says what each trial gets, where that is not simply a core."""
-    if resources.address is not None or resources.gpus:
-        print(f"{'GPU' if resources.address is None else 'Cluster'}: {resources}")
-
-
-def _prepared(experiment: Experiment, data_dir: str | None) -> Plan:
-    """The search, checked; says what its data set wants known: what was left out, or is there twice."""
-    plan = prepare(experiment, data_dir)
-    for note in plan.dataset.notes:
-        print(f"note: {note}", file=sys.stderr)
-    return plan
 
 
 class Session:

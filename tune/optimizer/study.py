@@ -18,7 +18,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tune.metrics import objectives_of
 from tune.optimizer.choice import Objectives, has_objectives
-from tune.optimizer.cost_aware import CostAwareChoice
 from tune.optimizer.costs import StageCosts
 from tune.optimizer.grid import identity, points_of, shuffled
 from tune.optimizer.history import History
@@ -64,7 +63,11 @@ class LedgerStudy:
         self._max_cost = max_cost
         fixed = space.fixed
         self._objectives = dict(objectives or objectives_of(fixed["search.target"], fixed["search.objective"]))
-        self._cost_aware = None if costs is None else CostAwareChoice(space, self._objectives, costs, max_cost)
+        self._cost_aware: CostAwareChoice | None = None
+        if costs is not None:
+            from tune.optimizer.cost_aware import CostAwareChoice  # with it SciPy, which others need not wait for
+
+            self._cost_aware = CostAwareChoice(space, self._objectives, costs, max_cost)
         self._known = 0  # outcomes of other experiments
         self._running: dict[int, optuna.Trial] = {}
         self._tried: set[Hashable] = set()

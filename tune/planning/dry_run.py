@@ -10,6 +10,7 @@ from textwrap import indent
 import torch
 
 from components.processor import keep_memory
+from tune.cluster.resources import Resources
 from tune.monitor.terminal_page import duration
 from tune.pipeline.recipe import bounds_of
 from tune.pipeline.stage import Rates
@@ -45,13 +46,20 @@ class Row:
         return self.seconds * math.ceil(self.parts / concurrent) / self.parts if self.parts else 0.0
 
 
-def describe(plan: Plan, concurrent: int, cpus: float, gpus: float) -> str:
-    """Describes the work of a search and its cost. Measures this machine for some seconds; writes nothing."""
+def describe(plan: Plan, resources: Resources, *, quiet: bool = False) -> str:
+    """Describes the work of a search and its cost. Measures this machine for some seconds; writes nothing.
+
+    Args:
+        plan: the search.
+        resources: of each trial.
+        quiet: print nothing while it measures.
+    """
     counted = count(plan.space, plan.dataset, plan.storage, plan.home, bounds_of(plan.space))
-    device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if resources.gpus and torch.cuda.is_available() else "cpu")
     keep_memory()  # as trials do
-    torch.set_num_threads(max(1, int(cpus)))
-    rates = measure(counted.typical, device)
+    torch.set_num_threads(max(1, int(resources.cpus)))
+    rates = measure(counted.typical, device, tell=None if quiet else _tell)
+    concurrent = resources.concurrent
     rows = [_row(artifacts, "differs by trial", rates) for artifacts in counted.search]
     final = _final_rows(plan, counted, rates)
     state = "would be resumed" if plan.resumed else "would be started"
@@ -65,6 +73,10 @@ def describe(plan: Plan, concurrent: int, cpus: float, gpus: float) -> str:
             _room(plan, counted),
         ]
     )
+
+
+def _tell(title: str) -> None:
+    print(f"Measuring the speed of this machine: {title} …", flush=True)
 
 
 def _space(plan: Plan) -> str:

@@ -1,9 +1,9 @@
-"""Measures the speed of this machine at each kind of work, for about a second each."""
+"""Measures the speed of this machine at each kind of work, for a moment each."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -13,13 +13,27 @@ from tune.pipeline.recipe import Recipe
 from tune.pipeline.stage import FORWARD, Rate, Rates, Workload
 from tune.pipeline.stages import STAGES, final_path_of, path_of
 
-SECONDS = 1.0  # of each measurement
+SECONDS = 0.5  # of each measurement, after a first round that fills caches
 BATCHES = 4  # per epoch of a measured training, or steps of a GAN's: short, so that it ends in time
 
 
-def measure(recipe: Recipe, device: torch.device, seconds: float = SECONDS) -> Rates:
-    """Trains and projects for a few seconds; what comes of it is thrown away."""
-    return {work.name: Rate(work.title, work.unit, _timed(work, seconds)) for work in workloads(recipe, device)}
+def measure(
+    recipe: Recipe, device: torch.device, seconds: float | None = None, tell: Callable[[str], None] | None = None
+) -> Rates:
+    """Trains and projects for a few seconds; what comes of it is thrown away.
+
+    Args:
+        recipe: a configuration of the search.
+        device: where its trials compute.
+        seconds: of each measurement; `SECONDS` where none is given.
+        tell: is called with the title of each kind of work before it is measured.
+    """
+    rates = {}
+    for work in workloads(recipe, device):
+        if tell is not None:
+            tell(work.title)
+        rates[work.name] = Rate(work.title, work.unit, _timed(work, SECONDS if seconds is None else seconds))
+    return rates
 
 
 def workloads(recipe: Recipe, device: torch.device, batches: int = BATCHES) -> Iterator[Workload]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ray
 
-from tune.cluster import connection
+from tune.cluster import connection, own_ray
 from tune.cluster.resources import NodeKind, Nodes
 from tune.errors import Refused
 from tune.storage.folder import Storage
@@ -110,10 +110,10 @@ def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.
 
 
 def test_this_ray_is_the_release_whose_inside_is_known() -> None:
-    connection.check_ray("/tmp")
+    own_ray.check_ray("/tmp")
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     (wanted,) = (name for name in project["dependencies"] if name.startswith("ray["))
-    assert wanted == f"ray[tune]=={connection.RAY}.*"  # pip refuses others
+    assert wanted == f"ray[tune]=={own_ray.RAY}.*"  # pip refuses others
     # what is replaced at the start on one machine: its names and parameters
     assert list(inspect.signature(connection.services.resolve_ip_for_localhost).parameters) == ["host"]
     assert list(inspect.signature(connection.services.get_node).parameters)[:2] == ["gcs_address", "node_id"]
@@ -122,9 +122,9 @@ def test_this_ray_is_the_release_whose_inside_is_known() -> None:
 
 @pytest.mark.parametrize("version", ["2.61.0", "2.59.1", "2.6.0", "3.0.0"])
 def test_another_release_of_ray_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    monkeypatch.setattr(ray, "__version__", version)
+    monkeypatch.setattr(own_ray, "version", lambda name: version)
     with pytest.raises(Refused, match=f"ray: expected release 2.60, .* found {version}"):
-        connection.check_ray("/tmp")
+        own_ray.check_ray("/tmp")
 
 
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
@@ -133,10 +133,10 @@ def test_a_long_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch, name:
     monkeypatch.setenv(name, "/" + "x" * 99)
     said = rf"^{name}: expected a folder whose path has at most \d\d characters.* found 100"
     with pytest.raises(Refused, match=said):
-        connection.check_ray()
-    room = connection._LONGEST - len(connection._SOCKET) - 1
+        own_ray.check_ray()
+    room = own_ray._LONGEST - len(own_ray._SOCKET) - 1
     monkeypatch.setenv(name, "/" + "x" * (room - 1))
-    connection.check_ray()
+    own_ray.check_ray()
     monkeypatch.setenv(name, "/" + "x" * room)
     with pytest.raises(Refused, match=f"at most {room} characters"):
-        connection.check_ray()
+        own_ray.check_ray()
