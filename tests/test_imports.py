@@ -38,7 +38,6 @@ RAY = {
     "tune/cluster/line.py",
     "tune/optimizer/searcher.py",
     "tune/optimizer/early_stopping.py",
-    "tune/monitor/board.py",
     "tune/monitor/progress.py",
 }
 OPTUNA = {
@@ -169,6 +168,10 @@ def test_rooms_import_only_those_below_them(path: Path) -> None:
         return
     above = {f"tune.{other}" for other in LAYERS[LAYERS.index(room) + 1 :]}
     assert not {".".join(name.split(".")[:2]) for name in imports(tree_of(path))} & above
+
+
+def test_what_may_import_ray_or_optuna_exists() -> None:
+    assert set(map(name_of, SOURCES)) >= RAY | OPTUNA | SUMMARY_WRITER
 
 
 def test_the_tree_in_the_readme_names_every_room() -> None:
