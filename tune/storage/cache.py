@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,9 @@ from pathlib import Path
 
 from components.files import lock
 
+ABANDONED = 86_400.0  # seconds, after which what a killed process was fetching is removed
 SHARE = 0.5  # of the disk's room that copies may take, where LATENT_DEFENSE_CACHE does not say how many bytes
+_DRAFT = ".draft-"
 
 
 class Use:
@@ -75,12 +78,12 @@ class Cache:
     def drop(self, stage: str, signature: str) -> None:
         """Removes a copy, whoever uses it."""
         home = self.folder / stage / signature
-        with suppress(FileNotFoundError), tempfile.TemporaryDirectory(dir=self.folder, prefix=".old-") as gone:
+        with suppress(FileNotFoundError), tempfile.TemporaryDirectory(dir=self.folder, prefix=_DRAFT) as gone:
             home.rename(Path(gone) / signature)  # at once, so that nobody finds a part of it
 
     def _fetch(self, home: Path, fetch: Callable[[Path], bool]) -> bool:
         home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as name:
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=_DRAFT) as name:
             draft = Path(name) / home.name
             draft.mkdir()
             if not fetch(draft):
@@ -99,7 +102,11 @@ class Cache:
         return use
 
     def _evict(self) -> None:
-        """Removes copies until the others keep within the limit."""
+        """Removes copies until the others keep within the limit, and what killed processes left."""
+        for left in self.folder.glob(f"{_DRAFT}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(left, ignore_errors=True)
         sizes: dict[str, int] = {}
         folders: dict[str, list[Path]] = {}
         for home in self.folder.glob("[!.]*/*"):

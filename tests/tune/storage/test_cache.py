@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -70,9 +71,13 @@ def test_who_is_killed_while_it_fetches_is_replaced(tmp_path: Path) -> None:
     finally:
         holder.kill()
         holder.wait()
+    (left,) = tmp_path.glob(".draft-*")
     copy = Cache(tmp_path).get("gan", "a", fetching)
     assert copy is not None
     assert [path.name for path in copy[0].iterdir()] == ["weights"]
+    os.utime(left, (0, 0))
+    assert Cache(tmp_path).get("gan", "b", fetching) is not None
+    assert not left.exists()
 
 
 def test_the_longest_unused_goes_and_nothing_in_use(tmp_path: Path) -> None:
