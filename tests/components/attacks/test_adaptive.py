@@ -287,8 +287,10 @@ def test_the_attacks_are_strong(stage: str, epsilon: float, most: float, monkeyp
 
 
 @pytest.mark.slow
-def test_the_shipped_defense_is_honest_and_loses_something() -> None:
-    defense, test = Defense.load(shipped_defense("mnist")), load_dataset("mnist_mini").test
-    found = evaluate_defense(defense, test.images[:200], test.labels[:200], preset="quick")
-    assert 0.8 < found.worst < 0.97
-    assert not [flag for flag in found.flags if "gradient" in flag or "label" in flag]
+def test_the_shipped_defense_is_honest_and_loses_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = {"views": 1, "seeds": 1, "targets": 0, "curve_images": 20, "origins": ("best so far",), "epsilons": (0.5,)}
+    monkeypatch.setitem(PRESETS, "quick", SMALL.model_copy(update=fewer))
+    defense, test = Defense.load(shipped_defense("mnist")), load_dataset("mnist_mini").test.sample(100, seed=0)
+    found = evaluate_defense(defense, test.images, test.labels, preset="quick")
+    assert 0.7 < found.worst < 0.99
+    assert found.flags == ()
