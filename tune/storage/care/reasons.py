@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -68,9 +69,17 @@ def reasons(store: Store, outcome: Outcome) -> Iterator[Reason]:
             yield Reason(stage, signature, built, reused, seconds)
             continue
         nearest, differences, note = _compared(stage, signature, manifests)
-        if damaged := [name for name in quarantined if name.startswith(f"{stage}-{signature}-")]:
+        if damaged := _damaged_before(stage, signature, quarantined, manifests):
             note = f"a damaged one of this very signature is in the quarantine: {', '.join(damaged)}"
         yield Reason(stage, signature, built, reused, seconds, nearest, differences, note)
+
+
+def _damaged_before(stage: str, signature: str, quarantined: Sequence[str], manifests: Any) -> list[str]:
+    """The folders of the quarantine with this artifact as it was before it was built again."""
+    own = manifests(stage).get(signature)
+    made = re.sub(r"\..*|[-:Z]", "", str(own["created"])) if own else ""
+    folders = [name for name in quarantined if name.startswith(f"{stage}-{signature}-")]
+    return [name for name in folders if name.rpartition("-")[2].removesuffix("Z") <= made]
 
 
 def _compared(stage: str, signature: str, manifests: Any) -> tuple[str | None, list[Difference], str]:

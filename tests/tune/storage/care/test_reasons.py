@@ -108,8 +108,10 @@ def test_what_cannot_be_told_is_said(store: Store) -> None:
 
 def test_one_that_was_damaged_before_is_remembered(store: Store) -> None:
     own = artifact(store, facts("gan"), 0)
-    store.storage.child(".quarantine").child(f"gan-{own}-20260101T000000Z").write("why.json", b"{}")
-    assert f"quarantine: gan-{own}-2026" in why(store, {"gan": own})["gan"].note
+    store.storage.child(".quarantine").child(f"gan-{own}-20260101T000001Z").write("why.json", b"{}")
+    assert "quarantine" not in why(store, {"gan": own})["gan"].note  # that came later
+    store.storage.child(".quarantine").child(f"gan-{own}-000-20251231T235959Z").write("why.json", b"{}")
+    assert why(store, {"gan": own})["gan"].note.endswith(f"quarantine: gan-{own}-000-20251231T235959Z")
 
 
 def test_long_lists_are_short(store: Store) -> None:
