@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from components.robustness import Robustness
-from tune.metrics import METRICS, OBJECTIVES, Objective, Target, objectives_of
+from tune.metrics import METRICS, OBJECTIVES, Direction, Objective, Target, objectives_of
 from tune.optimizer.choice import NoChoiceError, Objectives, choose, has_objectives, median_seed
 from tune.optimizer.finalists import finalists_of
 from tune.space.config import PURIFIERS
@@ -32,21 +33,69 @@ class Pictures:
         return len(self.true)
 
 
-@dataclass(frozen=True)
-class SeedScore:
-    """One retrained seed of the best configuration, on the test images."""
+_OrNone = BeforeValidator(lambda mapping: mapping or {})  # files may have null for what was not measured
+
+
+class SeedScore(BaseModel):
+    """One retrained seed of the best configuration, on the test images: best/seeds/<seed>.json and its images."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     seed: int
-    images: int  # number of test images
-    metrics: Mapping[str, float]  # fractions, unless the name says otherwise
-    epsilon: Mapping[str, list[float]] = field(default_factory=dict)  # "values" and, per metric, its course
+    images: int = Field(alias="n", ge=1)  # number of test images
+    metrics: dict[str, float]  # fractions, unless the name says otherwise
+    epsilon: Annotated[dict[str, list[float]], _OrNone] = {}  # "values" and, per metric, its course
     epsilon_images: int | None = None  # how many of the test images the course over ε is on
-    confusion: np.ndarray | None = None  # (classes, classes) counts: true row, denoised column
-    seconds: Mapping[str, float] = field(default_factory=dict)  # stage → computing seconds
+    counts: list[list[int]] | None = Field(default=None, alias="confusion")  # true row, denoised column
+    seconds: Annotated[dict[str, float], _OrNone] = {}  # stage → computing seconds
     images_per_second: float | None = None  # of the projection
     adaptive: Robustness | None = None  # by an attacker who knows the defense; None where that was not measured
     examples: Pictures | None = None
     worst: Pictures | None = None
+
+    @field_validator("counts")
+    @classmethod
+    def _square(cls, rows: list[list[int]] | None) -> list[list[int]] | None:
+        if rows is not None and (not rows or any(len(row) != len(rows) for row in rows)):
+            raise ValueError("expected as many columns as rows")
+        return rows
+
+    @property
+    def confusion(self) -> np.ndarray | None:
+        """Image counts (classes, classes), true label by row, denoised image's by column; None where there are none."""
+        return None if self.counts is None else np.array(self.counts, dtype=np.int64)
+
+
+class Choice(BaseModel):
+    """The chosen configuration: best/choice.json."""
+
+    trial: int
+    params: dict[str, Any]
+    rule: str | None = None
+    objectives: dict[str, Direction] | None = None
+    max_cost: float | None = None
+    median_seed: int | None = None
+
+
+class Finalist(BaseModel):
+    """One trial of finalists.json."""
+
+    trial: int
+    searched: float
+    scores: dict[str, float] = Field(min_length=1)  # by seed
+    mean: float
+    fresh: float  # mean of the seeds that the search did not rank it by
+    behind: float  # the best one's mean
+    error: float  # standard error of that
+    equal: bool  # whether it cannot be told from the best
+
+
+class Finalists(BaseModel):
+    """finalists.json."""
+
+    chosen: int
+    best: int
+    finalists: list[Finalist] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -67,11 +116,11 @@ class Experiment:
     space: Mapping[str, Any]  # dotted key → fixed value, or the mapping that describes its range
     record: Mapping[str, Any]
     outcomes: tuple[Outcome, ...]  # by trial number
-    choice: Mapping[str, Any]
+    choice: Choice | None
     seeds: tuple[SeedScore, ...]  # by seed
     projection: ProjectionMap | None
     problems: tuple[str, ...]
-    finalists: Mapping[str, Any] = field(default_factory=dict)  # finalists.json; empty where there were none
+    finalists: Finalists | None = None  # None where there were none
 
     @property
     def target(self) -> Target:
@@ -85,7 +134,7 @@ class Experiment:
 
     @cached_property
     def objectives(self) -> Objectives:
-        return self.choice.get("objectives") or objectives_of(self.target, self._objective)
+        return (self.choice and self.choice.objectives) or objectives_of(self.target, self._objective)
 
     @cached_property
     def ranges(self) -> dict[str, Mapping[str, Any]]:
@@ -95,16 +144,17 @@ class Experiment:
     @cached_property
     def best(self) -> Outcome | None:
         """The chosen trial: the one retrained, or that the rule would choose; None where none qualifies."""
-        chosen = [o for o in self.outcomes if o.trial == self.choice.get("trial")]
+        chosen = [o for o in self.outcomes if self.choice and o.trial == self.choice.trial]
         return chosen[0] if chosen else self.ruled
 
     @cached_property
     def ruled(self) -> Outcome | None:
         """The trial that the rule names now; None where none qualifies."""
-        rows = self.finalists.get("finalists", ())
-        now = finalists_of(self.outcomes, self.objectives, len(rows), self.max_cost)
-        if rows and {o.trial for o in now} == {row["trial"] for row in rows}:
-            return next((o for o in now if o.trial == self.finalists["chosen"]), None)
+        if self.finalists:
+            rows = {row.trial for row in self.finalists.finalists}
+            now = finalists_of(self.outcomes, self.objectives, len(rows), self.max_cost)
+            if {o.trial for o in now} == rows:
+                return next((o for o in now if o.trial == self.finalists.chosen), None)
         try:
             return choose(self.outcomes, self.objectives, self.max_cost)
         except NoChoiceError:
@@ -112,11 +162,13 @@ class Experiment:
 
     @property
     def best_params(self) -> dict[str, Any]:
-        return dict(self.choice.get("params") or (self.best.params if self.best else {}))
+        return dict((self.choice and self.choice.params) or (self.best.params if self.best else {}))
 
     @property
     def max_cost(self) -> float | None:
-        limit: float | None = self.choice.get("max_cost", self.space.get("search.max_cost"))
+        if self.choice and self.choice.max_cost is not None:
+            return self.choice.max_cost
+        limit: float | None = self.space.get("search.max_cost")
         return limit
 
     @property
@@ -136,7 +188,7 @@ class Experiment:
     def median(self) -> SeedScore | None:
         """The seed whose defense was saved."""
         scores = {s.seed: s.metrics["psd"] for s in self.seeds if "psd" in s.metrics}
-        named = self.choice.get("median_seed")
+        named = self.choice and self.choice.median_seed
         wanted = named if named in scores else (median_seed(scores) if scores else None)
         return next((score for score in self.seeds if score.seed == wanted), None)
 

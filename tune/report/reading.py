@@ -11,68 +11,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 
-from components.robustness import Robustness
-from tune.metrics import Direction
-from tune.report.data import ROWS, Experiment, Pictures, ProjectionMap, SeedScore
+from tune.report.data import ROWS, Choice, Experiment, Finalists, Pictures, ProjectionMap, SeedScore
 from tune.space.strict_yaml import read_mapping
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
-
-
-class SeedFile(BaseModel):
-    """best/seeds/<seed>.json, as far as a report needs it."""
-
-    seed: int
-    n: int = Field(ge=1)  # test images
-    metrics: dict[str, float]
-    epsilon: dict[str, list[float]] | None = None
-    epsilon_images: int | None = None
-    confusion: list[list[int]] | None = None
-    seconds: dict[str, float] | None = None
-    images_per_second: float | None = None
-    adaptive: Robustness | None = None
-
-    @field_validator("confusion")
-    @classmethod
-    def _square(cls, rows: list[list[int]] | None) -> list[list[int]] | None:
-        if rows is not None and (not rows or any(len(row) != len(rows) for row in rows)):
-            raise ValueError("expected as many columns as rows")
-        return rows
-
-
-class ChoiceFile(BaseModel):
-    """best/choice.json."""
-
-    trial: int
-    params: dict[str, Any]
-    rule: str | None = None
-    objectives: dict[str, Direction] | None = None
-    max_cost: float | None = None
-    median_seed: int | None = None
-
-
-class FinalistRow(BaseModel):
-    """One trial of finalists.json."""
-
-    trial: int
-    searched: float
-    scores: dict[str, float] = Field(min_length=1)  # by seed
-    mean: float
-    fresh: float  # mean of the seeds that the search did not rank it by
-    behind: float  # the best one's mean
-    error: float  # standard error of that
-    equal: bool  # whether it cannot be told from the best
-
-
-class FinalistsFile(BaseModel):
-    """finalists.json."""
-
-    chosen: int
-    best: int
-    finalists: list[FinalistRow] = Field(min_length=1)
-
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -122,26 +66,16 @@ class _Reader:
     def seeds(self) -> Iterator[SeedScore]:
         folder = self.storage.child("best").child("seeds")
         for name in sorted(name for name in folder.names() if name.endswith(".json")):
-            score = self.checked(self.mapping(folder, name), f"best/seeds/{name}", SeedFile)
+            score = self.checked(self.mapping(folder, name), f"best/seeds/{name}", SeedScore)
             if score is not None:
-                yield self._seed(score, folder, name)
+                yield self._whole(score, folder, name)
 
-    def _seed(self, score: SeedFile, folder: Storage, name: str) -> SeedScore:
+    def _whole(self, score: SeedScore, folder: Storage, name: str) -> SeedScore:
+        """The score with its images, and without what is no number."""
         good = {metric: value for metric, value in score.metrics.items() if math.isfinite(value)}
         if lost := sorted(set(score.metrics) - set(good)):
             self.problems.append(f"best/seeds/{name}: not a finite number, left out: {', '.join(lost)}")
-        return SeedScore(
-            seed=score.seed,
-            images=score.n,
-            metrics=good,
-            epsilon=score.epsilon or {},
-            epsilon_images=score.epsilon_images,
-            confusion=None if score.confusion is None else np.array(score.confusion, dtype=np.int64),
-            seconds=score.seconds or {},
-            images_per_second=score.images_per_second,
-            adaptive=score.adaptive,
-            **self._pictures(folder, name.replace(".json", ".npz")),
-        )
+        return score.model_copy(update={"metrics": good, **self._pictures(folder, name.replace(".json", ".npz"))})
 
     def _pictures(self, folder: Storage, name: str) -> dict[str, Pictures | None]:
         content = self.bytes(folder, name)
@@ -202,17 +136,17 @@ def read_experiment(storage: Storage) -> Experiment:
     space = reader.mapping(storage, "space.yaml", _space)
     if not outcomes and not space:
         raise FileNotFoundError(f"{storage.uri}: expected an experiment's folder (space.yaml, trials/), found neither")
-    choice = reader.checked(reader.mapping(storage.child("best"), "choice.json"), "best/choice.json", ChoiceFile)
-    finals = reader.checked(reader.mapping(storage, "finalists.json"), "finalists.json", FinalistsFile)
+    choice = reader.checked(reader.mapping(storage.child("best"), "choice.json"), "best/choice.json", Choice)
+    finalists = reader.checked(reader.mapping(storage, "finalists.json"), "finalists.json", Finalists)
     return Experiment(
         name=urlsplit(storage.uri).path.rstrip("/").rsplit("/", 1)[-1],
         place=str(storage.local or storage.uri),
         space=space,
         record=reader.mapping(storage, "record.json"),
         outcomes=outcomes,
-        choice=choice.model_dump(exclude_none=True) if choice else {},
+        choice=choice,
         seeds=tuple(sorted(reader.seeds(), key=lambda score: score.seed)),
         projection=_projection(reader.mapping(storage, "validation_map.json"), reader.problems),
         problems=tuple(reader.problems),
-        finalists=finals.model_dump() if finals else {},
+        finalists=finalists,
     )

@@ -25,7 +25,7 @@ def choice(experiment: Experiment) -> Section:
     best = experiment.best
     if best is None:
         return Section("How best was chosen", (Text("No trial qualifies as best."),))
-    words = experiment.choice.get("rule") or rule(experiment.objectives)
+    words = (experiment.choice and experiment.choice.rule) or rule(experiment.objectives)
     limit = "no limit" if experiment.max_cost is None else f"at most {experiment.max_cost:g}"
     by = "By it, and the comparison of finalists below," if experiment.finalists else "By it"
     blocks: list[Block] = [
@@ -96,17 +96,17 @@ def _finalists(experiment: Experiment, metric: str) -> list[Block]:
     """The comparison of the best few over several seeds, and by how much the search had flattered the chosen one."""
     if not experiment.finalists:
         return []
-    rows, chosen, leader = (experiment.finalists[key] for key in ("finalists", "chosen", "best"))
-    own = next(row for row in rows if row["trial"] == chosen)
-    fresh = len(own["scores"]) - 1
+    rows, chosen, leader = experiment.finalists.finalists, experiment.finalists.chosen, experiment.finalists.best
+    own = next(row for row in rows if row.trial == chosen)
+    fresh = len(own.scores) - 1
     table = [
         (
-            f"{row['trial']:03d}",
-            percent(row["searched"]),
-            percent(row["mean"]),
-            f"{percent(min(row['scores'].values()))}–{percent(max(row['scores'].values()))}",
-            f"{percent(row['behind'])} ± {percent(row['error'])}" if row["trial"] != leader else "–",
-            "no" if row["equal"] else "yes",
+            f"{row.trial:03d}",
+            percent(row.searched),
+            percent(row.mean),
+            f"{percent(min(row.scores.values()))}–{percent(max(row.scores.values()))}",
+            f"{percent(row.behind)} ± {percent(row.error)}" if row.trial != leader else "–",
+            "no" if row.equal else "yes",
         )
         for row in rows
     ]
@@ -117,10 +117,10 @@ def _finalists(experiment: Experiment, metric: str) -> list[Block]:
         f"the difference{'' if fresh else ' by the choice of images alone'}. Of those that cannot be told from the "
         "best, the cheapest is chosen."
     )
-    marked = next(place for place, row in enumerate(rows) if row["trial"] == chosen)
+    marked = next(place for place, row in enumerate(rows) if row.trial == chosen)
     shrunk = Text(
-        f"The search had found {percent(own['searched'])} % for trial {chosen}; with the {fresh} seeds that it was not "
-        f"ranked by, it has {percent(own['fresh'])} %: {100 * (own['searched'] - own['fresh']):+.2f} points were luck."
+        f"The search had found {percent(own.searched)} % for trial {chosen}; with the {fresh} seeds that it was not "
+        f"ranked by, it has {percent(own.fresh)} %: {100 * (own.searched - own.fresh):+.2f} points were luck."
     )
     compared = Table(columns, table, numbers=5, marked=marked, note=note)
     return [compared, shrunk] if fresh else [compared]

@@ -46,7 +46,7 @@ def summary(experiment: Experiment, test: Mapping[str, Score], found: Effects | 
         "epsilon": {str(score.seed): dict(score.epsilon) for score in experiment.seeds if score.epsilon},
         "per_class": per_class(median.confusion) if median and median.confusion is not None else [],
         "choice": _choice(experiment),
-        "finalists": experiment.finalists or None,
+        "finalists": experiment.finalists.model_dump() if experiment.finalists else None,
         "importance": dict(found.shares) if found else None,
         "told_apart": sorted(found.clear) if found else None,
         "failures": [{"trial": o.trial, "error": o.error} for o in experiment.with_status("failed")],
@@ -75,7 +75,7 @@ def _choice(experiment: Experiment) -> dict[str, Any]:
     return {
         "trial": best.trial if best else None,
         "validation": {metric: best.metrics.get(metric) for metric in objectives} if best else {},
-        "rule": experiment.choice.get("rule") or rule(objectives),
+        "rule": (experiment.choice and experiment.choice.rule) or rule(objectives),
         "objectives": dict(objectives),
         "max_cost": experiment.max_cost,
         "pareto_front": [

@@ -27,7 +27,7 @@ RANGES: dict[str, Any] = {
 def experiment(outcomes: list[Outcome]) -> Experiment:
     space = {"search.target": "unet", **RANGES}
     record = {"data": {"validation": 1000}}
-    return Experiment("one", "one", space, record, tuple(outcomes), {}, (), None, ())
+    return Experiment("one", "one", space, record, tuple(outcomes), None, (), None, ())
 
 
 def trials(count: int, noise: float = 0.002, by_weight: float = 0.05, pruned: int = 0) -> list[Outcome]:
