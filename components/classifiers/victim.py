@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from components.classifiers.base import LOGITS, PENULTIMATE, ClassifierError, ImageClassifier
+from components.classifiers.catalogue import CLASSIFIERS
 from components.classifiers.layers import Layers, layers_of
 from components.registry import raised
 from components.training import drawn_from, evaluating
@@ -65,7 +66,7 @@ class Victim(ImageClassifier):
         if first is None:
             raise ClassifierError(f"{self.architecture}: expected a module with weights, found none")
         with evaluating(self), torch.no_grad():
-            self._check(_probe(self.image_shape).to(self.mean))
+            self._check(_probe(self.image_shape).to(self.mean.device))
         if layer is not None:
             self._known(layer)
 
@@ -105,7 +106,10 @@ class Victim(ImageClassifier):
         if self._layers is None:
             with evaluating(self), torch.inference_mode(False), torch.no_grad():
                 images = _probe(self.image_shape).to(self.mean)
-                self._layers = layers_of(self.module, (images - self.mean) / self.std)
+                try:
+                    self._layers = layers_of(self.module, (images - self.mean) / self.std)
+                except RuntimeError as error:  # of a scripted module, which takes no hooks
+                    self._refuse("a module whose layers can be read", raised(error))
         return self._layers
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -214,7 +218,11 @@ def check_trainable(classifier: ImageClassifier) -> None:
     Raises:
         ClassifierError: it does not.
     """
-    expected = f"expected logits (N, {classifier.classes}) in training mode too"
+    named = CLASSIFIERS.described(classifier.architecture)
+    expected = f"{named}: expected logits (N, {classifier.classes}) in training mode too"
+    if not any(weights.requires_grad for weights in classifier.parameters()):
+        remedy = "with classifier.weights there is no training"
+        raise ClassifierError(f"{named}: expected weights that can be trained, found all of them frozen; {remedy}")
     try:
         copied = copy.deepcopy(classifier).train()
         images = _probe(classifier.image_shape).to(next(copied.parameters()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,9 @@ def put_weights(network: nn.Module, content: bytes, where: str) -> None:
     try:
         found = load(content)
     except SafetensorError as error:
-        raise ValueError(f"{where}: expected safetensors, found {error}") from error
+        pickled = content.startswith((b"PK", b"\x80"))  # as torch.save writes, of now and of before 1.6
+        reason = "a file of torch.save; write it again by safetensors.torch.save_file" if pickled else error
+        raise ValueError(f"{where}: expected safetensors, found {reason}") from error
     expected = _tensors(network)
     problems = [f"no {name}" for name in expected if name not in found]
     problems += [f"an unknown {name}" for name in found if name not in expected]
@@ -113,12 +115,19 @@ def put_weights(network: nn.Module, content: bytes, where: str) -> None:
             problems.append(f"{name} of {shape} where {wanted} belongs")
         elif found[name].is_floating_point() != expected[name].is_floating_point():
             problems.append(f"{name} of {_kind(found[name])} where {_kind(expected[name])} belongs")
-        elif not found[name].isfinite().all():
+        elif not found[name].to(expected[name].dtype).isfinite().all():
             problems.append(f"{name} with NaN or infinity")
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-        raise ValueError(f"{where}: expected the weights of {type(network).__name__}, found {problems[0]}{more}")
+        hint = f"; every name begins with {prefix!r}: leave it out" if (prefix := _prefix(found, expected)) else ""
+        raise ValueError(f"{where}: expected the weights of {type(network).__name__}, found {problems[0]}{more}{hint}")
     network.load_state_dict(found)
+
+
+def _prefix(found: Collection[str], expected: Collection[str]) -> str:
+    """Finds what names have before those expected, such as DataParallel's `module.`; nothing where it is not that."""
+    prefix = min(found, default="").removesuffix(min(expected))
+    return prefix if {f"{prefix}{name}" for name in expected} == set(found) else ""
 
 
 def _kind(tensor: Tensor) -> str:

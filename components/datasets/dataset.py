@@ -117,7 +117,7 @@ class Dataset:
             fingerprint=_fingerprint(kept, cut),
             test_fingerprint=_fingerprint(test),
             held_out=test,
-            notes=(*notes, *_repeated(train, test)),
+            notes=(*notes, *_missing(train, test), *_repeated(train, test)),
         )
 
     @property
@@ -161,6 +161,12 @@ def load_dataset(
     if name not in DATASETS:
         name = Path(name_or_folder).expanduser().resolve().name
     return Dataset.cut(name, raw.train, raw.test, seed, validation_fraction, raw.notes)
+
+
+def _missing(train: RawSplit, test: RawSplit) -> tuple[str, ...]:
+    """A note of classes that are trained and not tested."""
+    missing = sorted(set(train.labels.tolist()) - set(test.labels.tolist()))
+    return (f"test images: none of class {', '.join(map(str, missing))}",) if missing else ()
 
 
 def _repeated(train: RawSplit, test: RawSplit) -> tuple[str, ...]:

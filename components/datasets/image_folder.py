@@ -67,7 +67,7 @@ def read_folder(folder: Path) -> RawData | None:
             f"{printable(folder)}: no train/ and test/; {len(test[0])} of {len(train[0]) + len(test[0])} images, "
             f"1 in {HELD_OUT} of each class, are held out as test images, the same in every search"
         )
-    _check_alike(home, names, train, test)
+    _check_alike(home, names, train, test, notes)
     notes += _mixed_grounds(train)
     return RawData(*_stacked(train, test), notes=tuple(notes))
 
@@ -140,13 +140,16 @@ def _check_classes(home: Path, names: Sequence[str]) -> None:
         raise DataError(f"{printable(home)}: expected 2 to {_MOST_CLASSES} folders of classes, found {len(names)}")
 
 
-def _check_alike(home: Path, names: Sequence[str], train: Labelled, test: Labelled) -> None:
+def _check_alike(
+    home: Path, names: Sequence[str], train: Labelled, test: Labelled, notes: Sequence[str]
+) -> None:
     counts = np.bincount(train[1], minlength=len(names))
     rare = int(np.argmin(counts))
     if counts[rare] < 2:
+        others = next((f" ({note})" for note in notes if "left out, as no images" in note), "")
         raise DataError(
             f"{printable(home / names[rare])}: expected at least 2 training images of each class, "
-            f"found {counts[rare]}; add some or remove the folder"
+            f"found {counts[rare]}; add some or remove the folder{others}"
         )
     if not len(test[1]):
         raise DataError(f"{printable(home.parent)}: expected at least one test image, found none")

@@ -50,6 +50,8 @@ def image_files(folder: Path) -> tuple[list[Path], Counter[str]]:
             left_out["hidden"] += 1
         elif path.is_dir():
             left_out["folders"] += 1
+        elif path.exists() and not path.is_file():  # such as a pipe, which would be waited for; not a broken link
+            left_out["no files"] += 1
         elif path.suffix.lower() in SUFFIXES:
             files.append(path)
         else:

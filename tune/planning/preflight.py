@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.attacks import ATTACKS, attack
-from components.classifiers.base import ImageClassifier
-from components.classifiers.catalogue import network_of
+from components.classifiers.base import PENULTIMATE, ClassifierError, ImageClassifier
+from components.classifiers.catalogue import CLASSIFIERS, network_of
 from components.classifiers.victim import check_trainable
 from components.classifiers.weights import file_of, put_weights
 from components.datasets import Dataset, load_dataset
@@ -117,23 +117,28 @@ def _check_classifiers(space: SearchSpace, dataset: Dataset) -> None:
     for key in ("classifier.architecture", "classifier.weights"):
         for value in space.values(key) or ():
             config = space.config(probe(space, {key: value} if key in space.ranges else {}))
-            classifier = _classifier(config, dataset, space)
+            classifier, layers = _classifier(config, dataset, space)
             for layer in space.values("unet.layer") or ():
-                if layer not in (*classifier.layer_names, "penultimate"):
-                    known = ", ".join((*classifier.layer_names, "penultimate"))
+                if layer not in layers:
                     found = f"found {layer!r} ({space.where('unet.layer')})"
-                    raise Refused(f"unet.layer: expected one of {known}, {found}")
+                    raise Refused(f"unet.layer: expected one of {', '.join(layers)}, {found}")
             if config.attack.name in ATTACKS.sources and (problem := _attack_problem(config, classifier, dataset)):
                 where = f"attack.name: {ATTACKS.described(config.attack.name)}"
                 raise Refused(f"{where}: expected {problem} ({space.where('attack.name')})")
 
 
-def _classifier(config: ExperimentConfig, dataset: Dataset, space: SearchSpace) -> ImageClassifier:
+def _classifier(
+    config: ExperimentConfig, dataset: Dataset, space: SearchSpace
+) -> tuple[ImageClassifier, list[str]]:
+    """The classifier that a configuration names, with its weights where it names any, and the names of its layers."""
     settings = config.classifier
     try:
         classifier = network_of(settings.architecture, dataset.image_shape, dataset.classes)
+        if settings.architecture in CLASSIFIERS.files:
+            _check_new(classifier, network_of(settings.architecture, dataset.image_shape, dataset.classes))
         if settings.weights is None:
             check_trainable(classifier)
+        layers = classifier.layer_names
     except ValueError as error:
         where = space.where("classifier.architecture")
         raise Refused(f"classifier.architecture: {error} ({where})") from error
@@ -143,7 +148,14 @@ def _classifier(config: ExperimentConfig, dataset: Dataset, space: SearchSpace) 
             put_weights(classifier.network, file_of(settings.weights).read(), named)
         except (OSError, ValueError) as error:
             raise Refused(f"{error} ({space.where('classifier.weights')})") from error
-    return classifier
+    return classifier, [*layers, PENULTIMATE]
+
+
+def _check_new(one: ImageClassifier, other: ImageClassifier) -> None:
+    """Each call of a plug-in's function makes a network of its own: else a second training would go on from a first."""
+    if {*map(id, one.parameters())} & {*map(id, other.parameters())}:
+        named = CLASSIFIERS.described(one.architecture)
+        raise ClassifierError(f"{named}: expected a new network at each call, found the same weights again")
 
 
 def _attack_problem(config: ExperimentConfig, classifier: ImageClassifier, dataset: Dataset) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -154,6 +155,30 @@ def test_torn_weights_are_refused(end: int, found: str) -> None:
         put_weights(network, packed(network)[:end], "here")
     with pytest.raises(ValueError, match=r"here: expected safetensors, found .*header too large"):
         put_weights(network, (1 << 60).to_bytes(8, "little") + packed(network)[8:], "here")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda weights: save({f"module.{name}": value for name, value in weights.items()}), "'module.': leave it out"),
+        (lambda weights: _by_torch(weights), r"found a file of torch\.save; write it again by safetensors"),
+        (lambda weights: save({name: value.to(torch.float8_e4m3fn) for name, value in weights.items()}), ""),
+    ],
+)
+def test_weights_of_other_tools_are_told_from_others(
+    change: Callable[[dict[str, Tensor]], bytes], found: str
+) -> None:
+    network = network_of("E", (1, 8, 8), 4).network
+    if not found:
+        return put_weights(network, change(network.state_dict()), "here")
+    with pytest.raises(ValueError, match=f"^here: expected .*{found}"):
+        put_weights(network, change(network.state_dict()), "here")
+
+
+def _by_torch(weights: dict[str, Tensor]) -> bytes:
+    file = io.BytesIO()
+    torch.save(weights, file)
+    return file.getvalue()
 
 
 def _raise(error: BaseException) -> NoReturn:

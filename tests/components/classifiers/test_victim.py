@@ -213,6 +213,16 @@ def test_what_trains_on_another_output_is_refused() -> None:
             check_trainable(Victim(wrong, SHAPE, CLASSES))
 
 
+def test_what_cannot_be_trained_or_read_is_refused() -> None:
+    with pytest.raises(ValueError, match="SmallResNet: expected weights that can be trained, found all of them frozen"):
+        check_trainable(Victim(small().requires_grad_(False), SHAPE, CLASSES))
+    scripted = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES)))
+    with pytest.raises(ValueError, match="expected a module whose layers can be read, found RuntimeError"):
+        Victim(scripted, SHAPE, CLASSES).layer_names  # noqa: B018
+    with pytest.raises(ValueError, match=r"expected a network of images .*, found RuntimeError"):
+        Victim(small().half(), SHAPE, CLASSES)  # which takes no float32 images
+
+
 @each_kind
 def test_a_look_changes_neither_weights_nor_what_is_drawn_next(kind: type[nn.Module]) -> None:
     module = small(kind).eval()

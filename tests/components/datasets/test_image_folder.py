@@ -1,5 +1,6 @@
 """Folders of images by class."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -134,6 +135,25 @@ def test_test_images_that_are_training_images_are_counted(pictures: Path) -> Non
     assert load_dataset(pictures).notes == (
         "2 of 22 test images are also training or validation images: on these, the figures measure memory",
     )
+
+
+def test_a_pipe_among_the_images_is_not_waited_for(pictures: Path) -> None:
+    os.mkfifo(pictures / "train" / "0" / "pipe.png")
+    assert load_dataset(pictures).notes == (f"{pictures}/train: left out, as no images: no files (1)",)
+
+
+def test_classes_without_test_images_are_said(pictures: Path) -> None:
+    for path in (pictures / "test" / "2").iterdir():
+        path.unlink()
+    assert load_dataset(pictures).notes == ("test images: none of class 2",)
+
+
+def test_an_empty_class_says_what_was_left_out(pictures: Path) -> None:
+    for path in (pictures / "train" / "2").iterdir():
+        path.rename(path.with_suffix(".npy"))
+    said = r"train/2: expected at least 2 training images of each class, found 0; .*\(.*left out, .*\.npy \(10\)\)"
+    with pytest.raises(DataError, match=said):
+        load_dataset(pictures)
 
 
 def test_inverted_images_among_others_are_counted(pictures: Path) -> None:

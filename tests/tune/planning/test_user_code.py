@@ -104,6 +104,7 @@ def test_without_it_the_name_is_unknown(tmp_path: Path, capsys: pytest.CaptureFi
         (("import Tensor, nn", "import Tensor, nn, nothing"), "expected a file that runs, found ImportError"),
         (("channels = image_shape[0]", "raise ValueError('too small')"), "found ValueError: too small"),
         (("channels = image_shape[0]", "raise SystemExit(0)"), "found SystemExit: 0"),
+        (('@classifier("small_resnet")', '@classifier("small_resnet")\n@cache'), "expected a new network at each call"),
     ],
 )
 def test_a_plug_in_that_goes_wrong(
@@ -111,7 +112,7 @@ def test_a_plug_in_that_goes_wrong(
 ) -> None:
     text = RESNET.read_text().replace(*change)
     assert text != RESNET.read_text()
-    (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "mine.py").write_text("from functools import cache\n" + text)
     message = refused(space_of(tmp_path), tmp_path, capsys, "--plugin", str(tmp_path / "mine.py"))
     assert said in message
     assert "mine.py" in message
