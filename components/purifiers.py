@@ -111,7 +111,7 @@ class PurifierConfig(Config):
 
 
 def _flaw(name: str, settings: object) -> str | None:
-    """What keeps a class from being the settings of a purifier."""
+    """Says what keeps a class from being the settings of a purifier."""
     if not (isinstance(settings, type) and issubclass(settings, PurifierConfig)):
         return f"expected a subclass of components.purifiers.PurifierConfig, found {settings!r}"
     if not isinstance(getattr(settings, "title", None), str):

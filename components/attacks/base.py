@@ -52,7 +52,7 @@ class Attack(Config):
 
 
 def _flaw(name: str, settings: object) -> str | None:
-    """What keeps a class from being the attack of that name."""
+    """Says what keeps a class from being the attack of that name."""
     if not (isinstance(settings, type) and issubclass(settings, Attack)):
         return f"expected a subclass of components.attacks.Attack, found {settings!r}"
     field = settings.model_fields["name"]
