@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tune.storage.care.usage import StoreUsage, experiment_in, usage_of
 from tune.storage.care.verification import Checked, artifact_folders, quarantined, verified
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
+from tune.storage.mounts import existing
 from tune.storage.signature import whole_signature
 from tune.storage.store import MANIFEST, QUARANTINE, Store
 
@@ -147,7 +149,7 @@ def import_into(place: Storage, file: str) -> int:
     with _telling("checking") as tell, tar_import.opened(Path(file).expanduser(), tell) as contents:
         packed = contents.artifacts
         new = [one for one in packed if not artifacts.child(one.stage).child(one.folder).exists(MANIFEST)]
-        tar_import.check_room(artifacts, new)
+        _check_room(artifacts, new)
         with _telling("importing") as tell:
             busy = tar_import.put(artifacts, new, contents, tell)
     print(f"{artifacts.uri}: {len(new) - len(busy)} folders are new, {len(packed) - len(new)} were there already")
@@ -155,3 +157,13 @@ def import_into(place: Storage, file: str) -> int:
         names = ", ".join(f"{one.stage}/{one.folder}" for one in busy)
         print(f"Left out, as a search builds them at this moment: {names}", file=sys.stderr)
     return 0
+
+
+def _check_room(artifacts: Storage, new: Sequence[tar_import.Packed]) -> None:
+    """Raises Refused where a disk has no room for artifacts; an object store always has."""
+    if artifacts.local is not None:
+        needed = sum(member.size for one in new for member in one.files.values())
+        free = shutil.disk_usage(existing(artifacts.local)).free
+        if free < needed:
+            expected = f"expected {size_text(needed)} of free disk for what is new"
+            raise Refused(f"--import: {expected}, found {size_text(free)} in {artifacts.uri}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,6 +65,16 @@ def test_one_storage_fills_another(place: Storage, tmp_path: Path, capsys: pytes
     assert "0 folders are new, 4 were there already" in capsys.readouterr().out
     assert run(place.uri, "--export", file) == 2
     assert "--export: expected a file that is not there yet" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_noticed_before(
+    place: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(place.uri, "--export", str(tmp_path / "all.tar")) == 0
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
+    assert run(f"{tmp_path}/other", "--import", str(tmp_path / "all.tar")) == 2
+    assert "--import: expected 10.0 kB of free disk for what is new, found 100 B in " in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

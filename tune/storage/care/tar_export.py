@@ -123,6 +123,8 @@ def _new_file(file: Path) -> Iterator[IO[bytes]]:
             if file.exists():
                 raise Refused(f"--export: expected a file that is not there yet, found {file}")
             os.replace(draft, file)
-        except BaseException:
+        except BaseException as error:
             draft.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is None:  # a full disk has no name
+                raise OSError(error.errno, error.strerror, str(file)) from error
             raise

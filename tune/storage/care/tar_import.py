@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ from tune.storage.care.tar_export import FORMAT, INDEX, Tell
 from tune.storage.care.verification import read_manifest
 from tune.storage.folder import Storage
 from tune.storage.leases import FileLeases
-from tune.storage.mounts import existing
 from tune.storage.store import MANIFEST, RELATIVES, hash_of
 
 _MANIFEST = re.compile(rf"([a-z]\w*)/(\w[\w-]*)/{re.escape(MANIFEST)}", re.ASCII)
@@ -193,16 +191,6 @@ def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     stream = tar.extractfile(member)
     assert stream is not None, "only plain files are read"
     return stream
-
-
-def check_room(store: Storage, packed: Sequence[Packed]) -> None:
-    """Raises Refused where the disk has no room for artifacts."""
-    if store.local is None:
-        return
-    needed = sum(member.size for one in packed for member in one.files.values())
-    free = shutil.disk_usage(existing(store.local)).free
-    if free < needed:
-        raise Refused(f"--import: expected {needed} bytes of free disk for what is new, found {free} in {store.uri}")
 
 
 def put(store: Storage, packed: Sequence[Packed], contents: Contents, tell: Tell) -> list[Packed]:
