@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
-from components.classifiers.catalogue import network_of
+from components.classifiers.base import ClassifierError, ImageClassifier
+from components.classifiers.catalogue import CLASSIFIERS, network_of
 from components.classifiers.config import ClassifierConfig
+from components.classifiers.victim import probe
 from components.datasets.dataset import DataSplit
 from components.optimizer import Adam
+from components.registry import raised
 from components.training import Training, autocast, drawn_from
 
 
@@ -51,3 +55,30 @@ class ClassifierTraining(Training):
     def _loss(self, index: Tensor) -> Tensor:
         with autocast(self.device, self.precision):
             return functional.cross_entropy(self.classifier(self.images[index]), self.labels[index])
+
+
+def check_trainable(classifier: ImageClassifier) -> None:
+    """Checks that a classifier can be trained: in training mode it gives logits too, not something else, as Inception does.
+
+    Raises:
+        ClassifierError: it does not.
+    """
+    named = CLASSIFIERS.described(classifier.architecture)
+    expected = f"{named}: expected logits (N, {classifier.classes}) in training mode too"
+    if not any(weights.requires_grad for weights in classifier.parameters()):
+        remedy = "with classifier.weights there is no training"
+        raise ClassifierError(f"{named}: expected weights that can be trained, found all of them frozen; {remedy}")
+    try:
+        copied = copy.deepcopy(classifier).train()
+        images = probe(classifier.image_shape).to(next(copied.parameters()))
+        with drawn_from(0), torch.no_grad():
+            logits = copied(images)
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        raise ClassifierError(f"{expected}, found {raised(error)}") from error
+    if not isinstance(logits, Tensor) or logits.shape != (len(images), classifier.classes):
+        found = str(tuple(logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
+    elif not logits.isfinite().all():
+        found = "NaN or infinity"
+    else:
+        return
+    raise ClassifierError(f"{expected}, found {found}; with classifier.weights there is no training")

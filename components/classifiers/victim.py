@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Self
 
@@ -10,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from components.classifiers.base import LOGITS, PENULTIMATE, ClassifierError, ImageClassifier
-from components.classifiers.catalogue import CLASSIFIERS
 from components.classifiers.layers import Layers, layers_of
 from components.registry import raised
-from components.training import drawn_from, evaluating
+from components.training import evaluating
 
 _PROBES = 3  # images on which a module is looked at
 _NEIGHBOURS = 1e-3  # of the largest logit: what other sums of a larger batch may change
@@ -66,7 +64,7 @@ class Victim(ImageClassifier):
         if first is None:
             raise ClassifierError(f"{self.architecture}: expected a module with weights, found none")
         with evaluating(self), torch.no_grad():
-            self._check(_probe(self.image_shape).to(self.mean.device))
+            self._check(probe(self.image_shape).to(self.mean.device))
         if layer is not None:
             self._known(layer)
 
@@ -105,7 +103,7 @@ class Victim(ImageClassifier):
         """The module's layers, looked at again when it has moved."""
         if self._layers is None:
             with evaluating(self), torch.inference_mode(False), torch.no_grad():
-                images = _probe(self.image_shape).to(self.mean)
+                images = probe(self.image_shape).to(self.mean)
                 try:
                     self._layers = layers_of(self.module, (images - self.mean) / self.std)
                 except RuntimeError as error:  # of a scripted module, which takes no hooks
@@ -212,33 +210,6 @@ def as_classifier(
     return classifier
 
 
-def check_trainable(classifier: ImageClassifier) -> None:
-    """A classifier can be trained: it gives logits in training mode too, and not something else, as Inception does.
-
-    Raises:
-        ClassifierError: it does not.
-    """
-    named = CLASSIFIERS.described(classifier.architecture)
-    expected = f"{named}: expected logits (N, {classifier.classes}) in training mode too"
-    if not any(weights.requires_grad for weights in classifier.parameters()):
-        remedy = "with classifier.weights there is no training"
-        raise ClassifierError(f"{named}: expected weights that can be trained, found all of them frozen; {remedy}")
-    try:
-        copied = copy.deepcopy(classifier).train()
-        images = _probe(classifier.image_shape).to(next(copied.parameters()))
-        with drawn_from(0), torch.no_grad():
-            logits = copied(images)
-    except (Exception, SystemExit) as error:  # whatever the user's code raises
-        raise ClassifierError(f"{expected}, found {raised(error)}") from error
-    if not isinstance(logits, Tensor) or logits.shape != (len(images), classifier.classes):
-        found = str(tuple(logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
-    elif not logits.isfinite().all():
-        found = "NaN or infinity"
-    else:
-        return
-    raise ClassifierError(f"{expected}, found {found}; with classifier.weights there is no training")
-
-
-def _probe(image_shape: Sequence[int]) -> Tensor:
+def probe(image_shape: Sequence[int]) -> Tensor:
     """Images on which a module is looked at, float32 in [0, 1]; drawn apart from all other random numbers."""
     return torch.rand(_PROBES, *image_shape, generator=torch.Generator().manual_seed(0))

@@ -88,7 +88,7 @@ def _train(
 
 
 def _stored(setting: Setting, outcome: Outcome) -> dict[str, Any] | None:
-    """What the search made of a trial, where its score is still in the store."""
+    """Reads what the search made of a trial, where its score is still in the store."""
     config = setting.space.config(outcome.params)
     last = path_of(config)[-1]
     score = setting.store.find(last, outcome.stages[last]) if last in outcome.stages else None

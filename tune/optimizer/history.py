@@ -1,4 +1,4 @@
-"""What Optuna's samplers see of a search: so few trials that a suggestion after 10,000 takes as long as after 500."""
+"""Shows a search to Optuna's samplers: so few trials that a suggestion after 10,000 takes as long as after 500."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Selection:
         return gone
 
     def _lead(self, new: _Leader, leaders: list[_Leader]) -> list[int]:
-        """Whoever beats a trial is beaten by fewer than it, so those that stay are enough to count by."""
+        """Adds a leader. One that beats a trial is beaten by fewer, so those that stay are enough to count by."""
         new.beaten_by = sum(leader.beats(new) for leader in leaders)
         if new.beaten_by >= self._best:
             return [new.number]

@@ -11,7 +11,7 @@ from typing import Any
 from components.attacks import ATTACKS, attack
 from components.classifiers.base import PENULTIMATE, ClassifierError, ImageClassifier
 from components.classifiers.catalogue import CLASSIFIERS, network_of
-from components.classifiers.victim import check_trainable
+from components.classifiers.training import check_trainable
 from components.classifiers.weights import file_of, put_weights
 from components.datasets import Dataset, load_dataset
 from components.files import read_json

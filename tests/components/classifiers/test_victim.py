@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.classifiers.layers import HookedLayers, TracedLayers, layers_of
-from components.classifiers.victim import Victim, as_classifier, check_trainable
+from components.classifiers.training import check_trainable
+from components.classifiers.victim import Victim, as_classifier
 from components.training import drawn_from, freeze
 from components.unet.config import UNetConfig
 from components.unet.training import UNetTraining
