@@ -58,7 +58,7 @@ class ClassifierTraining(Training):
 
 
 def check_trainable(classifier: ImageClassifier) -> None:
-    """Checks that a classifier can be trained: in training mode it gives logits too, not something else, as Inception does.
+    """Checks that a classifier can be trained: it gives logits in training mode too, nothing else, as Inception does.
 
     Raises:
         ClassifierError: it does not.
