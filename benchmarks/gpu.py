@@ -1,11 +1,11 @@
 """What a card does of the search's work, beside what it could do.
 
-    python benchmarks/gpu.py [--data-dir DIR] [--space NAME] [--device cuda] [--quick] [--json FILE]
+    python -m benchmarks.gpu [--data-dir DIR] [--space NAME] [--device cuda] [--quick] [--json FILE]
 
 First the card's own ceilings: large matrix products, a large copy. Then each row's speed, and the speed at which its
-operations, or the bytes that they read and write one by one, would reach those ceilings. At last a whole search of the
-space `mnist` by stage, where --data-dir has MNIST. Under five minutes on an H100. `--device cpu --quick` shows in a
-minute that it works; its numbers mean nothing.
+operations, or the bytes that they read and write one by one, would reach those ceilings; and the memory of a trial,
+counted and measured. At last a whole search of the space `mnist` by stage, where --data-dir has MNIST. Under five
+minutes on an H100. `--device cpu --quick` shows in a minute that it works; its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -26,20 +26,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from baselines import in_one_batch, in_sequence
-from gpu_hours import mnist_like
-from printing import Paper
-from roofs import Ceilings, Demand, ceilings, demand, finish, shortest
 from torch import Tensor
 
+from benchmarks.baselines import in_one_batch, in_sequence
+from benchmarks.gpu_hours import mnist_like
+from benchmarks.printing import Paper
+from benchmarks.roofs import Ceilings, Demand, ceilings, demand, finish, shortest
 from components.defense import Defense
 from components.pretrained import shipped_defense
 from components.processor import keep_memory
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
-from tune.pipeline.recipe import Development, Recipe, bounds_of_one
+from tune.cluster.resources import GIB, gpu_problem
+from tune.pipeline.recipe import Development, Recipe, bounds_of, bounds_of_one
+from tune.planning.gpu_memory import CardMemory, memory_per_trial
 from tune.planning.rates import workloads
 from tune.space.config import ExperimentConfig
+from tune.space.space import load_space
 
 EPOCH = 54_000  # training images of MNIST
 RESTARTS = 8  # divides every chunk
@@ -56,6 +59,7 @@ class Sizes:
         batches: of a measured training.
         purified: images.
         seconds: of each row.
+        space: the memory of one of its trials.
     """
 
     chunks: tuple[int, ...] = (2048, 8192, 32768)
@@ -63,15 +67,20 @@ class Sizes:
     batches: int = 100
     purified: int = 10_000
     seconds: float = 1.5
+    space: str = "mnist"
 
 
-QUICK = Sizes(chunks=(64,), steps=4, batches=2, purified=20, seconds=0.0)
+QUICK = Sizes(chunks=(64,), steps=4, batches=2, purified=20, seconds=0.0, space="smoke")
 
 
 def main() -> None:
     """Runs all of it."""
     asked = arguments()
     device, sizes = torch.device(asked.device), QUICK if asked.quick else Sizes()
+    if device.type == "cuda" and (reason := gpu_problem()):
+        print(f"error: --device: expected a GPU that torch can use, found none: {reason}; to see that it works: "
+              f"--device cpu --quick --space none", file=sys.stderr)  # fmt: skip
+        sys.exit(2)
     keep_memory()
     paper = Paper()
     if device.type == "cuda":
@@ -84,7 +93,11 @@ def main() -> None:
     paper.table("projection", title, projection_rows(defense, device, sizes, limits))
     paper.table("trainings", "Training steps", training_rows(device, sizes, limits))
     paper.table("purify", f"{sizes.purified:,} images through the shipped defense", purify_rows(defense, sizes, device))
-    if asked.space != "none":
+    paper.table("memory", f"Memory of a trial of the space {sizes.space}", memory_rows(device, sizes))
+    paper.save(asked.json)  # whatever becomes of the search
+    if asked.space == "mnist" and not asked.data_dir:
+        paper.note("search", "No search: --data-dir names no folder with MNIST.")
+    elif asked.space != "none":
         paper.table("search", f"A search of the space {asked.space}, seconds", search_rows(asked))
     paper.save(asked.json)
 
@@ -237,6 +250,14 @@ def purify_rows(defense: Defense, sizes: Sizes, device: torch.device) -> list[di
     images: Tensor = torch.rand(sizes.purified, *defense.classifier.image_shape)
     taken = shortest(lambda: defense.purify(images), device, sizes.seconds)
     return [{"defense": "shipped", "seconds": taken, "images/s": sizes.purified / taken}]
+
+
+def memory_rows(device: torch.device, sizes: Sizes) -> list[dict[str, Any]]:
+    """GPU memory of the largest trial of a space: counted on the processor, and on a card measured."""
+    space, data = load_space(sizes.space), Development.for_search(mnist_like())
+    cards = [None, CardMemory(device)] if device.type == "cuda" else [None]
+    needed = [memory_per_trial(space, data, bounds_of(space), card) for card in cards]
+    return [{"known by": how, "GiB": size / GIB} for size, how in needed]
 
 
 def _row(

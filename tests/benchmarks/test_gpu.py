@@ -8,17 +8,28 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
+
+
+def benchmark(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.gpu", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_without_a_card_it_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a card")
+    done = benchmark()
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --device: expected a GPU that torch can use, found none: ")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_table_is_filled(tmp_path: Path) -> None:
-    words = ["--device", "cpu", "--quick", "--space", "none", "--json", str(tmp_path / "tables.json")]
-    done = subprocess.run(
-        [sys.executable, "benchmarks/gpu.py", *words], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = benchmark("--device", "cpu", "--quick", "--space", "none", "--json", str(tmp_path / "tables.json"))
     assert done.returncode == 0, done.stderr
     tables = json.loads((tmp_path / "tables.json").read_text())
     assert [row["ceiling"] for row in tables["ceilings"]["rows"]] == [
@@ -28,6 +39,7 @@ def test_every_table_is_filled(tmp_path: Path) -> None:
     assert names == {
         f"{name}, {precision}" for name in ("classifier", "encoder", "unet") for precision in ("float32", "bfloat16")
     } | {"gan, float32"}
+    assert [row["known by"] for row in tables["memory"]["rows"]] == ["counted on the processor"]
     for section in ("projection", "trainings"):
         for row in tables[section]["rows"]:
             assert all(row[roof] > 0 for roof in ("roof by operations", "roof by bytes")), row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -77,13 +77,51 @@ def fitted(
         return replace(resources, reason=reason)
     most = int(least.memory / needed)
     if request.gpus is not None or not most:
-        raise Refused(
-            f"--gpus-per-trial: expected about {needed / GIB:.1f} GiB of GPU memory for each trial ({how}), found "
-            f"{share / GIB:.1f} GiB: {resources.gpus:g} of {least}; give each trial more, or lower projector.chunk, "
-            f"the batch sizes or the widths ({space.where()})"
-        )
+        raise _too_small(space, (needed, how), resources.gpus, least)
     concurrent = min(resources.concurrent, len(found) * most)
     return replace(resources, gpus=math.floor(1e4 / most) / 1e4, concurrent=concurrent, reason=reason)
+
+
+def check_nodes(
+    resources: Resources,
+    request: Request,
+    space: SearchSpace,
+    found: Mapping[str, Sequence[Card] | str],
+    memory: Callable[[], NeededMemory],
+) -> None:
+    """Checks that the cards of a cluster's nodes can do what a trial asks of them.
+
+    Args:
+        resources: what each trial gets.
+        request: what was asked for; a share that was not follows from the card's name, and is not questioned here.
+        space: what is searched.
+        found: host → its cards, or why torch can use none there.
+        memory: of a trial on a GPU.
+
+    Raises:
+        Refused: cards are too small, lack the arithmetic, or cannot be used; with the host.
+    """
+    there: list[Card] = []
+    for host, cards_there in found.items():
+        if isinstance(cards_there, str):
+            raise Refused(f"{cards_there} (on {host})")
+        there += [replace(card, name=f"{host}'s {card.name}") for card in cards_there]
+    if not there:
+        return
+    _check_arithmetic(space, there)
+    least, needed = min(there, key=lambda card: card.memory), memory()
+    share = 1.0 if request.gpus is None else min(1.0, resources.gpus)
+    if needed.bytes > share * least.memory:
+        raise _too_small(space, needed, share, least)
+
+
+def _too_small(space: SearchSpace, needed: tuple[int, str], gpus: float, card: Card) -> Refused:
+    size, how = needed
+    return Refused(
+        f"--gpus-per-trial: expected about {size / GIB:.1f} GiB of GPU memory for each trial ({how}), found "
+        f"{min(1.0, gpus) * card.memory / GIB:.1f} GiB: {gpus:g} of {card}; give each trial more, or lower "
+        f"projector.chunk, the batch sizes or the widths ({space.where()})"
+    )
 
 
 def _check_arithmetic(space: SearchSpace, found: Sequence[Card]) -> None:

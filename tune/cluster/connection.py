@@ -138,6 +138,11 @@ def other_nodes() -> list[dict[str, Any]]:
     return [node for node in _alive() if node["NodeID"] != ray.get_runtime_context().get_node_id()]
 
 
+def gpu_nodes() -> list[dict[str, Any]]:
+    """The cluster's nodes with a GPU, as Ray describes them."""
+    return [node for node in _alive() if node["Resources"].get("GPU")]
+
+
 def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tune.cluster.connection import check_shared, connect, nodes, other_nodes
+from tune.cluster.cards import Card, cards, check_nodes
+from tune.cluster.connection import check_shared, connect, gpu_nodes, nodes, other_nodes
 from tune.cluster.coordinator import start_coordinator
 from tune.cluster.own_ray import check_ray
 from tune.cluster.resources import Request, Resources, on_cluster
@@ -17,6 +20,8 @@ from tune.planning.machine import memory_of, resources_here
 from tune.planning.preflight import Plan
 from tune.planning.user_code import UserCode
 from tune.storage.lock import ExperimentLock
+
+SECONDS = 60.0  # for a node to say what cards it has
 
 
 @contextmanager
@@ -54,7 +59,46 @@ def resources_of_cluster(plan: Plan, request: Request) -> Resources:
 
 
 def _of_cluster(plan: Plan, request: Request) -> Resources:
-    return on_cluster(request, plan.config.search.trials, nodes(), lambda: memory_of(plan))
+    memory = cache(lambda: memory_of(plan))
+    resources = on_cluster(request, plan.config.search.trials, nodes(), memory)
+    if resources.gpus:
+        check_nodes(resources, request, plan.space, _cards_of_nodes(), memory)
+    return resources
+
+
+def _cards_of_nodes() -> dict[str, Sequence[Card] | str]:
+    """The cards of one node of each kind that there is, by host, or why torch can use none of them.
+
+    Nodes whose GPUs are taken are left out: whoever has them can use them.
+    """
+    task = ray.remote(num_cpus=0, num_gpus=0.01, max_retries=0)(_cards)
+    found: dict[str, Sequence[Card] | str] = {}
+    asked: dict[Any, str] = {}
+    for node in {_kind(node): node for node in gpu_nodes()}.values():
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked[task.options(scheduling_strategy=there).remote()] = node["NodeManagerHostname"]
+    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS) if asked else ([], [])
+    for reference in late:
+        ray.cancel(reference)
+    for reference in done:
+        try:
+            found[asked[reference]] = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            found[asked[reference]] = f"--gpus-per-trial: expected a node that knows its cards, found {reason}"
+    return found
+
+
+def _kind(node: Mapping[str, Any]) -> frozenset[tuple[str, float]]:
+    """The resources of a node, but for its name and its memory, in which equal nodes differ a little."""
+    return frozenset((name, n) for name, n in node["Resources"].items() if "node:" not in name and "memory" not in name)
+
+
+def _cards() -> Sequence[Card] | str:
+    try:
+        return cards()
+    except Refused as refusal:
+        return str(refusal)
 
 
 def _check_user_code(user_code: UserCode) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.tune.executor_fixture import tiny_space
-from tune.cluster.cards import Card, cards, fitted
+from tune.cluster.cards import Card, cards, check_nodes, fitted
 from tune.cluster.resources import GIB, NeededMemory, Request, Resources, gpu_problem, on_this_machine
 from tune.errors import Refused
 
@@ -81,3 +81,29 @@ def test_a_gpu_asked_for_on_a_machine_without(monkeypatch: pytest.MonkeyPatch) -
     said = r"expected at most the 0 GPUs of this machine \(torch .* is built without CUDA\), found 1"
     with pytest.raises(Refused, match=said):
         on_this_machine(Request(gpus=1), 1)
+
+
+def of_nodes(found: dict[str, Any], gpus: float | None = None, needs: int = 5 * GIB, **space: Any) -> None:
+    request = Request(gpus=gpus, address="auto")
+    resources = Resources(1.0, 0.25 if gpus is None else gpus, 4, "auto")
+    check_nodes(resources, request, tiny_space(**space), found, lambda: NeededMemory(needs, "counted"))
+
+
+def test_cards_of_nodes_that_suffice_pass() -> None:
+    of_nodes({"one": [H100, H100], "two": [T4]})
+    of_nodes({"one": [T4]}, gpus=0.5)
+    of_nodes({})  # all are busy, or none is there yet
+
+
+@pytest.mark.parametrize(
+    ("found", "asked", "said"),
+    [
+        ({"one": [H100], "two": [T4]}, {"needs": 17 * GIB}, r"about 17.0 GiB .*found 16.0 GiB: 1 of two's Tesla T4"),
+        ({"one": [T4]}, {"gpus": 0.25}, r"expected about 5.0 GiB .*found 4.0 GiB: 0.25 of one's Tesla T4"),
+        ({"one": [T4]}, {"unet__precision": "bfloat16"}, r"unet.precision: expected float32 .*and one's Tesla"),
+        ({"one": [H100], "two": "found none: too old a driver"}, {}, r"found none: too old a driver \(on two\)"),
+    ],
+)
+def test_a_node_whose_card_does_not_is_named(found: dict[str, Any], asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        of_nodes(found, **asked)
