@@ -36,6 +36,7 @@ RAY = {
     "tune/cluster/leases.py",
     "tune/cluster/coordinator.py",
     "tune/cluster/line.py",
+    "tune/cluster/shares.py",
     "tune/optimizer/searcher.py",
     "tune/optimizer/early_stopping.py",
     "tune/monitor/progress.py",

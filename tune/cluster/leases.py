@@ -10,7 +10,7 @@ import ray
 from tune.cluster.coordinator import coordinator
 from tune.cluster.line import line
 
-LONGEST = 60.0  # seconds without a word, after which the store is looked into all the same
+FIRST, LONGEST = 5.0, 60.0  # seconds without a word, after which the store is looked into all the same
 
 
 class ClusterLeases:
@@ -37,5 +37,8 @@ class ClusterLeases:
         ray.get(self._coordinator.release.remote(key, self._holder))
 
     def wait(self, keys: Sequence[str], waited: float) -> Collection[str]:
-        """Waits until the coordinator tells of leases that nobody holds; after a minute without a word, all may be."""
-        return self._line.wait(self._holder, keys, LONGEST) or keys
+        """Waits until the coordinator tells of leases that nobody holds; after a minute without a word, all may be.
+
+        The first time it is seconds: who waits for longer than those can offer its share of the machine to others.
+        """
+        return self._line.wait(self._holder, keys, LONGEST if waited else FIRST) or keys

@@ -14,7 +14,8 @@ from ray.tune import Callback
 
 from components.datasets.dataset import Dataset
 from tune.cluster.coordinator import Message
-from tune.execution.trial import Setting, arrays_of, run_retraining, run_trial
+from tune.cluster.shares import Awaited, SharingScheduler
+from tune.execution.trial import Setting, arrays_of, leases_of, run_retraining, run_trial
 from tune.monitor.progress import ProgressFeed
 from tune.monitor.runs import run_name
 from tune.monitor.tensorboard import close_run
@@ -23,6 +24,7 @@ from tune.optimizer.early_stopping import SuccessiveHalving
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.recipe import Development
 from tune.pipeline.saves import Saves
+from tune.pipeline.stages import signer
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.patience import PATIENCE
@@ -51,6 +53,15 @@ def run_trials(
     saves = Saves(setting.space, Development.for_search(dataset), setting.seed, store)
     saves.forget(ledger.outcomes())  # of a driver that was killed before it did
     callback = TrialCallback(setting, ledger, view, saves, check)
+    judge = _judge(setting, ledger, len(dataset.validation))
+    scheduler = SharingScheduler(
+        searcher,
+        concurrent,
+        signer(setting.space, Development.for_search(dataset), setting.seed),
+        Awaited(store, lambda: leases_of(store)).any_over,
+        lambda: not searcher.over,
+        judge,
+    )
     left = total - sum(outcome.trial < total for outcome in ledger.outcomes())
     if left == 0 or searcher.over:
         return
@@ -67,10 +78,9 @@ def run_trials(
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": setting.cpus, "gpu": setting.gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=_scheduler(setting, ledger, len(dataset.validation)),
+                search_alg=scheduler.limiter,
+                scheduler=scheduler,
                 num_samples=left,
-                max_concurrent_trials=concurrent,
                 reuse_actors=True,  # no trial pays for importing torch again
                 trial_name_creator=lambda trial: f"trial_{trial.config.get('trial', 'unknown')}",
                 trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
@@ -159,7 +169,9 @@ class TrialCallback(Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number, params = trial.config["trial"], trial.config["params"]
         self._values.setdefault(number, {})
-        self._trials[number] = TrialView(number, run_name(number, params), "running", started=time.time())
+        paused = self._trials.get(number)
+        started = paused.started if paused is not None and paused.state == "waiting" else time.time()
+        self._trials[number] = TrialView(number, run_name(number, params), "running", started=started)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -182,14 +194,17 @@ class TrialCallback(Callback):
         if self._outage is not None:  # raised here, as Tune takes what other callbacks raise for a trial's failure
             raise self._outage
         self._check()
-        self.refresh()
+        self.refresh(trials)
 
-    def refresh(self, last: bool = False) -> None:
-        """Brings the view up to date, at most every half second."""
+    def refresh(self, trials: Sequence[Any] = (), last: bool = False) -> None:
+        """Brings the view up to date, at most every half second; `trials` are Tune's."""
         if not last and time.time() - self._looked < LOOK:
             return
         self._looked = time.time()
         self._collect()
+        for number in (trial.config["trial"] for trial in trials if trial.status == trial.PAUSED):
+            if self._trials[number].state == "running":
+                self._trials[number] = replace(self._trials[number], state="waiting", done=0, total=0)
         work = [outcome.work for outcome in self._ledger.outcomes()]
         stages = {name: (0, 0) for stages in work for name in stages}
         for done in work:
@@ -240,7 +255,7 @@ class TrialCallback(Callback):
         )
 
 
-def _scheduler(setting: Setting, ledger: Ledger, images: int) -> SuccessiveHalving | None:
+def _judge(setting: Setting, ledger: Ledger, images: int) -> SuccessiveHalving | None:
     """Early stopping where the target has U-Net epochs of one length to compare."""
     fixed = setting.space.fixed
     if not fixed["search.early_stopping"] or fixed["search.target"] not in ("unet", "defense"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import traceback
 import warnings
@@ -114,6 +115,8 @@ def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, chann
     A storage that fails ends the search, and not the trial, which is told to the driver. After an error in a GPU's
     kernel the process ends itself, as nothing more can be computed in it.
     """
+    # for what a trial that is stopped or paused still writes; after them Tune fails the next one in its process
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
     try:
         _run_trial(config, setting, arrays, channel)
     except GpuLost as error:
@@ -132,7 +135,7 @@ def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, chan
     if ledger.outcome(number) is not None:
         return  # it had ended just before its worker was lost
     with TensorBoardRun(setting.home, setting.space, number, params) as run:
-        reporter = ProgressReporter(number, channel, run, judged=True)
+        reporter = ProgressReporter(number, channel, run, judged=True, before=config.get("before"))
         outcome, path = attempt(setting, development(setting, arrays), number, params, reporter)
         run.metrics({**outcome.metrics, **reporter.speed})
         if path is not None:
@@ -155,7 +158,6 @@ def attempt(
         Exception: the storage's, where that has failed and the trial has not.
         GpuLost: an error in a GPU's kernel, the first of this trial, which is to run again in another process.
     """
-    began = time.time()
     path = None
     known: dict[str, Any] = {"trial": number, "params": dict(params), "seed": setting.seed}
     try:
@@ -179,9 +181,8 @@ def attempt(
         status, error = "failed", " ".join(said.split())
     if error:
         free_memory()
-    ended = round(time.time(), 3)
     known |= {"intermediate": reporter.intermediate, "work": reporter.work()}
-    known |= {"seconds": round(ended - began, 3), "ended": ended}
+    known |= {"seconds": reporter.seconds, "ended": round(time.time(), 3)}
     return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
 
 

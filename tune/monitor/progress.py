@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -18,6 +18,7 @@ from tune.cluster.line import line
 from tune.monitor.tensorboard import TensorBoardRun
 from tune.pipeline.job import Progress, Work
 
+PATIENCE, LONGEST_PATIENCE = 2.0, 60.0  # seconds of waiting until Tune is told, for the first time, and after many
 MEASURED = ("psd", "pco", "validation_loss")  # after each epoch of a trial's U-Net
 
 
@@ -79,28 +80,50 @@ class ProgressReporter:
         channel: to the driver.
         run: its run in TensorBoard; None = none.
         judged: whether it is a trial, which Tune compares with others by epoch.
+        before: what the trial told when it was paused, as the scheduler gives it back; None where it was not.
     """
 
-    def __init__(self, trial: int, channel: ProgressChannel, run: TensorBoardRun | None, judged: bool) -> None:
+    def __init__(
+        self,
+        trial: int,
+        channel: ProgressChannel,
+        run: TensorBoardRun | None,
+        judged: bool,
+        before: Mapping[str, Any] | None = None,
+    ) -> None:
         self.trial, self.channel, self.run, self.judged = trial, channel, run, judged
         self.cost = 0  # of its projection; the trial sets it
         self.intermediate: dict[str, float] = {}
         self._rates: list[float] = []
         self._work: Mapping[str, Work] = {}
         self._stage, self._since = "", 0.0
+        self._before = {stage: Work(*done) for stage, *done in before["work"]} if before else {}
+        self._began = time.time() - (before["seconds"] if before else 0.0)
+        self._offered, self._patience = 0.0, PATIENCE
 
     def __call__(self, progress: Progress) -> None:
+        now = time.time()
+        if not progress.waits_for:
+            self._offered, self._patience = now, PATIENCE
         if progress.artifact is not None:
             self._work = progress.work
             if progress.stage == "projection":
                 self._rates.append(progress.artifact.metrics["evaluations_per_second"])
             return
         if progress.stage != self._stage:
-            self._stage, self._since = progress.stage, time.time()
+            self._stage, self._since = progress.stage, now
         message = Message(progress.stage, progress.done, progress.total, self._since, socket.gethostname())
         self.channel.tell(self.trial, message)
         if progress.row:
             self._epoch(progress.stage, progress.row)
+        if progress.waits_for and self.judged and now - self._offered > self._patience:
+            self._offered, self._patience = now, min(2 * self._patience, LONGEST_PATIENCE)
+            self._offer_share(progress.waits_for)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the trial has had a share of the machine for."""
+        return round(time.time() - self._began, 3)
 
     @property
     def speed(self) -> dict[str, float]:
@@ -110,12 +133,26 @@ class ProgressReporter:
 
     def work(self, unfinished: str = "") -> dict[str, dict[str, float]]:
         """Work so far by stage and the projection's speed; of the stage `unfinished`, the seconds until now."""
-        work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in self._work.items()}
+        work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in self._all_work().items()}
         if unfinished:
             work[unfinished] = asdict(Work(seconds=round(time.time() - self._since, 3)))
         if self.speed:
             work["projection"] |= self.speed
         return work
+
+    def _all_work(self) -> dict[str, Work]:
+        """Work since the trial first began: what it built before it was paused, it has found since."""
+        work = dict(self._work)
+        for name, before in self._before.items():
+            now = work.get(name, Work())
+            reused = max(before.reused, now.reused - before.built)
+            work[name] = Work(before.built + now.built, reused, before.seconds + now.seconds)
+        return work
+
+    def _offer_share(self, signatures: Sequence[str]) -> None:
+        """Tells Tune that there is nothing left but to wait; where it pauses the trial, this does not return."""
+        work = [(name, done.built, done.reused, done.seconds) for name, done in self._all_work().items()]
+        tell_tune({"trial": self.trial, "waits": list(signatures), "seconds": self.seconds, "work": work})
 
     def _epoch(self, stage: str, row: Mapping[str, float]) -> None:
         epoch = int(row["epoch"])

@@ -125,7 +125,9 @@ class LiveView:
     def _events(self, before: TrialView | None, trial: TrialView) -> Iterator[str]:
         old_stage = before.stage if before is not None and before.state == "running" else ""
         if trial.state == "running" and (before is None or before.state != "running"):
-            yield "started"
+            yield "goes on" if before is not None and before.stage else "started"
+        if trial.state == "waiting" and before is not None and before.state == "running":
+            yield f"{trial.stage}; others have its share of the machine"
         ended = trial.state in ENDED and (before is None or before.state not in ENDED)
         if old_stage and before is not None and (trial.stage != old_stage or ended):
             yield f"{old_stage} done{self._since(before.stage_started)}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from tune.pipeline.recipe import Development, Recipe, bounds_of
-from tune.pipeline.stages import STAGES, path_of, signatures_of
+from tune.pipeline.recipe import Development
+from tune.pipeline.stages import STAGES, signer
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome
 from tune.storage.store import UNFINISHED, Store
@@ -28,8 +28,7 @@ class Saves:
     """
 
     def __init__(self, space: SearchSpace, data: Development, seed: int, store: Store) -> None:
-        self._space, self._data, self._seed, self._store = space, data, seed, store
-        self._bounds = bounds_of(space)
+        self._signatures, self._store = signer(space, data, seed), store
 
     def forget(self, outcomes: Iterable[Outcome]) -> None:
         """Removes the saves of those of the trials that have not finished."""
@@ -45,8 +44,7 @@ class Saves:
     def _own(self, outcome: Outcome) -> set[str]:
         """The signatures of the trainings that are this trial's alone."""
         try:
-            config = self._space.config(outcome.params)
+            signatures = self._signatures(outcome.params)
         except ValueError:  # it failed by its settings, and trained nothing
             return set()
-        signatures = signatures_of(Recipe(config, self._bounds, self._data, self._seed), path_of(config))
         return {signature for stage, signature in signatures.items() if STAGES[stage].judged}

@@ -11,15 +11,17 @@ Another purifier puts stages of its own in the place of the projections.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tune.pipeline import attack, classifier, gan, projection, smoothing, unet  # noqa: F401  (each adds its stages)
 from tune.pipeline.purifier import purifier_of
-from tune.pipeline.recipe import Recipe
+from tune.pipeline.recipe import Development, Recipe, bounds_of
 from tune.pipeline.stage import STAGES
 from tune.space.config import ExperimentConfig
+from tune.space.space import SearchSpace
 
-__all__ = ["STAGES", "final_path_of", "path_of", "signatures_of"]
+__all__ = ["STAGES", "final_path_of", "path_of", "signatures_of", "signer"]
 
 
 def path_of(config: ExperimentConfig) -> tuple[str, ...]:
@@ -51,4 +53,15 @@ def signatures_of(recipe: Recipe, path: Sequence[str]) -> dict[str, str]:
     signatures: dict[str, str] = {}
     for name in path:
         signatures[name] = STAGES[name].signature(recipe, signatures)
+    return signatures
+
+
+def signer(space: SearchSpace, data: Development, seed: int) -> Callable[[Mapping[str, Any]], dict[str, str]]:
+    """The function from parameters of a search's trial to the signature of each stage of its path."""
+    bounds = bounds_of(space)
+
+    def signatures(params: Mapping[str, Any]) -> dict[str, str]:
+        config = space.config(params)
+        return signatures_of(Recipe(config, bounds, data, seed), path_of(config))
+
     return signatures

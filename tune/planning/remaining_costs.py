@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from tune.optimizer.costs import StageCosts
-from tune.pipeline.recipe import Development, Recipe, bounds_of
-from tune.pipeline.stages import path_of, signatures_of
+from tune.pipeline.recipe import Development
+from tune.pipeline.stages import signer
 from tune.planning.preflight import Plan
 from tune.storage.folder import Storage
 from tune.storage.store import Store
@@ -25,12 +24,7 @@ def stage_costs(plan: Plan) -> Callable[[], StageCosts] | None:
     if not plan.config.search.cost_aware:
         return None
     stored = _stored(plan.home, Store(plan.storage.child("store")))
-    data, bounds, seed = Development.for_search(plan.dataset), bounds_of(plan.space), plan.config.search.seed
-
-    def signatures(params: Mapping[str, Any]) -> Mapping[str, str]:
-        config = plan.space.config(params)
-        return signatures_of(Recipe(config, bounds, data, seed), path_of(config))
-
+    signatures = signer(plan.space, Development.for_search(plan.dataset), plan.config.search.seed)
     return lambda: StageCosts(signatures, stored)
 
 

@@ -15,7 +15,11 @@ from tune.execution.trial import attempt
 from tune.metrics import TARGETS
 from tune.monitor.progress import ProgressReporter
 from tune.monitor.tensorboard import TensorBoardRun, close_run
+from tune.pipeline.job import Progress, Work
 from tune.pipeline.recipe import Development
+from tune.storage.store import Artifact
+
+ARTIFACT = Artifact(Path("none"), {"metrics": {}})
 
 
 def test_a_trial_that_is_stopped_early_has_its_metrics_and_its_work(
@@ -49,3 +53,44 @@ def test_a_trial_that_is_stopped_early_has_its_metrics_and_its_work(
         shown = {point.step: point.value for point in events.Scalars(f"result/{name}")}
         assert list(shown) == [1, 2]  # the driver repeats the last, and drops none before it
         assert shown[2] == pytest.approx(value)
+
+
+def waiting(gan: str = "g") -> Progress:
+    return Progress("waiting for gan", 0, 0, waits_for=(gan,))
+
+
+def test_a_trial_that_waits_offers_its_share_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, told = [1000.0], list[Mapping[str, Any]]()
+    monkeypatch.setattr("ray.tune.report", told.append)
+    monkeypatch.setattr("tune.monitor.progress.time.time", lambda: now[0])
+    reporter = ProgressReporter(3, SilentChannel(), None, judged=True)
+    reporter(Progress("classifier", 1, 1, artifact=ARTIFACT, work={"classifier": Work(1, 0, 2.5)}))
+    offers = []
+    for _ in range(300):
+        reporter(waiting())
+        offers.append(len(told))
+        now[0] += 1
+    assert offers[:2] == [0, 0], "expected a wait of a second to bother nobody"
+    assert [offers.index(n) for n in range(1, len(told) + 1)] == [3, 8, 17, 34, 67, 128, 189, 250]
+    assert told[0]["waits"] == ["g"]
+    assert told[0]["work"] == [("classifier", 1, 0, 2.5)]
+    assert told[0]["seconds"] == 3
+
+
+def test_a_retraining_has_nobody_to_offer_it_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.tune.report", lambda told: pytest.fail("Tune was told"))
+    monkeypatch.setattr("tune.monitor.progress.PATIENCE", -1.0)
+    ProgressReporter(0, SilentChannel(), None, judged=False)(waiting())
+
+
+def test_work_is_counted_once_however_often_a_trial_was_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {"seconds": 60.0, "work": [["classifier", 1, 0, 2.5], ["projection", 2, 1, 30.0]]}
+    reporter = ProgressReporter(3, SilentChannel(), None, judged=True, before=before)
+    assert reporter.work() == {"classifier": vars(Work(1, 0, 2.5)), "projection": vars(Work(2, 1, 30.0))}
+    found = {"classifier": Work(0, 1), "projection": Work(1, 5, 12.0), "unet": Work(1, 0, 7.0)}
+    reporter(Progress("unet", 1, 1, artifact=ARTIFACT, work=found))
+    work = reporter.work()
+    assert work["classifier"] == vars(Work(1, 0, 2.5))
+    assert work["projection"] == vars(Work(3, 3, 42.0))  # of six parts
+    assert work["unet"] == vars(Work(1, 0, 7.0))
+    assert reporter.seconds >= 60

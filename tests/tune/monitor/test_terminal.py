@@ -53,6 +53,18 @@ def lines(file: io.StringIO) -> list[str]:
     return [line.split(" ", 1)[1] for line in file.getvalue().splitlines()]
 
 
+def test_a_log_tells_of_a_trial_that_waits_and_goes_on() -> None:
+    view, file = plain()
+    waits = replace(RUNNING, stage="waiting for gan", total=0)
+    with view:
+        for trial in (RUNNING, waits, replace(waits, state="waiting"), replace(RUNNING, stage="")):
+            view.update([trial], {})
+    assert lines(file)[-2:] == [
+        "004 R2 L30 λ0.3: waiting for gan; others have its share of the machine",
+        "004 R2 L30 λ0.3: goes on",
+    ]
+
+
 # --- the page ---------------------------------------------------------------------------------------------
 
 

@@ -133,6 +133,7 @@ def test_a_builder_that_is_killed_is_replaced(tmp_path: Path, tiny_dataset: Data
 
     def watch(progress: Progress) -> None:
         if progress.stage == "waiting for gan" and not waited:
+            assert len(progress.waits_for) == 1
             builder.kill()
             builder.wait()
             waited.append(time.monotonic())
