@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tune.commands import command_line
 from tune.commands.types import Later
@@ -55,11 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except _REFUSALS as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_in_words(error)}", file=sys.stderr)
         return REFUSED
     except OSError as error:  # a full disk, a network that is gone
         print(f"error: {error}", file=sys.stderr)
         return FAILED
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, NotADirectoryError) and error.filename:
+        file = next((path for path in (Path(error.filename), *Path(error.filename).parents) if path.is_file()), None)
+        return f"{file or error.filename}: expected a folder, found a file"
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,11 @@ def main() -> NoReturn:
         print("error: expected Linux or macOS, found Windows, where a search does not run; use WSL", file=sys.stderr)
         sys.exit(REFUSED)
     leave_at_once()
-    sys.exit(command_line.run(search, name="python -m tune.search"))
+    try:
+        sys.exit(command_line.run(search, name="python -m tune.search"))
+    except OSError as error:  # of the output itself
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,9 @@ def test_report_and_compare_work_from_files(tmp_path: Path, capsys: pytest.Captu
         (["evaluate", "mnist", "--attacks", "all"], "--attacks: expected one of quick, standard, full, found 'all'"),
         (["store", "{none}"], "{none}: expected a storage with a folder store/, found none"),
         (["store", "{none}", "--yes"], "--yes: expected together with --prune, found alone"),
+        (["report", __file__], f"{__file__}: expected a folder, found a file"),
+        (["compare", __file__, __file__], f"{__file__}: expected a folder, found a file"),
+        (["store", __file__], f"{__file__}: expected a folder, found a file"),
         (["store", "ftp:x://y"], "storage: expected a folder or an address like s3://bucket/folder"),
     ],
 )
@@ -144,6 +147,23 @@ def test_a_command_without_output_works() -> None:
     )
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("-m tune.search --help > /dev/full", 1, "error: [Errno 28] No space left on device"),
+        ("-m tune report --help > /dev/full", 1, "error: [Errno 28] No space left on device"),
+        ("-OO -m tune.search --help", 2, "error: expected Python with docstrings, which help and Ray read, found -OO"),
+    ],
+)
+def test_what_the_interpreter_cannot_do_is_one_line(command: str, status: int, said: str) -> None:
+    done = subprocess.run(
+        f"{sys.executable} {command}", shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.splitlines()[0][: len(said)]) == (status, said)
+    assert "Traceback" not in done.stderr
+    assert "ignored" not in done.stderr
 
 
 def test_it_runs_as_a_module() -> None:

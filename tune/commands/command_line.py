@@ -48,14 +48,17 @@ def run(command: Command | Later | Commands, argv: Sequence[str] | None = None, 
     try:
         with tolerant_output():
             return _run(command, list(sys.argv[1:] if argv is None else argv), name or _program())
-    except BrokenPipeError:
-        if not reader_is_gone():
-            raise
+    except OSError:
+        unread = reader_is_gone()
         drop_output()
-        return DONE
+        if unread:
+            return DONE
+        raise
 
 
 def _run(command: Command | Later | Commands, words: list[str], name: str) -> int:
+    if sys.flags.optimize > 1:
+        return _refuse("expected Python with docstrings, which help and Ray read, found -OO or PYTHONOPTIMIZE=2", name)
     while isinstance(command, Mapping):
         if not words or words[0] in _HELP or words[0].startswith("-"):
             return _without_command(command, words, name)

@@ -36,7 +36,11 @@ def reader_is_gone() -> bool:
 
 
 def drop_output() -> None:
-    """Sends whatever is still to be printed nowhere, so that Python does not complain of it when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    """Sends nowhere what was printed and cannot be written, so that Python does not complain of it when it ends."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

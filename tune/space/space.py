@@ -206,12 +206,13 @@ def load_space(name_or_path: str | Path, overrides: Mapping[str, Any] | None = N
 
 
 def parse_settings(text: str) -> dict[str, Any]:
-    """Overrides for `load_space` from one line of YAML: `classifier.architecture: E, unet.epochs: 2`.
+    """Overrides for `load_space` from YAML, of one line or several: `classifier.architecture: E, unet.epochs: 2`.
 
     Raises:
         SpaceError: it is not YAML, or no mapping.
     """
-    flow = text if text.lstrip().startswith("{") else f"{{{text}}}"
+    block = text.lstrip().startswith("{") or "\n" in text.strip()  # of a file's lines, as by "$(cat more.yaml)"
+    flow = text if block else f"{{{text}}}"
     return {key: entry.value for key, entry in read_mapping(flow, "--set").items()}
 
 

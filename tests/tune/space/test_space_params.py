@@ -228,6 +228,7 @@ def test_points_are_held_to_the_fields_they_name() -> None:
 def test_settings_of_the_command_line_are_yaml() -> None:
     assert parse_settings("unet.epochs: 2, unet.images: null") == {"unet.epochs": 2, "unet.images": None}
     assert parse_settings("{projector.steps: {choice: [1, 2]}}") == {"projector.steps": {"choice": [1, 2]}}
+    assert parse_settings("unet.epochs: 2\nunet.width: 8  # of a file\n") == {"unet.epochs": 2, "unet.width": 8}
     with pytest.raises(SpaceError, match="--set"):
         parse_settings("unet.epochs: [2")
     with pytest.raises(SpaceError, match=r"did you mean unet\.epochs"):
