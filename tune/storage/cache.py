@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 import time
 import weakref
@@ -37,12 +38,12 @@ class Cache:
     """A folder of copies that does not grow beyond its limit: those longest unused go, and never those in use.
 
     Args:
-        folder: on a local disk; by default a temporary one that lives as long as the machine's.
+        folder: on a local disk; by default a temporary one, of this user alone, that lives as long as the machine's.
         limit: bytes; by default those in LATENT_DEFENSE_CACHE, else half of what the disk has for it.
     """
 
     def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
-        self.folder = folder or Path(tempfile.gettempdir()) / "latent-defense-store"
+        self.folder = folder or Path(tempfile.gettempdir()) / f"latent-defense-store-{os.getuid()}"
         self._limit = limit
         self._uses: weakref.WeakValueDictionary[str, Use] = weakref.WeakValueDictionary()
 
@@ -55,8 +56,9 @@ class Cache:
             fetch: writes all of it to a folder; False where there is none.
 
         Raises:
-            OSError: it cannot be fetched, or there is no room for it.
+            OSError: it cannot be fetched, there is no room for it, or the folder of copies is another user's.
         """
+        self._claim()
         use, home = self._use(stage, signature), self.folder / stage / signature
         if not home.is_dir():
             with _locked(self.folder / ".locks" / f"{stage}.{signature}", wait=True):
@@ -80,6 +82,14 @@ class Cache:
         home = self.folder / stage / signature
         with suppress(FileNotFoundError), tempfile.TemporaryDirectory(dir=self.folder, prefix=_DRAFT) as gone:
             home.rename(Path(gone) / signature)  # at once, so that nobody finds a part of it
+
+    def _claim(self) -> None:
+        """Creates the folder for this user alone: what another could write there would be read as our own."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = self.folder.lstat()
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            expected = f"expected a folder of user {os.getuid()}"
+            raise PermissionError(f"{self.folder}: {expected}, found one of user {found.st_uid} or no folder")
 
     def _fetch(self, home: Path, fetch: Callable[[Path], bool]) -> bool:
         home.parent.mkdir(parents=True, exist_ok=True)
@@ -131,6 +141,8 @@ class Cache:
         if self._limit is not None:
             return self._limit
         if said := os.environ.get("LATENT_DEFENSE_CACHE"):
+            if not said.isdecimal():
+                raise OSError(f"LATENT_DEFENSE_CACHE: expected bytes, such as 20000000000, found {said!r}")
             return int(said)
         return int(SHARE * (shutil.disk_usage(self.folder).free + taken))
 

@@ -61,6 +61,21 @@ def test_there_may_be_nothing_to_fetch(tmp_path: Path) -> None:
     assert Cache(tmp_path).get("gan", "a", fetching) is not None
 
 
+def test_copies_that_another_user_could_change_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(PermissionError, match="link: expected a folder of user"):
+        Cache(tmp_path / "link").get("gan", "a", fetching)
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(PermissionError, match="expected a folder of user"):
+        Cache(tmp_path).get("gan", "a", fetching)
+
+
+def test_a_size_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENT_DEFENSE_CACHE", "10GB")
+    with pytest.raises(OSError, match="LATENT_DEFENSE_CACHE: expected bytes, such as 20000000000, found '10GB'"):
+        Cache(tmp_path).get("gan", "a", fetching)
+
+
 def test_who_is_killed_while_it_fetches_is_replaced(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", STUCK, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
