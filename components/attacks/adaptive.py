@@ -150,6 +150,8 @@ def _curves(campaign: Campaign, preset: Preset) -> tuple[Curve, Curve]:
     images, labels = campaign.images[: preset.curve_images], campaign.labels[: preset.curve_images]
 
     def left(epsilon: float, steps: int, greedy: int) -> Tensor:
+        if epsilon == 0:
+            return campaign.clean[: len(images)]
         small = Campaign(campaign.target, images, labels, epsilon, campaign.seed, lambda _: None)
         (name, view), *_ = campaign.target.views.items()
         small.make(_gradient("", "", name, view, epsilon, "ce", steps, 1))

@@ -34,7 +34,7 @@ class Preset(Config):
 PRESETS: dict[str, Preset] = {
     "quick": Preset(
         transfer_steps=3, steps=4, seeds=1, views=1, dlr=False, targets=0, greedy=12, screened=True, blocks=0, square=5,
-        draws=4, origins=("random",), curve_images=20, curve_steps=4, epsilons=(0.1, 0.2, 0.3, 0.4, 0.5),
+        draws=4, origins=("random",), curve_images=20, curve_steps=4, epsilons=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5),
         step_counts=(1, 2, 4, 8),
     ),
     "standard": Preset(

@@ -221,7 +221,8 @@ class Session:
         search, setting, home = self.plan.config.search, self.setting, self.plan.home
         seeds = [search.seed + index for index in range(search.retrain_seeds)]
         work = f"retraining trial {best.trial} on train + validation, then the test images"
-        with self._view(work, len(seeds), {"psd": "max"}) as view:
+        told = {key: way for key, way in search.objectives.items() if key == "robust"}
+        with self._view(work, len(seeds), {**told, "psd": "max"}) as view:
             concurrent = self.resources.concurrent if self.resources.address is None else 1
             results = run_seeds(
                 setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check, concurrent

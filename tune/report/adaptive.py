@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from components.attacks.presets import PRESETS
 from components.intervals import wilson
 from components.robustness import Robustness
 from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text
@@ -93,7 +94,8 @@ def _wilson(share: float, known: Robustness) -> tuple[float, float]:
 
 def _courses(known: Robustness) -> list[Block]:
     """The courses over ε and over steps, where they have at least two points."""
-    short = "A short attack on some of the images: higher than the worst case above. "
+    some = PRESETS[known.preset].curve_images if known.preset in PRESETS else known.images
+    short = f"A short attack on {min(some, known.images):,} of the images; it leaves more than all attacks together. "
     wanted: Sequence[tuple[str, str, Sequence[tuple[float, float]], str]] = (
         ("adaptive_epsilon", "ε of the attack (images in [0, 1])", known.over_epsilon, "It must fall towards 0."),
         ("adaptive_steps", "gradient steps of the attack", known.over_steps, "It must have levelled off."),

@@ -54,7 +54,7 @@ _READ = {
 
 def head(experiment: Experiment, test: Test) -> list[Block]:
     """The answer first: the figures, one sentence, and every reason for doubt."""
-    blocks: list[Block] = [Tiles(_tiles(test))] if test else []
+    blocks: list[Block] = [Tiles(_tiles(experiment, test))] if test else []
     blocks.append(Text(_verdict(experiment, test)))
     if test:
         blocks.append(Text(MEANING))
@@ -62,8 +62,9 @@ def head(experiment: Experiment, test: Test) -> list[Block]:
     return blocks
 
 
-def _tiles(test: Test) -> list[Tile]:
-    names = {
+def _tiles(experiment: Experiment, test: Test) -> list[Tile]:
+    sought = {"robust": "attacked through the defense"} if "robust" in experiment.objectives else {}
+    names = sought | {
         "psd": "PSD: attacked, defended",
         "noisy": "attacked, undefended",
         "pso": "PSO: originals",

@@ -71,6 +71,15 @@ def test_the_page_answers_and_doubts(folder: Path, page: str) -> None:
     assert {"adaptive_epsilon.png", "adaptive_steps.png"} <= {path.name for path in (folder / "figures").iterdir()}
 
 
+@pytest.mark.parametrize("sought", [True, False])
+def test_who_sought_robustness_reads_of_it_first(folder: Path, sought: bool) -> None:
+    objectives = {"robust": "max", "psd": "max"} if sought else {"psd": "max"}
+    edit(folder / "best/choice.json", lambda choice: choice.update(objectives=objectives))
+    mean = rebuilt(folder)["test"]["robust"]["mean"]
+    first = (folder / "report.md").read_text().replace("\u00a0", " ").split("\n* ")[1]
+    assert first.startswith(f"attacked through the defense: **{100 * mean:.2f} %**") == sought
+
+
 def test_a_search_without_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     do_not_draw(monkeypatch)
     folder = write_experiment(tmp_path / "unknown")
