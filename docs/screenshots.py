@@ -3,7 +3,7 @@
     python docs/screenshots.py /tmp/pictures/quickstart [--space quickstart] [--out docs/images]
 
 Where the folder holds no report yet, the search runs first, in a terminal of its own size that is photographed as it
-goes (quickstart: ten minutes). Where it holds one, the terminal's picture is left as it is. Needs the extra `browser`
+goes (quickstart: minutes). Where it holds one, the terminal's picture is left as it is. Needs the extra `browser`
 and Chromium; TensorBoard is opened by the command that the search prints.
 """
 

@@ -93,7 +93,7 @@ def search(
 
     Examples:
         python -m tune.search                                   the default space, on embedded data
-        python -m tune.search --space smoke                     every stage once, in a minute
+        python -m tune.search --space smoke                     every stage once, in two minutes
         python -m tune.search --space mnist --data-dir ~/mnist  the published setting
         python -m tune.search --name mnist --resume             go on after a crash
     """
