@@ -47,7 +47,7 @@ def run_trials(
     Args:
         check: raises where this driver must stop, and is called often.
     """
-    ledger = Ledger(setting.home)
+    ledger = searcher.ledger
     total = int(setting.space.fixed["search.trials"])
     store = Store(Storage(setting.storage, PATIENCE).child("store"))
     saves = Saves(setting.space, Development.for_search(dataset), setting.seed, store)
@@ -178,6 +178,8 @@ class TrialCallback(Callback):
     ) -> None:
         if "outage" in result:
             self._outage = OSError(result["outage"])
+        if "outcome" in result:
+            self._ledger.learn(trial.config["trial"], result["outcome"])
         if "epoch" in result:
             number = trial.config["trial"]
             self._values[number][str(result["epoch"])] = result["psd"]

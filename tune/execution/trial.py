@@ -143,8 +143,10 @@ def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, chan
         run.close(outcome.status)
         if not setting.reuse:
             setting.unshared(number).remove_tree()
-        ledger.record(outcome)  # last: a trial with a record never runs again, so TensorBoard must have all of it
+        outcome = ledger.record(outcome)  # last: who has a record never runs again, so TensorBoard must have all of it
     channel.tell(number, None)
+    if setting.home.local is None:
+        tell_tune({"trial": number, "outcome": outcome.model_dump_json()})  # so that the driver need not ask for it
     if broken(outcome.error or ""):
         raise GpuLost(outcome.error)
 

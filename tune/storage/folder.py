@@ -116,8 +116,13 @@ class Storage:
     @patiently
     def exists(self, name: str) -> bool:
         """True where there is a file of that name (a folder is not a file)."""
-        with self._naming(name):
-            return bool(self._fs.get_file_info(self._at(name)).type == fs.FileType.File)
+        if self.local is not None:
+            with self._naming(name):
+                return bool(self._fs.get_file_info(self._at(name)).type == fs.FileType.File)
+        with suppress(FileNotFoundError):  # one request, of which a question for its kind takes two
+            self._open(name).close()
+            return True
+        return False
 
     def names(self) -> list[str]:
         """The names of the files directly in this folder, sorted; none where the folder is not there yet."""

@@ -104,6 +104,10 @@ class Ledger:
         """A trial's outcome; None while there is no valid one."""
         return self._outcomes.one(trial)
 
+    def learn(self, trial: int, record: str) -> None:
+        """Takes the JSON of an outcome from who has recorded it, so that it need not be read."""
+        self._outcomes.learn(trial, record.encode())
+
     def record(self, outcome: Outcome) -> Outcome:
         """Writes a trial's outcome unless it has one; returns the one that counts.
 
@@ -165,7 +169,7 @@ class _Records(Generic[Record]):
                 data = self._folder.read(_name(trial))
             except FileNotFoundError:
                 return None
-            self._learn(trial, data)
+            self.learn(trial, data)
         return self.known.get(trial)
 
     def all(self) -> dict[int, Record]:
@@ -185,7 +189,7 @@ class _Records(Generic[Record]):
             if (earlier := self.one(record.trial)) is not None:
                 return earlier
             self._folder.write(_name(record.trial), data)  # what stood there was no record
-        self._learn(record.trial, data)
+        self.learn(record.trial, data)
         return self.known[record.trial]
 
     def _read_new(self, trials: list[int]) -> None:
@@ -196,7 +200,7 @@ class _Records(Generic[Record]):
         with ThreadPoolExecutor(_READERS) as pool:
             list(pool.map(self.one, trials))
 
-    def _learn(self, trial: int, data: bytes) -> None:
+    def learn(self, trial: int, data: bytes) -> None:
         try:
             record = self._kind.model_validate_json(data)
             _check(record, trial)

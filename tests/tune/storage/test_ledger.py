@@ -249,6 +249,16 @@ def test_each_record_is_read_once(tmp_path: Path) -> None:
     assert Counting.reads == 30
 
 
+def test_what_a_trial_tells_is_not_read(tmp_path: Path) -> None:
+    Counting.reads, reader = 0, Ledger(Counting(tmp_path))
+    told = Ledger(Storage(tmp_path)).record(outcome(3))
+    reader.learn(3, told.model_dump_json())
+    assert reader.outcome(3) == outcome(3)
+    assert Counting.reads == 0
+    reader.learn(4, told.model_dump_json())  # it is of another trial
+    assert reader.outcome(4) is None
+
+
 def test_storage_out_of_reach_is_no_lost_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Ledger(Storage(tmp_path)).record(outcome())
 
