@@ -59,10 +59,10 @@ def test_a_node_lost_in_a_shared_stage(tmp_path: Path, nodes: Raylets) -> None:
 
 
 def saved(store: Path) -> Path | None:
-    """The first save of the GAN: of what takes saves, the classifier is over before it begins."""
-    if not list(store.glob("classifier/*/manifest.json")):
-        return None
-    return next(iter(store.glob(".unfinished/*/training.pt")), None)
+    """The first save of the GAN: the classifier's, which is over before that begins, may not be removed yet."""
+    over = {path.parent.name for path in store.glob("classifier/*/manifest.json")}
+    saves = store.glob(".unfinished/*/training.pt") if over else ()
+    return next((path for path in saves if path.parent.name not in over), None)
 
 
 def built(home: Path, stage: str) -> int:
