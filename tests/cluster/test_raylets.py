@@ -55,7 +55,7 @@ def test_a_node_lost_in_a_shared_stage(tmp_path: Path, nodes: Raylets) -> None:
     ended = outcomes(home)
     assert [ended[number].status for number in sorted(ended)] == ["finished"] * 3
     assert built(home, "gan") == 1  # the lost builder recorded nothing: its trial began anew
-    assert len(re.findall(r" \d{3} .*: gan started", output)) == 2
+    assert len(re.findall(r" \d{3} .*: gan started", output)) in (1, 2)  # the lost one may not have said so yet
 
 
 def saved(store: Path) -> Path | None:

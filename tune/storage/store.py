@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ from tune.storage.scratch import scratch
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+CONFIRMED = 600.0  # seconds for which a copy needs no question whether its artifact has been removed
 UNFINISHED = ".unfinished"
 USERS = ".users"
 RELATIVES = ".relatives"
@@ -75,6 +77,7 @@ class Store:
     def __init__(self, storage: Storage, cache: Path | None = None) -> None:
         self.storage = storage
         self.cache = Cache(cache)
+        self._place = hashlib.sha256(storage.uri.encode()).hexdigest()[:8]  # other storages' copies are not this one's
         self._known: dict[tuple[str, str], Artifact] = {}
 
     def find(self, stage: str, signature: str) -> Artifact | None:
@@ -165,7 +168,7 @@ class Store:
         home.remove_tree()
         self._known.pop((stage, signature), None)
         if home.local is None:
-            self.cache.drop(stage, signature)
+            self.cache.drop(f"{stage}.{self._place}", signature)
 
     def _publish(self, draft: Draft, home: Storage, stage: str, signature: str) -> None:
         home.delete(MANIFEST)
@@ -186,21 +189,23 @@ class Store:
         home.write(MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode())
         if home.local is None:  # the builder has no need to fetch it
             Storage(draft.folder).write(MANIFEST, json.dumps(manifest).encode())
-            self.cache.put(stage, signature, draft.folder)
+            self.cache.put(f"{stage}.{self._place}", signature, draft.folder)
 
     def _open(self, stage: str, signature: str) -> Artifact | None:
         home = self.storage.child(stage).child(signature)
         if home.local is not None:
             return _whole(home, home.local, _manifest(home, stage, signature))
+        place = f"{stage}.{self._place}"
         for _ in range(2):  # a copy may be damaged where the artifact is not
-            copy = self.cache.get(stage, signature, lambda folder: _fetched(home, stage, signature, folder))
+            copy = self.cache.get(place, signature, lambda folder: _fetched(home, stage, signature, folder))
             if copy is None:
                 return None
             folder, use = copy
-            artifact = _whole(home, folder, _manifest(Storage(folder), stage, signature))
-            if artifact is not None:
-                return replace(artifact, use=use)
-            self.cache.drop(stage, signature)
+            if _confirmed(folder, home):
+                artifact = _whole(home, folder, _manifest(Storage(folder), stage, signature))
+                if artifact is not None:
+                    return replace(artifact, use=use)
+            self.cache.drop(place, signature)
         return None
 
 
@@ -251,6 +256,15 @@ def _whole(home: Storage, folder: Path, manifest: Mapping[str, Any] | None) -> A
             _refuse(home, name, f"expected sha256 {expected[:12]}…, found another")
             return None
     return None if manifest is None else Artifact(folder, manifest)
+
+
+def _confirmed(copy: Path, home: Storage) -> bool:
+    """True where the artifact of a copy is still in the store, as it was at most ten minutes ago."""
+    if time.time() - copy.stat().st_mtime > CONFIRMED:
+        if not home.exists(MANIFEST):
+            return False
+        os.utime(copy)
+    return True
 
 
 def _fetched(home: Storage, stage: str, signature: str, folder: Path) -> bool:

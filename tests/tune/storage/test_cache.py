@@ -130,12 +130,25 @@ def test_a_builder_fetches_nothing_and_others_once(tmp_path: Path, store: Store)
 
 
 def test_a_damaged_copy_is_fetched_again(tmp_path: Path, store: Store) -> None:
-    copy = tmp_path / "cache/gan" / SIGNATURE / "w.safetensors"
+    (copy,) = (tmp_path / "cache").glob(f"gan.*/{SIGNATURE}/w.safetensors")
     whole = copy.read_bytes()
     copy.write_bytes(whole[:-1])
     artifact = Store(store.storage, tmp_path / "cache").find("gan", SIGNATURE)
     assert artifact is not None
     assert copy.read_bytes() == whole
+
+
+def test_a_copy_of_what_another_removed_is_none(tmp_path: Path, store: Store) -> None:
+    Store(store.storage, tmp_path / "elsewhere").remove("gan", SIGNATURE)
+    (copy,) = (tmp_path / "cache").glob(f"gan.*/{SIGNATURE}")
+    assert Store(store.storage, tmp_path / "cache").find("gan", SIGNATURE) is not None  # it was there a moment ago
+    os.utime(copy, (0, 0))
+    assert Store(store.storage, tmp_path / "cache").find("gan", SIGNATURE) is None
+
+
+def test_another_storage_has_its_own_copies(tmp_path: Path, store: Store, bucket: str) -> None:
+    other = Store(Storage(bucket).child(f"{tmp_path.name}-other"), tmp_path / "cache")
+    assert other.find("gan", SIGNATURE) is None
 
 
 def test_what_is_removed_has_no_copy(tmp_path: Path, store: Store) -> None:
