@@ -117,14 +117,16 @@ class Run:
     Attributes:
         seconds: of computing until each trial had ended, in that order.
         regret: of the configuration that would be chosen then: its true score below the best.
-        final: the regret of what finalists would choose at the end.
-        more: the seconds that they take.
+        final: the regret of what finalists with further seeds would choose at the end.
+        more: the seconds that these take.
+        alone: the regret of what finalists with the search's own seed would choose, which takes none.
     """
 
     seconds: list[float]
     regret: list[float]
     final: float
     more: float
+    alone: float
 
     @property
     def touched(self) -> float:
@@ -161,7 +163,8 @@ def replay(table: Table, strategy: str, seed: int, trials: int, workers: int, *,
         outcomes.append(outcome)
         seconds.append(spent)
         regret.append(table.regret(choose(outcomes, "defense").params))
-    return Run(seconds, regret, *_finals(table, row, outcomes))
+    final, more = _finals(table, row, outcomes, SEEDS)
+    return Run(seconds, regret, final, more, _finals(table, row, outcomes, 1)[0])
 
 
 def _built(
@@ -180,10 +183,10 @@ def _built(
     return clock, work
 
 
-def _finals(table: Table, row: int, outcomes: Sequence[Outcome]) -> tuple[float, float]:
+def _finals(table: Table, row: int, outcomes: Sequence[Outcome], count: int) -> tuple[float, float]:
     """The regret of what the comparison of finalists chooses, and the seconds that their further seeds take."""
     best = finalists_of(outcomes, {"psd": "max", "cost": "min"}, FINALISTS)
-    seeds = [(row + step) % len(table.scores) for step in range(min(SEEDS, len(table.scores)))]
+    seeds = [(row + step) % len(table.scores) for step in range(min(count, len(table.scores)))]
     finalists = []
     for outcome in best:
         place = table.place(outcome.params)
@@ -204,7 +207,8 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     first = np.array([run.touched for run in runs])
     low, middle, high = np.quantile(first, (0.25, 0.5, 0.75), method="nearest")
     least, most = _median_interval(first)
-    ends, finals = (100 * np.array(kind) for kind in ([r.regret[-1] for r in runs], [r.final for r in runs]))
+    kinds = ([r.regret[-1] for r in runs], [r.final for r in runs], [r.alone for r in runs])
+    ends, finals, alone = (100 * np.array(kind) for kind in kinds)
     return {
         "to the goal, s": float(middle),
         "95 % of the median": f"{least:.0f}–{most:.0f}",
@@ -213,6 +217,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         "all trials, s": float(np.median([run.seconds[-1] for run in runs])),
         "regret, points": float(ends.mean()),
         "of finalists": float(finals.mean()),
+        "with one seed": float(alone.mean()),
         "bad": f"{100 * (ends > 100 * BAD).mean():.0f} %",
         "bad of finalists": f"{100 * (finals > 100 * BAD).mean():.0f} %",
         "seconds more": f"{100 * np.median([run.more / run.seconds[-1] for run in runs]):.0f} %",
