@@ -67,8 +67,8 @@ projector.restarts: {choice: [1, 4]}
 projector.steps: {choice: [1, 12]}
 unet.width: 4
 unet.depth: 1
-unet.images: 300
-unet.epochs: 2
+unet.images: 500
+unet.epochs: 3
 unet.batch_size: 20
 unet.learning_rate: 0.01
 unet.layer: {choice: [logits, penultimate]}
