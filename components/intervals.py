@@ -68,6 +68,24 @@ def standard_error(share: float, images: int) -> float:
     return math.sqrt(max(kept * (1 - kept), 0) / max(images, 1))
 
 
+def paired_error(one: int, other: int, images: int) -> tuple[float, float]:
+    """Distance of one share above another of the same images, and its standard error (McNemar's).
+
+    Only images that one of them gets right and the other wrong tell them apart, so it is a fraction of what two
+    separate sets of images would give. One image more is taken for such, so that none is not taken for certain.
+    Source: Q. McNemar, Note on the sampling error of the difference between correlated proportions, Psychometrika 12
+    (1947).
+
+    Args:
+        one: which images are right, as the bits of a number.
+        other: likewise.
+        images: how many there are.
+    """
+    difference = (one.bit_count() - other.bit_count()) / images
+    apart = ((one ^ other).bit_count() + 1) / images
+    return difference, math.sqrt(max(apart - difference**2, 0) / images)
+
+
 def upper_tail(successes: int, n: int, share: float) -> float:
     """Probability of `successes` or more in n independent draws, each a success with probability `share`.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.intervals import t_interval, upper_tail, wilson
+from components.intervals import paired_error, standard_error, t_interval, upper_tail, wilson
 
 
 @pytest.mark.parametrize(
@@ -78,3 +80,12 @@ def test_upper_tail_is_the_binomial_one(successes: int, n: int, share: float, ex
 
 def test_upper_tail_holds_for_many_images() -> None:
     assert upper_tail(5001, 10_001, 0.5) == pytest.approx(0.5, rel=1e-9)
+
+
+def test_a_paired_error_counts_only_images_that_tell_two_apart() -> None:
+    one, nested, shifted = 2**90 - 1, 2**85 - 1, (2**85 - 1) << 10
+    close, apart = paired_error(one, nested, 100), paired_error(one, shifted, 100)
+    assert close[0] == apart[0] == pytest.approx(0.05)
+    assert close[1] == pytest.approx(math.sqrt((0.06 - 0.05**2) / 100))
+    assert close[1] < apart[1] < math.sqrt(2) * standard_error(0.9, 100)
+    assert paired_error(one, one, 100)[1] > 0

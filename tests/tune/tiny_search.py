@@ -180,7 +180,7 @@ def outcomes(home: Path) -> dict[int, Outcome]:
 
 def results(home: Path) -> list[dict[str, Any]]:
     """What of the ledger must not depend on speed or interruptions."""
-    fields = {"trial", "status", "params", "metrics", "stages", "seed", "error", "intermediate"}
+    fields = {"trial", "status", "params", "metrics", "stages", "seed", "error", "intermediate", "right"}
     return [outcome.model_dump(include=fields) for _, outcome in sorted(outcomes(home).items())]
 
 

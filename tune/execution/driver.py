@@ -154,6 +154,7 @@ class TrialCallback(Callback):
         self._feed: ProgressFeed | None = None
         self._looked = 0.0
         self._values: dict[int, dict[str, float]] = {}
+        self._right: dict[int, dict[str, str]] = {}
         self._last: dict[int, dict[str, Any]] = {}  # trial → what it told after its last epoch
         self._outage: OSError | None = None
         self._trials = {outcome.trial: _ended(outcome) for outcome in ledger.outcomes()}
@@ -169,6 +170,7 @@ class TrialCallback(Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number, params = trial.config["trial"], trial.config["params"]
         self._values.setdefault(number, {})
+        self._right.setdefault(number, {})
         paused = self._trials.get(number)
         started = paused.started if paused is not None and paused.state == "waiting" else time.time()
         self._trials[number] = TrialView(number, run_name(number, params), "running", started=started)
@@ -184,6 +186,8 @@ class TrialCallback(Callback):
             number = trial.config["trial"]
             self._values[number][str(result["epoch"])] = result["psd"]
             self._last[number] = result
+            if "right" in result:
+                self._right[number][str(result["epoch"])] = result["right"]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._settle(trial, "pruned", None)
@@ -253,6 +257,7 @@ class TrialCallback(Callback):
             seed=self._setting.seed,
             error=error,
             intermediate=self._values.get(number, {}),
+            right=self._right.get(number, {}),
             work=self._last.get(number, {}).get("work", {}),
         )
 

@@ -20,7 +20,7 @@ from tune.monitor.terminal import LiveView
 from tune.optimizer.finalists import Finalist, cost_of
 from tune.pipeline.recipe import bounds_of
 from tune.pipeline.stages import path_of
-from tune.pipeline.unet import RIGHT
+from tune.pipeline.unet import RIGHT_FILE
 from tune.space.config import ExperimentConfig
 from tune.storage.ledger import Outcome
 from tune.storage.store import Artifact
@@ -115,5 +115,5 @@ def run_finalist(
 
 def _result(config: ExperimentConfig, score: Artifact) -> dict[str, Any]:
     """The validation metrics, and which images come out right, where that was kept."""
-    kept, rows = score.folder / RIGHT, "stands" if "robust" in config.search.objectives else "right"
+    kept, rows = score.folder / RIGHT_FILE, "stands" if "robust" in config.search.objectives else "right"
     return {"metrics": dict(score.metrics), "right": load_file(kept).get(rows) if kept.exists() else None}

@@ -35,7 +35,7 @@ from tune.pipeline.purifier import cost
 from tune.pipeline.recipe import Bounds, Development, bounds_of, bounds_of_one
 from tune.pipeline.stages import path_of
 from tune.planning.user_code import UserCode
-from tune.space.config import ExperimentConfig
+from tune.space.config import ExperimentConfig, rungs
 from tune.space.space import SearchSpace
 from tune.storage.folder import Storage
 from tune.storage.leases import FileLeases, Leases
@@ -168,6 +168,7 @@ def attempt(
         space = setting.space
         config = space.config(params)
         reporter.cost = cost(config)
+        reporter.rungs = rungs(config.search.warmup_epochs, config.unet.epochs)
         executor = setting.trial_executor(data, config, number)
         path = executor.get(config, path_of(config), reporter)
         (score,) = path.artifacts[path_of(config)[-1]]
@@ -183,7 +184,7 @@ def attempt(
         status, error = "failed", " ".join(said.split())
     if error:
         free_memory()
-    known |= {"intermediate": reporter.intermediate, "work": reporter.work()}
+    known |= {"intermediate": reporter.intermediate, "right": reporter.right, "work": reporter.work()}
     known |= {"seconds": reporter.seconds, "ended": round(time.time(), 3)}
     return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
 

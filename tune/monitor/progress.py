@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -16,7 +16,7 @@ import ray
 from tune.cluster.coordinator import PERIOD, Message, start_coordinator
 from tune.cluster.line import line
 from tune.monitor.tensorboard import TensorBoardRun
-from tune.pipeline.job import Progress, Work
+from tune.pipeline.job import RIGHT, Progress, Row, Work
 
 PATIENCE, LONGEST_PATIENCE = 2.0, 60.0  # seconds of waiting until Tune is told, for the first time, and after many
 MEASURED = ("psd", "pco", "validation_loss")  # after each epoch of a trial's U-Net
@@ -93,7 +93,9 @@ class ProgressReporter:
     ) -> None:
         self.trial, self.channel, self.run, self.judged = trial, channel, run, judged
         self.cost = 0  # of its projection; the trial sets it
+        self.rungs: Collection[int] = ()  # epochs after which trials are compared; likewise
         self.intermediate: dict[str, float] = {}
+        self.right: dict[str, str] = {}
         self._rates: list[float] = []
         self._work: Mapping[str, Work] = {}
         self._stage, self._since = "", 0.0
@@ -154,10 +156,11 @@ class ProgressReporter:
         work = [(name, done.built, done.reused, done.seconds) for name, done in self._all_work().items()]
         tell_tune({"trial": self.trial, "waits": list(signatures), "seconds": self.seconds, "work": work})
 
-    def _epoch(self, stage: str, row: Mapping[str, float]) -> None:
+    def _epoch(self, stage: str, row: Row) -> None:
         epoch = int(row["epoch"])
         if self.run:
-            self.run.scalars(epoch, {f"{stage}/{name}": value for name, value in row.items() if name != "epoch"})
+            numbers = {f"{stage}/{name}": value for name, value in row.items() if name not in ("epoch", RIGHT)}
+            self.run.scalars(epoch, numbers)
         if self.judged and stage == "unet":
             self.intermediate[str(epoch)] = row["psd"]
             # All of them: TensorBoard's parallel coordinates leave out a run that lacks one, such as a pruned one
@@ -165,6 +168,8 @@ class ProgressReporter:
             if self.run:
                 self.run.metrics(metrics, epoch)
             told = {"epoch": epoch, "psd": row["psd"], "metrics": metrics, "work": self.work(unfinished=stage)}
+            if epoch in self.rungs and RIGHT in row:
+                told[RIGHT] = self.right[str(epoch)] = row[RIGHT]
             tell_tune({"trial": self.trial, **told})
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from components.intervals import standard_error
+from components.intervals import paired_error, standard_error
+from tune.space.config import rungs
 from tune.storage.ledger import Outcome
+
+
+class Score(NamedTuple):
+    """What a trial had reached after an epoch."""
+
+    value: float
+    right: str | None  # which validation images are right, the bits of a number as hex; None = not known
 
 
 class SuccessiveHalving(FIFOScheduler):
@@ -17,8 +25,9 @@ class SuccessiveHalving(FIFOScheduler):
 
     Ray's own ASHA forgets its rungs with the driver, and may stop a trial after its last epoch, when the work is done.
     This one is told what the ledger knows, so a resumed search decides as the undisturbed one would, and compares a
-    trial only with others at the same epoch. What lies below the better half by less than one standard error of a share
-    of the validation images goes on, too: it may be as good.
+    trial only with others at the same epoch. What lies below the better half by less than one standard error goes on,
+    too: it may be as good. The error is that of the difference on the same validation images where it is known which
+    are right, and else that of a share of them.
 
     Args:
         metric: reported with `epoch`; higher is better.
@@ -34,14 +43,12 @@ class SuccessiveHalving(FIFOScheduler):
         super().__init__()
         self._images = images
         self._compared = metric
-        self._rungs: dict[int, dict[str, float]] = {}
-        while first < epochs:
-            self._rungs[first] = {}
-            first *= 2
+        self._rungs: dict[int, dict[str, Score]] = {epoch: {} for epoch in rungs(first, epochs)}
         for outcome in known:
             for epoch, value in outcome.intermediate.items():
                 if int(epoch) in self._rungs:
-                    self._rungs[int(epoch)][f"known-{outcome.trial}"] = value
+                    score = Score(value, outcome.right.get(epoch))
+                    self._rungs[int(epoch)][f"known-{outcome.trial}"] = score
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         rung = self._rungs.get(int(result.get("epoch") or 0))
@@ -49,8 +56,14 @@ class SuccessiveHalving(FIFOScheduler):
         if rung is None or value is None:
             return TrialScheduler.CONTINUE
         # by number, so that a trial that is taken up again replaces its own entry
-        rung[f"known-{result['trial']}"] = value
-        ranked = sorted(rung.values(), reverse=True)
+        own = rung[f"known-{result['trial']}"] = Score(value, result.get("right"))
+        ranked = sorted(rung.values(), key=lambda score: score.value, reverse=True)
         least = ranked[(len(ranked) - 1) // 2]
-        noise = standard_error(least, self._images) if self._images else 0.0
-        return TrialScheduler.CONTINUE if value >= least - noise else TrialScheduler.STOP
+        return TrialScheduler.CONTINUE if value >= least.value - self._noise(least, own) else TrialScheduler.STOP
+
+    def _noise(self, least: Score, own: Score) -> float:
+        if not self._images:
+            return 0.0
+        if least.right is None or own.right is None:
+            return standard_error(least.value, self._images)
+        return paired_error(int(least.right, 16), int(own.right, 16), self._images)[1]

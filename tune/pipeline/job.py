@@ -26,7 +26,8 @@ from tune.storage.store import Artifact, Draft
 log = logging.getLogger(__name__)
 
 SAVE = "training.pt"  # in the folder of what is unfinished; an encoder beside its GAN has its own
-Row = Mapping[str, float]
+Row = Mapping[str, Any]  # numbers; and under RIGHT which validation images are right, the bits of a number as hex
+RIGHT = "right"
 
 
 @dataclass
@@ -141,7 +142,7 @@ class Job(Inputs):
     def write_history(self, history: Sequence[Row]) -> None:
         """Adds the measurements of all epochs to the artifact, and those of the last to its metrics."""
         write_json(self.draft.folder / "history.json", history)
-        self.draft.metrics.update(history[-1])
+        self.draft.metrics.update({name: value for name, value in history[-1].items() if name != RIGHT})
 
     def train(
         self, training: Training, measure: Callable[[], Row] = dict, name: str = "training"

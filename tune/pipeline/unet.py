@@ -22,7 +22,7 @@ from components.weights import load_weights
 from tune.pipeline import adaptive
 from tune.pipeline.attack import attacked_of, images_of, split_of
 from tune.pipeline.classifier import classifier_of, new_classifier
-from tune.pipeline.job import Job, Progress, Row
+from tune.pipeline.job import RIGHT, Job, Progress, Row
 from tune.pipeline.purifier import cost, purifier_of
 from tune.pipeline.recipe import Recipe
 from tune.pipeline.scoring import undefended
@@ -95,7 +95,7 @@ class UNetStage(Stage):
         job.write_weights("unet", training.unet)
 
 
-RIGHT = "right.safetensors"  # which validation images come out right: trials are compared image by image
+RIGHT_FILE = "right.safetensors"  # which validation images come out right: trials are compared image by image
 
 
 class ScoreUNet(Stage):
@@ -126,7 +126,7 @@ class ScoreUNet(Stage):
         examples = torch.stack([(images[:EXAMPLES] * 255).round().byte() for images in rows])
         save_file({"examples": examples}, job.draft.folder / "examples.safetensors")
         robust, stands = _attacked_through(job, network) if _robust(job.config) else ({}, {})
-        save_file({"right": labels == held.labels, **stands}, job.draft.folder / RIGHT)
+        save_file({"right": labels == held.labels, **stands}, job.draft.folder / RIGHT_FILE)
         job.draft.metrics.update(
             **shares,
             **robust,
@@ -190,6 +190,7 @@ def _measurement(job: Job, training: UNetTraining, judge: ImageClassifier) -> Ca
             "psd": agreement(labels, held.labels),
             "pco": agreement(labels, originals),
             "validation_loss": loss,
+            RIGHT: f"{int(''.join(map(str, (labels == held.labels).int().tolist())), 2):x}",
         }
 
     return measure

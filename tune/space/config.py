@@ -94,6 +94,15 @@ class ExperimentConfig(Config):
         return found
 
 
+def rungs(first: int, epochs: int) -> list[int]:
+    """Epochs of a U-Net after which early stopping decides: `first`, twice as many and so on, but not the last."""
+    found = []
+    while first < epochs:
+        found.append(first)
+        first *= 2
+    return found
+
+
 def section_models() -> dict[str, tuple[type[Config], ...]]:
     """Sections of a search space, each with its config model, or with all among which its field `name` chooses.
 

@@ -54,6 +54,7 @@ class Outcome(Proposal):
     error: str | None = None  # the last line of the traceback
     work: dict[str, dict[str, int | float]] = Field(default_factory=dict)  # built, reused, seconds by stage
     intermediate: dict[str, int | float] = Field(default_factory=dict)  # first objective by epoch
+    right: dict[str, str] = Field(default_factory=dict)  # by epoch, validation images that are right: bits as hex
 
     def settled(self) -> Outcome:
         """This outcome; or, where a result in it is NaN or infinite, the failed one that says so."""

@@ -16,7 +16,7 @@ from tests.tune.tiny_search import choice, run, words, write_space
 from tune.execution.finalist_training import run_finalists
 from tune.execution.trial import Setting
 from tune.optimizer.finalists import decide
-from tune.pipeline.unet import RIGHT
+from tune.pipeline.unet import RIGHT_FILE
 from tune.storage.ledger import Outcome
 
 
@@ -24,7 +24,7 @@ def write_score(setting: Setting, trial: int, cost: float, right: NDArray[np.boo
     """A finished trial whose score is in the store."""
     psd = float(right.mean())
     with setting.store.draft("score_unet", f"s{trial}") as draft:
-        save_file({"right": right}, draft.folder / RIGHT)
+        save_file({"right": right}, draft.folder / RIGHT_FILE)
         draft.metrics["psd"] = psd
     stages = {"score_unet": f"s{trial}"}
     return Outcome(trial=trial, status="finished", params=PARAMS, metrics={"psd": psd, "cost": cost}, stages=stages)

@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from components.datasets.dataset import Dataset
-from tests.tune.executor_fixture import PARAMS, SilentChannel, setting_on
+from tests.tune.executor_fixture import PARAMS, SilentChannel, setting_on, tiny_space
 from tune.execution.trial import attempt
 from tune.metrics import TARGETS
 from tune.monitor.progress import ProgressReporter
@@ -34,7 +34,7 @@ def test_a_trial_that_is_stopped_early_has_its_metrics_and_its_work(
             raise SystemExit
 
     monkeypatch.setattr("ray.tune.report", stop)
-    setting = setting_on(tmp_path, tiny_dataset)
+    setting = setting_on(tmp_path, tiny_dataset, tiny_space(unet__epochs=3, search__warmup_epochs=1))
     run = TensorBoardRun(setting.home, setting.space, 3, PARAMS)
     reporter = ProgressReporter(3, SilentChannel(), run, judged=True)
     with pytest.raises(SystemExit), run:
@@ -45,6 +45,8 @@ def test_a_trial_that_is_stopped_early_has_its_metrics_and_its_work(
     assert set(last) == set(TARGETS["defense"].shown)
     assert last["cost"] == 8
     assert last["images_per_second"] > 0
+    right = [row["psd"] * len(tiny_dataset.validation) for row in told]
+    assert [int(row["right"], 16).bit_count() for row in told] == [round(images) for images in right]
     work = told[-1]["work"]
     assert (work["classifier"]["built"], work["projection_train"]["built"]) == (1, 1)
     assert (work["unet"]["built"], work["unet"]["reused"]) == (0, 0)  # not to its end

@@ -67,6 +67,22 @@ def test_a_result_without_the_metric_is_passed_over() -> None:
     assert halving.on_trial_result(None, None, {"trial": 0}) == GO
 
 
+def test_the_noise_is_that_of_pairs_where_they_are_known() -> None:
+    """Half a point below on 1,000 images: noise where other images are right, none where five fewer are."""
+    first, nested, other = 2**900 - 1, 2**895 - 1, (2**895 - 1) << 100
+    earlier = [Outcome(trial=0, status="finished", params={}, intermediate={"1": 0.9}, right={"1": f"{first:x}"})]
+    for right, decision in ((nested, STOP), (other, GO)):
+        undisturbed = SuccessiveHalving("psd", 1, 4, images=1000)
+        resumed = SuccessiveHalving("psd", 1, 4, earlier, images=1000)
+        one, two = (
+            {"trial": number, "epoch": 1, "psd": bits.bit_count() / 1000, "right": f"{bits:x}"}
+            for number, bits in enumerate((first, right))
+        )
+        assert undisturbed.on_trial_result(None, None, one) == GO
+        assert undisturbed.on_trial_result(None, None, two) == decision
+        assert resumed.on_trial_result(None, None, two) == decision
+
+
 def test_what_is_within_the_noise_of_the_images_goes_on() -> None:
     halving = SuccessiveHalving("psd", first=1, epochs=4, images=1000)  # a standard error of 0.0095 at 0.9
     assert told(halving, 0, 1, 0.90) == GO

@@ -85,6 +85,7 @@ def test_the_file_has_the_documented_keys(ledger: Ledger, tmp_path: Path) -> Non
         "error": None,
         "work": {},
         "intermediate": {"1": 0.5},
+        "right": {},
     }
     proposal = json.loads((tmp_path / "proposals" / "007.json").read_text())
     assert proposal == {"trial": 7, "params": {"projector.steps": 30}}
