@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.baselines import in_one_batch, in_sequence
+from benchmarks.fused import Fused
 from benchmarks.gpu_hours import mnist_like
 from benchmarks.printing import Paper
 from benchmarks.roofs import Ceilings, Demand, ceilings, demand, finish, shortest
@@ -129,7 +130,25 @@ def projection_rows(defense: Defense, device: torch.device, sizes: Sizes, limits
                 name = f"ours, {precision}" + (", CUDA graph" if graphs else "")
                 label = {"projection": name, "chunk": f"{chunk}, chosen" if chunk == chosen else str(chunk)}
                 rows.append(_row(label, rate, limits.roofs(needed, precision)))
+        rows.append(_fused_row(defense, device, sizes, precision) | limits.roofs(needed, precision))
     return rows
+
+
+def _fused_row(defense: Defense, device: torch.device, sizes: Sizes, precision: str) -> dict[str, Any]:
+    """The experiment of `benchmarks.fused` with the largest chunk, and by how much its errors differ from ours."""
+    generator: Any = defense.projector.generator
+    chunk, compiled = sizes.chunks[-1], device.type == "cuda"
+    label = {"projection": f"ours, {precision}, {'compiled' if compiled else 'without autograd'}", "chunk": str(chunk)}
+    images = torch.rand(chunk // RESTARTS, *generator.image_shape, device=device)
+    ours, fused = (Projector(generator, _settings(sizes.steps, precision, chunk), device=device) for _ in range(2))
+    try:
+        Fused(fused, compiled=compiled)
+        found, expected = (float(one.trace(images, [sizes.steps]).errors.mean()) for one in (fused, ours))
+        taken = shortest(lambda: fused.trace(images, [sizes.steps]), device, sizes.seconds)
+    except Exception as error:  # whatever a compiler raises where its own compiler is missing
+        return {**label, "projection": f"{label['projection']}: {type(error).__name__}: {str(error).splitlines()[0]}"}
+    differing = 100 * abs(found - expected) / expected
+    return {**label, "evaluations/s": chunk * sizes.steps / taken, "errors differ by %": differing}
 
 
 def _plain_rows(
