@@ -11,7 +11,7 @@ install := $(if $(uv),$(uv) pip install --python $(python),$(python) -m pip inst
            $(PIP_ARGS) -e
 
 .DEFAULT_GOAL := help
-.PHONY: help search test test-all test-gpu check clean
+.PHONY: help search test test-all test-gpu check stage-code clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-gpu: $(VENV)/.test  ## Run the tests that need a GPU, in about five minutes
 check: $(VENV)/.check  ## Lint and check types
 	$(python) -m ruff check .
 	$(python) -m mypy
+
+stage-code: $(VENV)/.test  ## Write down the stages' code, after a version was raised or where results are unchanged
+	$(python) -m tests.tune.pipeline.stage_code
 
 clean:  ## Remove caches and build output; results and .venv stay
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
