@@ -10,6 +10,8 @@ It is told the state of all trials, again and again, and finds out itself what h
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -54,7 +56,7 @@ class LiveView:
         budget: tuple[float, float] | None = None,
         console: Console | None = None,
     ) -> None:
-        self.console = console or Console()
+        self.console = console or _Output()
         self._quiet, self._verbose = quiet, verbose
         self._began = time.time()
         self._view = Snapshot(title, total, objectives, hint=hint, max_cost=max_cost, budget=budget)
@@ -148,6 +150,13 @@ class LiveView:
         encoding = self.console.encoding
         line = f"{stamp}{text}".encode(encoding, "replace").decode(encoding)
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Output(Console):
+    """Standard output; that it was closed is an error for the search to end by, and not rich's own exit."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def _can_redraw(console: Console) -> bool:

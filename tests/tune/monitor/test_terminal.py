@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -286,3 +287,14 @@ def test_duration(seconds: float, text: str) -> None:
 )
 def test_text_of(name: str, value: float, text: str) -> None:
     assert text_of(name, value) == text
+
+
+def test_a_closed_output_ends_the_search_by_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    closed = os.fdopen(write, "w", buffering=1)
+    monkeypatch.setattr("sys.stdout", closed)
+    with pytest.raises(BrokenPipeError), LiveView("one", 3, {"psd": "max"}) as view:  # not SystemExit, as rich does
+        view.note("a line")
+    with pytest.raises(BrokenPipeError):
+        closed.close()
