@@ -124,6 +124,16 @@ def test_every_candidate_is_in_the_ball_and_judged_by_the_real_model(stage: str)
     assert shares == sorted(shares, reverse=True)
 
 
+def test_a_unet_cannot_hide_the_way_through_the_purifier() -> None:
+    """Its gradient may be masked; that of the purifier in front of it is tried as well."""
+    target = target_of(defense_of(init="encoder", levels=2, restarts=1))
+    source = target.sources["all but the U-Net"]
+    gradient, logits = input_gradient(source, IMAGES, torch.zeros(8).long(), margin)
+    assert bool(gradient.flatten(1).abs().sum(1).gt(0).all())
+    torch.testing.assert_close(logits, next(iter(target_of(target.model.defense, "gan").views.values()))(IMAGES))  # type: ignore[arg-type]
+    assert "all but the U-Net" not in target_of(target.model.defense, "gan").sources  # type: ignore[arg-type]
+
+
 def test_images_already_wrong_are_counted_and_not_attacked() -> None:
     defense = defense_of(init="encoder", levels=2)
     labels = defense(IMAGES).argmax(1)
