@@ -81,7 +81,7 @@ class Registry(Mapping[str, Kind]):
             ValueError: it is none; with the nearest that is.
         """
         if name not in self:
-            raise ValueError(f"expected one of {', '.join(self)}, found {name!r}{nearest(name, self)}")
+            raise ValueError(f"expected one of {', '.join(sorted(self))}, found {name!r}{nearest(name, self)}")
         return name
 
     def described(self, name: str) -> str:

@@ -13,7 +13,7 @@ from tune.storage.ledger import Outcome
 
 
 class Score(NamedTuple):
-    """What a trial had reached after an epoch."""
+    """A score that a trial had reached after an epoch."""
 
     value: float
     right: str | None  # which validation images are right, the bits of a number as hex; None = not known

@@ -189,7 +189,7 @@ def test_a_refused_override_names_the_command_line() -> None:
     ("key", "value", "said"),
     [
         ("classifier.architecture", "resnt18", "found 'resnt18'; did you mean resnet18?"),
-        ("defense.purifier", "smooothing", "expected one of smoothing, projector, found 'smooothing'; did you mean sm"),
+        ("defense.purifier", "smooothing", "expected one of projector, smoothing, found 'smooothing'; did you mean sm"),
         ("gan.pretrained", "mnist2", "expected one of mnist, found 'mnist2'; did you mean mnist?"),
     ],
 )
