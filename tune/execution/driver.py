@@ -16,6 +16,7 @@ from components.datasets.dataset import Dataset
 from tune.cluster.coordinator import Message
 from tune.cluster.shares import Awaited, SharingScheduler
 from tune.execution.trial import Setting, arrays_of, leases_of, run_retraining, run_trial
+from tune.monitor.kept_runs import KeptRuns
 from tune.monitor.progress import ProgressFeed
 from tune.monitor.runs import run_name
 from tune.monitor.tensorboard import close_run
@@ -51,8 +52,10 @@ def run_trials(
     total = int(setting.space.fixed["search.trials"])
     store = Store(Storage(setting.storage, PATIENCE).child("store"))
     saves = Saves(setting.space, Development.for_search(dataset), setting.seed, store)
-    saves.forget(ledger.outcomes())  # of a driver that was killed before it did
-    callback = TrialCallback(setting, ledger, view, saves, check)
+    saves.forget(ledger.known())  # of a driver that was killed before it did
+    runs = KeptRuns(setting.home, searcher.objectives)
+    runs.resume(ledger.known())
+    callback = TrialCallback(setting, ledger, view, saves, runs, check)
     judge = _judge(setting, ledger, len(dataset.validation))
     scheduler = SharingScheduler(
         searcher,
@@ -62,7 +65,7 @@ def run_trials(
         lambda: not searcher.over,
         judge,
     )
-    left = total - sum(outcome.trial < total for outcome in ledger.outcomes())
+    left = total - sum(outcome.trial < total for outcome in ledger.known())
     if left == 0 or searcher.over:
         return
     feed = ProgressFeed()
@@ -95,6 +98,8 @@ def run_trials(
         )
         tuner.fit()
     callback.refresh(last=True)
+    if runs.left_out:
+        view.note(f"TensorBoard shows the best, the latest and a sample; {runs.left_out} other trials have no run")
 
 
 def run_seeds(
@@ -147,9 +152,15 @@ class TrialCallback(Callback):
     """Follows the trials: the view is refreshed, and a trial that could not record its own end gets it recorded."""
 
     def __init__(
-        self, setting: Setting, ledger: Ledger, view: LiveView, saves: Saves, check: Callable[[], None]
+        self,
+        setting: Setting,
+        ledger: Ledger,
+        view: LiveView,
+        saves: Saves,
+        runs: KeptRuns,
+        check: Callable[[], None],
     ) -> None:
-        self._setting, self._ledger, self._view, self._saves = setting, ledger, view, saves
+        self._setting, self._ledger, self._view, self._saves, self._runs = setting, ledger, view, saves, runs
         self._check = check
         self._feed: ProgressFeed | None = None
         self._looked = 0.0
@@ -157,7 +168,11 @@ class TrialCallback(Callback):
         self._right: dict[int, dict[str, str]] = {}
         self._last: dict[int, dict[str, Any]] = {}  # trial → what it told after its last epoch
         self._outage: OSError | None = None
-        self._trials = {outcome.trial: _ended(outcome) for outcome in ledger.outcomes()}
+        self._active: dict[int, TrialView] = {}
+        self._ended: list[TrialView] = []  # of which the view does not know
+        self._stages: dict[str, tuple[int, int]] = {}  # times built, times reused
+        for outcome in ledger.known():
+            self._count(outcome)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks into a state that is never read
@@ -171,9 +186,9 @@ class TrialCallback(Callback):
         number, params = trial.config["trial"], trial.config["params"]
         self._values.setdefault(number, {})
         self._right.setdefault(number, {})
-        paused = self._trials.get(number)
+        paused = self._active.get(number)
         started = paused.started if paused is not None and paused.state == "waiting" else time.time()
-        self._trials[number] = TrialView(number, run_name(number, params), "running", started=started)
+        self._active[number] = TrialView(number, run_name(number, params), "running", started=started)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -209,22 +224,16 @@ class TrialCallback(Callback):
         self._looked = time.time()
         self._collect()
         for number in (trial.config["trial"] for trial in trials if trial.status == trial.PAUSED):
-            if self._trials[number].state == "running":
-                self._trials[number] = replace(self._trials[number], state="waiting", done=0, total=0)
-        work = [outcome.work for outcome in self._ledger.known()]  # of others nobody has told
-        stages = {name: (0, 0) for stages in work for name in stages}
-        for done in work:
-            for name, row in done.items():
-                built, reused = stages[name]
-                stages[name] = built + int(row.get("built", 0)), reused + int(row.get("reused", 0))
-        self._view.update(list(self._trials.values()), stages)
+            if self._active[number].state == "running":
+                self._active[number] = replace(self._active[number], state="waiting", done=0, total=0)
+        self._view.update([*self._ended, *self._active.values()], self._stages)
+        self._ended.clear()
 
     def _collect(self) -> None:
         """Shows what is new of the trials' progress."""
         for number, message in self._feed.look().items() if self._feed else ():
-            shown = self._trials.get(number)
-            if shown is not None and shown.state == "running":
-                self._trials[number] = _running(shown, message)
+            if number in self._active and self._active[number].state == "running":
+                self._active[number] = _running(self._active[number], message)
 
     def _settle(self, trial: Any, status: Any, error: str | None) -> None:
         if self._outage is not None:
@@ -243,11 +252,21 @@ class TrialCallback(Callback):
             end = (outcome.status, last["metrics"], last["epoch"])
             close_run(self._setting.home, self._setting.space, number, params, *end)
         self._saves.forget([outcome])
-        self._trials[number] = _ended(outcome)
+        self._runs.add(outcome)
+        self._count(outcome)
+
+    def _count(self, outcome: Outcome) -> None:
+        """Takes a trial among those that have ended."""
+        for told in (self._active, self._values, self._last):
+            told.pop(outcome.trial, None)
+        self._ended.append(_ended(outcome))
+        for name, row in outcome.work.items():
+            built, reused = self._stages.get(name, (0, 0))
+            self._stages[name] = built + int(row.get("built", 0)), reused + int(row.get("reused", 0))
 
     def _unrecorded(self, number: int, params: dict[str, Any], status: Any, error: str | None) -> Outcome:
         ended = round(time.time(), 3)
-        started = self._trials[number].started or ended
+        started = (number in self._active and self._active[number].started) or ended
         return Outcome(
             trial=number,
             status=status,

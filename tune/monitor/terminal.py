@@ -5,7 +5,8 @@
         while searching:
             view.update(trials, {"gan": (1, 19)})  # of each stage: times built, times reused
 
-It is told the state of all trials, again and again, and finds out itself what has changed.
+It is told the state of trials, again and again, and finds out itself what has changed. Of a search with many trials it
+remembers those that the page may still show.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 
-from tune.monitor.terminal_page import ENDED, Snapshot, TrialView, describe, duration, one_line
+from tune.monitor.terminal_page import Snapshot, describe, duration, one_line
+from tune.monitor.terminal_rows import ENDED, State, TrialView, shown
 
 __all__ = ["LiveView", "TrialView"]
 
+REMEMBERED = 500  # ended trials, of which a page shows the best, the latest and the latest failures
 REFRESH = 4  # redraws per second: clocks and bars move between two updates
 
 
@@ -60,7 +63,8 @@ class LiveView:
         self._quiet, self._verbose = quiet, verbose
         self._began = time.time()
         self._view = Snapshot(title, total, objectives, hint=hint, max_cost=max_cost, budget=budget)
-        self._before: dict[int, TrialView] | None = None
+        self._trials: dict[int, TrialView] | None = None
+        self._counts: Counter[State] = Counter()
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -87,18 +91,26 @@ class LiveView:
             self._live = None
 
     def update(self, trials: Iterable[TrialView], stages: Mapping[str, tuple[int, int]]) -> None:
-        """Show the state of all trials, and how often each stage was built and reused."""
+        """Show the state of trials, at least of those that changed, and how often each stage was built and reused."""
         ordered = sorted(trials, key=lambda trial: trial.number)
-        if self._before is None:
-            self._before = {trial.number: trial for trial in ordered if trial.state in ENDED}
-            self._view = replace(self._view, known=len(self._before))
-            self._resumed(ordered)
+        if self._trials is None:
+            self._trials = {trial.number: trial for trial in ordered if trial.state in ENDED}
+            self._counts.update(trial.state for trial in self._trials.values())
+            self._view = replace(self._view, known=len(self._trials))
+            self._resumed()
         for trial in ordered:
-            before = self._before.get(trial.number)
+            before = self._trials.get(trial.number)
             if before is not trial:
                 self._report(before, trial)
-                self._before[trial.number] = trial
-        self._view = replace(self._view, trials=ordered, stages=dict(stages))
+                self._counts[trial.state] += 1
+                if before is not None:
+                    self._counts[before.state] -= 1
+                self._trials[trial.number] = trial
+        if len(self._trials) > 2 * REMEMBERED:
+            kept = shown(self._trials.values(), self._view.objectives, self._view.max_cost, REMEMBERED)
+            self._trials = {trial.number: trial for trial in kept}
+        known = sorted(self._trials.values(), key=lambda trial: trial.number)
+        self._view = replace(self._view, trials=known, counts=dict(self._counts), stages=dict(stages))
 
     def note(self, text: str) -> None:
         """Say something once; it stays above the page."""
@@ -110,10 +122,9 @@ class LiveView:
         now = time.time()
         return replace(self._view, now=now, seconds=now - self._began)
 
-    def _resumed(self, trials: Iterable[TrialView]) -> None:
-        counts = Counter(trial.state for trial in trials if trial.state in ENDED)
-        if counts:
-            self.note("known from before: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+    def _resumed(self) -> None:
+        if self._counts:
+            self.note("known from before: " + ", ".join(f"{n} {state}" for state, n in self._counts.items()))
 
     def _report(self, before: TrialView | None, trial: TrialView) -> None:
         """One line for each event; beside the page, which shows them all, only if that is wished for."""

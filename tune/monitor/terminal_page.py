@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
@@ -14,10 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tune.metrics import text_of, title_of
+from tune.monitor.terminal_rows import ENDED, FAILURE_ROWS, State, TrialView, choose_rows, ranked
 
-State = Literal["waiting", "running", "finished", "failed", "pruned"]
-ENDED: tuple[State, ...] = ("finished", "pruned", "failed")
-STYLES: Mapping[str, str] = {
+STYLES: Mapping[State, str] = {
     "waiting": "dim",
     "running": "cyan",
     "finished": "green",
@@ -28,25 +25,7 @@ STYLES: Mapping[str, str] = {
 # columns of a terminal from which there is room for all objectives, the time left, a bar, PCO
 WITH_ALL, WITH_LEFT, WITH_BAR, WITH_PCO = 56, 70, 84, 112
 BAR = 14  # columns
-BEST_ROWS, FAILURE_ROWS = 3, 3
 LEAST_ROWS = 4  # trials to show however low the terminal is
-
-
-@dataclass(frozen=True)
-class TrialView:
-    """One trial as it stands."""
-
-    number: int
-    name: str  # as in TensorBoard: `012 R4 L60 λ0.3`
-    state: State
-    stage: str = ""  # the stage it is in
-    done: float = 0  # of the stage: steps, epochs, images
-    total: float = 0  # 0 = not known
-    started: float | None = None  # seconds since 1970
-    stage_started: float | None = None  # seconds since 1970
-    host: str = ""  # the node it runs on, where that is another than the search's own
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +35,7 @@ class Snapshot:
     title: str
     total: int  # trials of the whole search
     objectives: Mapping[str, str]  # metric → "max" or "min"; the first decides
-    trials: Sequence[TrialView] = ()  # by number
+    trials: Sequence[TrialView] = ()  # by number; of many those of `shown`
     stages: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # stage → times built, times reused
     hint: str = ""  # shown below the title
     seconds: float = 0  # since this session began
@@ -64,6 +43,12 @@ class Snapshot:
     now: float = 0  # seconds since 1970
     max_cost: float | None = None
     budget: tuple[float, float] | None = None  # seconds that trials may run, and those used before this session
+    counts: Mapping[State, int] | None = None  # of all trials; None where `trials` are all of them
+
+    @property
+    def counted(self) -> Mapping[State, int]:
+        """Trials by state."""
+        return Counter(trial.state for trial in self.trials) if self.counts is None else self.counts
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield page(self, options.max_width, options.size.height)
@@ -73,7 +58,7 @@ def page(view: Snapshot, width: int, height: int) -> RenderableType:
     """The whole page; it keeps to `height` lines by showing fewer trials."""
     ranking = ranked(view.trials, view.objectives, view.max_cost)
     above = [_title(view), *_hint(view), _counts(view), *_budget(view), _bar(view, width), _best(view, ranking)]
-    below = [*_stages(view), *_failures(view.trials)]
+    below = [*_stages(view), *_failures(view)]
     taken = sum(_height(part, width) for part in [*above, *below]) + 6  # blank, head, 3 headings, cursor
     rows = choose_rows(view.trials, ranking, max(height - taken, LEAST_ROWS))
     return Group(*above, *_table(view, rows, width), *below)
@@ -82,34 +67,6 @@ def page(view: Snapshot, width: int, height: int) -> RenderableType:
 def _height(part: RenderableType, width: int) -> int:
     """Lines that a part takes; only texts that may wrap take more than one."""
     return -(-part.cell_len // width) if isinstance(part, Text) and part.cell_len and not part.no_wrap else 1
-
-
-def ranked(
-    trials: Iterable[TrialView], objectives: Mapping[str, str], max_cost: float | None = None
-) -> list[TrialView]:
-    """Finished trials with finite objectives within the cost limit, best first, ties to the lower number."""
-    fit = [
-        trial
-        for trial in trials
-        if trial.state == "finished"
-        and all(math.isfinite(trial.metrics.get(metric, math.nan)) for metric in objectives)
-        and (max_cost is None or trial.metrics.get("cost", math.inf) <= max_cost)
-    ]
-    signs = {metric: -1 if direction == "max" else 1 for metric, direction in objectives.items()}
-    return sorted(fit, key=lambda t: (*(sign * t.metrics[m] for m, sign in signs.items()), t.number))
-
-
-def choose_rows(
-    trials: Sequence[TrialView], ranking: Sequence[TrialView], room: int
-) -> dict[str, list[TrialView]]:
-    """The trials to show, under their headings: those running, the best few, and of the others the latest."""
-    running = [trial for trial in trials if trial.state == "running"][: max(room - BEST_ROWS, 1)]
-    best = list(ranking[: max(min(BEST_ROWS, room - len(running)), 0)])
-    shown = {trial.number for trial in best}
-    others = [trial for trial in trials if trial.state in ENDED and trial.number not in shown]
-    others.sort(key=lambda trial: (trial.started or 0, trial.number), reverse=True)
-    latest = others[: max(room - len(running) - len(best), 0)]
-    return {"running": running, "best": best, "latest": latest}
 
 
 def _title(view: Snapshot) -> RenderableType:
@@ -121,7 +78,7 @@ def _hint(view: Snapshot) -> list[RenderableType]:
 
 
 def _counts(view: Snapshot) -> RenderableType:
-    counts: Counter[str] = Counter(trial.state for trial in view.trials)
+    counts: Counter[State] = Counter(view.counted)
     ended = sum(counts[state] for state in ENDED)
     parts = [Text(f"{ended}/{view.total} trials", style="bold")]
     parts += [Text(f"{counts[state]} {state}", STYLES[state]) for state in STYLES if counts[state]]
@@ -149,7 +106,7 @@ def _budget(view: Snapshot) -> list[Text]:
 
 
 def _bar(view: Snapshot, width: int) -> RenderableType:
-    ended = sum(trial.state in ENDED for trial in view.trials)
+    ended = sum(number for state, number in view.counted.items() if state in ENDED)
     return _line(_progress_bar(ended, max(view.total, 1), min(width, 80)))
 
 
@@ -234,12 +191,11 @@ def _stages(view: Snapshot) -> list[RenderableType]:
     return [Text(""), text.append(" · ".join(parts))]
 
 
-def _failures(trials: Sequence[TrialView]) -> list[RenderableType]:
-    failed = [trial for trial in trials if trial.state == "failed"]
-    shown = failed[-FAILURE_ROWS:]
-    lines = [f"failed: {trial.name}: {one_line(trial.error)}" for trial in shown]
-    if len(failed) > len(shown):
-        lines.insert(0, f"failed: {len(failed) - len(shown)} more before these")
+def _failures(view: Snapshot) -> list[RenderableType]:
+    latest = [trial for trial in view.trials if trial.state == "failed"][-FAILURE_ROWS:]
+    lines = [f"failed: {trial.name}: {one_line(trial.error)}" for trial in latest]
+    if (more := view.counted.get("failed", 0) - len(latest)) > 0:
+        lines.insert(0, f"failed: {more} more before these")
     return [Text(line, "red", no_wrap=True, overflow="ellipsis") for line in lines]
 
 

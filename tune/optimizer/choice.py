@@ -51,8 +51,11 @@ def pareto_front(outcomes: Iterable[Outcome], target: Target | Objectives = "def
     points: dict[tuple[float, ...], Outcome] = {}
     for outcome in sorted(outcomes, key=lambda o: o.trial):
         if has_objectives(outcome, objectives):
-            points.setdefault(_losses(outcome, objectives), outcome)
-    front = [point for point in points if not any(_dominates(other, point) for other in points)]
+            points.setdefault(losses_of(outcome, objectives), outcome)
+    front: list[tuple[float, ...]] = []
+    for point in sorted(points):  # whatever dominates a point stands before it, and so does one of the front that does
+        if not any(_dominates(other, point) for other in front):
+            front.append(point)
     return [points[point] for point in sorted(front, key=lambda p: tuple(reversed(p)))]
 
 
@@ -94,7 +97,8 @@ def _cost(outcome: Outcome) -> float:
     return float(cost) if _finite(cost) else math.inf
 
 
-def _losses(outcome: Outcome, objectives: Objectives) -> tuple[float, ...]:
+def losses_of(outcome: Outcome, objectives: Objectives) -> tuple[float, ...]:
+    """The objectives of a finished trial, each the less the better."""
     return tuple(
         -outcome.metrics[metric] if direction == "max" else outcome.metrics[metric]
         for metric, direction in objectives.items()

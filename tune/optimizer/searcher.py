@@ -93,6 +93,11 @@ class LedgerSearcher(Searcher):
         return self._ledger
 
     @property
+    def objectives(self) -> Objectives:
+        """Metric → "max" or "min"; the first decides."""
+        return self._study.objectives
+
+    @property
     def study(self) -> LedgerStudy:
         """The study that Optuna's sampler sees."""
         return self._study

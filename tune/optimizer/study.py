@@ -62,12 +62,12 @@ class LedgerStudy:
         self._startup = startup
         self._max_cost = max_cost
         fixed = space.fixed
-        self._objectives = dict(objectives or objectives_of(fixed["search.target"], fixed["search.objective"]))
+        self.objectives = dict(objectives or objectives_of(fixed["search.target"], fixed["search.objective"]))
         self._cost_aware: CostAwareChoice | None = None
         if costs is not None:
             from tune.optimizer.cost_aware import CostAwareChoice  # with it SciPy, which others need not wait for
 
-            self._cost_aware = CostAwareChoice(space, self._objectives, costs, max_cost)
+            self._cost_aware = CostAwareChoice(space, self.objectives, costs, max_cost)
         self._known = 0  # outcomes of other experiments
         self._running: dict[int, optuna.Trial] = {}
         self._tried: set[Hashable] = set()
@@ -78,7 +78,7 @@ class LedgerStudy:
         self._left = {identity(point): point for point in shuffled(points or [], seed)}
         self._spread = spread(startup, len(space.ranges), seed)
         self._history = History()
-        self._study = new_study(self._history, self._objectives)
+        self._study = new_study(self._history, self.objectives)
         # NSGA-II breeds from whole generations
         self._seen = None if self._sampler == "nsga2" else Selection(_BEST, _LATEST, _SAMPLE)
         self._failed = Selection(0, _LATEST, 0)  # no sampler looks at them
@@ -99,7 +99,7 @@ class LedgerStudy:
             False where it is left out: it does not fit this space, or lacks an objective.
         """
         params = {key: value for key, value in outcome.params.items() if not self._fixes(key, value)}
-        if not has_objectives(outcome, self._objectives) or not self._space.contains(params):
+        if not has_objectives(outcome, self.objectives) or not self._space.contains(params):
             return False
         self._tell(self._enter(params, {"warm_start": source, "trial": outcome.trial}), outcome)
         self._known += 1
@@ -220,14 +220,14 @@ class LedgerStudy:
         return trial
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome | None) -> None:
-        state = state_of(outcome, self._objectives)
+        state = state_of(outcome, self.objectives)
         # Optuna 5.0's TPE raises in a study of several objectives that holds a pruned trial with reports
-        if outcome is not None and len(self._objectives) == 1:
+        if outcome is not None and len(self.objectives) == 1:
             for epoch, value in outcome.intermediate.items():
                 trial.report(value, int(epoch))
         for name, value in constraints_of(outcome, state, self._max_cost).items():
             trial.set_constraint(name, value)
-        self._study.tell(trial, values_of(outcome, state, self._objectives), state)
+        self._study.tell(trial, values_of(outcome, state, self.objectives), state)
         self._forget(self._history.get_trial(trial.number))
 
     def _forget(self, ended: FrozenTrial) -> None:

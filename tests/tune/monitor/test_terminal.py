@@ -14,7 +14,8 @@ from rich.console import Console
 
 from tune.metrics import text_of
 from tune.monitor.terminal import LiveView, TrialView
-from tune.monitor.terminal_page import Snapshot, choose_rows, duration, ranked
+from tune.monitor.terminal_page import Snapshot, duration
+from tune.monitor.terminal_rows import choose_rows, ranked
 
 OBJECTIVES = {"psd": "max", "cost": "min"}
 STAGES = {"gan": (1, 4), "projection": (2, 3)}
@@ -125,6 +126,18 @@ def test_rows_are_the_running_the_best_and_the_latest() -> None:
     rows = choose_rows(trials, ranked(trials, OBJECTIVES), room=9)
     numbers = {heading: [trial.number for trial in part] for heading, part in rows.items()}
     assert numbers == {"running": [50], "best": [10, 9, 11], "latest": [49, 48, 47, 46, 45]}
+
+
+def test_of_many_trials_the_page_is_the_same_and_few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune.monitor.terminal.REMEMBERED", 30)
+    trials = [replace(FAILED, number=n) if n % 9 == 4 else finished(n, abs(n - 40) / 1000) for n in range(300)]
+    trials.append(replace(RUNNING, number=300))
+    view, _ = plain(quiet=True)
+    for trial in trials:
+        view.update([trial], STAGES)
+    told = view.snapshot()
+    assert len(told.trials) < 70
+    assert page(tuple(told.trials), counts=told.counts) == page(tuple(trials))
 
 
 @pytest.mark.parametrize(
