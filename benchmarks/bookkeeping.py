@@ -87,28 +87,38 @@ def empty_trial(config: dict[str, Any], *, setting: Setting, arrays: Mapping[str
 
 def ours(trials: int) -> dict[str, Any]:
     """The real searcher, driver, ledger and TensorBoard."""
+    with tempfile.TemporaryDirectory() as folder, connect(None):
+        searcher = prepared(folder, trials)
+        run_empty_trials(folder, searcher)
+        outcomes = Ledger(Storage(folder).child("one")).outcomes()
+    assert len(outcomes) == trials, f"expected {trials} outcomes, found {len(outcomes)}"
+    return {"worker processes": len({outcome.work["empty"]["process"] for outcome in outcomes})}
+
+
+def prepared(folder: str, trials: int, kind: type[LedgerSearcher] = LedgerSearcher) -> LedgerSearcher:
+    """The searcher of the experiment `one` in a folder, which may hold a ledger."""
+    home, space = Storage(folder).child("one"), parse_space(SPACE.format(trials=trials), "one", "bookkeeping.yaml")
+    write_experiment(home, space, "defense")
+    return kind(space, Ledger(home), trials=trials, seed=0)
+
+
+def run_empty_trials(folder: str, searcher: LedgerSearcher) -> None:
+    """Runs what is left of a search, on the running Ray."""
     images = np.zeros((40, 1, 8, 8), np.uint8)
     split = RawSplit(images, (np.arange(40) % 4).astype(np.uint8))
     dataset = Dataset.cut("empty", split, split, validation_fraction=0.2)
-    space = parse_space(SPACE.format(trials=trials), "bookkeeping", "bookkeeping.yaml")
+    space = parse_space(SPACE.format(trials=searcher.most), "one", "bookkeeping.yaml")
+    setting = Setting(space, folder, "one", 0, 1.0, 0.0, dataset.classes, dataset.fingerprint)
     driver.run_trial = empty_trial
-    with tempfile.TemporaryDirectory() as folder:
-        home = Storage(folder).child("one")
-        write_experiment(home, space, "defense")
-        setting = Setting(space, folder, "one", 0, 1.0, 0.0, dataset.classes, dataset.fingerprint)
-        searcher = LedgerSearcher(space, Ledger(home), trials=trials, seed=0)
-        with connect(None), LiveView("empty", trials, OBJECTIVES["defense"], True, False) as view:
-            driver.run_trials(setting, dataset, searcher, CONCURRENT, view, lambda: None)
-        outcomes = Ledger(home).outcomes()
-    assert len(outcomes) == trials, f"expected {trials} outcomes, found {len(outcomes)}"
-    return {"worker processes": len({outcome.work["empty"]["process"] for outcome in outcomes})}
+    with LiveView("empty", searcher.most, OBJECTIVES["defense"], True, False) as view:
+        driver.run_trials(setting, dataset, searcher, CONCURRENT, view, lambda: None)
 
 
 def plain_optuna(trials: int) -> dict[str, Any]:
     """An in-memory study."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
-    study.optimize(lambda trial: measured(trial.number, _asked(trial))["psd"], n_trials=trials)
+    study.optimize(lambda trial: measured(trial.number, asked(trial))["psd"], n_trials=trials)
     return {"worker processes": 0}
 
 
@@ -118,7 +128,7 @@ def plain_tune(trials: int) -> dict[str, Any]:
     def train(config: dict[str, Any]) -> None:
         tune.report({"psd": measured(0, config)["psd"], "process": os.getpid()})
 
-    search = ConcurrencyLimiter(OptunaSearch(_asked, metric="psd", mode="max"), max_concurrent=CONCURRENT)
+    search = ConcurrencyLimiter(OptunaSearch(asked, metric="psd", mode="max"), max_concurrent=CONCURRENT)
     with tempfile.TemporaryDirectory() as folder, connect(None):
         tuner = tune.Tuner(
             tune.with_resources(train, {"cpu": 1}),
@@ -130,7 +140,8 @@ def plain_tune(trials: int) -> dict[str, Any]:
         return {"worker processes": len({result.metrics["process"] for result in results})}
 
 
-def _asked(trial: Any) -> dict[str, Any]:
+def asked(trial: Any) -> dict[str, Any]:
+    """Parameters of a trial, as plain Optuna's users ask for them."""
     return {
         "projector.restarts": trial.suggest_categorical("projector.restarts", [1, 2, 4, 8]),
         "projector.steps": trial.suggest_int("projector.steps", 10, 200, step=10),

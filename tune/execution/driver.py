@@ -15,6 +15,7 @@ from ray.tune import Callback
 from components.datasets.dataset import Dataset
 from tune.cluster.coordinator import Message
 from tune.cluster.shares import Awaited, SharingScheduler
+from tune.execution.ended_trials import EndedTrials
 from tune.execution.trial import Setting, arrays_of, leases_of, run_retraining, run_trial
 from tune.monitor.kept_runs import KeptRuns
 from tune.monitor.progress import ProgressFeed
@@ -168,6 +169,7 @@ class TrialCallback(Callback):
         self._right: dict[int, dict[str, str]] = {}
         self._last: dict[int, dict[str, Any]] = {}  # trial → what it told after its last epoch
         self._outage: OSError | None = None
+        self._over = EndedTrials()
         self._active: dict[int, TrialView] = {}
         self._ended: list[TrialView] = []  # of which the view does not know
         self._stages: dict[str, tuple[int, int]] = {}  # times built, times reused
@@ -206,16 +208,19 @@ class TrialCallback(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._settle(trial, "pruned", None)
+        self._over.add(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         lines = str(trial.get_error() or "its worker died").strip().splitlines()
         self._settle(trial, "failed", f"its worker was lost {trial.num_failures} times: {lines[-1]}")
+        self._over.add(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._outage is not None:  # raised here, as Tune takes what other callbacks raise for a trial's failure
             raise self._outage
         self._check()
         self.refresh(trials)
+        self._over.forget(trials)
 
     def refresh(self, trials: Sequence[Any] = (), last: bool = False) -> None:
         """Brings the view up to date, at most every half second; `trials` are Tune's."""

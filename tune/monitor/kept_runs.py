@@ -1,7 +1,7 @@
 """Limits TensorBoard's runs: of a search with many trials those of the best, the latest and a sample of others stay.
 
-TensorBoard reads every run again and again, and its pages draw each of them: with 10,000 it does not open. What is left
-out is in the ledger, in trials.csv and in the report.
+TensorBoard reads every run again and again, and its pages list each of them. What is left out is in the ledger, in
+trials.csv and in the report.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tune.optimizer.selection import Selection
 from tune.storage.folder import Storage
 from tune.storage.ledger import Outcome
 
-BEST, LATEST, SAMPLE = 25, 300, 500  # runs, in the terms of `Selection`: fewer than 1,000 after 10,000 trials
+BEST, LATEST, SAMPLE = 25, 300, 500  # runs, in the terms of `Selection`: some 1,000 after 10,000 trials
 log = logging.getLogger(__name__)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -209,3 +209,11 @@ class Experiment:
     def setting(self, key: str) -> Any:
         """The value of a dotted key in the chosen configuration; None where it is not known."""
         return self.best_params.get(key, None if key in self.ranges else self.space.get(key))
+
+
+Item = TypeVar("Item")
+
+
+def spaced(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """At most so many of the items, at even distances."""
+    return items[:: max(1, -(-len(items) // most))]

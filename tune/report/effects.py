@@ -15,7 +15,7 @@ import optuna
 from components.intervals import standard_error
 from tune.optimizer.choice import Objectives
 from tune.optimizer.surrogate import Array, Encoding, Surrogate
-from tune.report.data import Experiment
+from tune.report.data import Experiment, spaced
 from tune.storage.ledger import Outcome
 
 FEWEST = 8  # trials; below that, an importance is a story about noise
@@ -23,6 +23,8 @@ ENOUGH = 5  # trials that PED-ANOVA's authors want among the best
 SHUFFLES, LEVEL = 999, 0.05  # of the test which parameters did anything, and its level
 GROUPS = 3  # a parameter's values are compared in as many groups where they are many
 AVERAGED = 64  # places of the other parameters that a course is the mean over
+# trials that the process is fitted to, and that are drawn: its time grows with the third power of their number
+MODELLED, MODELLED_BEST = 350, 50
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Effects:
     """Effects of the parameters on the first objective."""
 
     trials: Sequence[Shown]
+    modelled: Sequence[Shown]  # those that the process is fitted to and that are drawn: of many the best and others
     shares: Mapping[str, float]  # parameter → importance, the largest first
     clear: frozenset[str]  # parameters whose values the search could tell apart
     noise: float  # standard deviation of a score by the choice of images
@@ -60,8 +63,7 @@ class Effects:
         return np.array(means).reshape(len(values[1]), len(values[0]))
 
     def _spread(self) -> Sequence[Shown]:
-        step = -(-len(self.trials) // AVERAGED)
-        return self.trials[::step]
+        return spaced(self.trials, AVERAGED)
 
 
 def effects(experiment: Experiment) -> Effects | None:
@@ -78,10 +80,12 @@ def effects(experiment: Experiment) -> Effects | None:
     images = data.get("validation", 0) if isinstance(data, Mapping) else 0
     noise = standard_error(float(np.median(np.abs(scores))), images) if images else 0.0
     encoding = Encoding({key: _written(experiment.ranges[key], trials, key) for key in varied})
-    surrogate = Surrogate.fit(encoding([trial.params for trial in trials]), scores, noise)
+    modelled = _modelled(trials, experiment.objectives[metric])
+    fitted = encoding([trial.params for trial in modelled])
+    surrogate = Surrogate.fit(fitted, np.array([trial.score for trial in modelled]), noise)
     level = LEVEL / len(varied)  # of each parameter, so that of all together it is LEVEL (Bonferroni)
     clear = frozenset(key for key in varied if _told_apart([trial.params.get(key) for trial in trials], scores, level))
-    return Effects(trials, shares, clear, noise, encoding, surrogate)
+    return Effects(trials, modelled, shares, clear, noise, encoding, surrogate)
 
 
 def shown(outcomes: Sequence[Outcome], objectives: Objectives) -> list[Shown]:
@@ -93,12 +97,23 @@ def shown(outcomes: Sequence[Outcome], objectives: Objectives) -> list[Shown]:
     metric = next(iter(objectives))
     finished = [o for o in outcomes if o.status == "finished" and metric in o.metrics]
     found = [Shown(o.params, float(o.metrics[metric]), True) for o in finished]
+    gains: dict[str, float] = {}  # epoch → what the finished ones gained after it
     for outcome in (o for o in outcomes if o.status == "pruned" and o.intermediate):
         epoch = max(outcome.intermediate, key=int)
-        gains = [o.metrics[metric] - o.intermediate[epoch] for o in finished if epoch in o.intermediate]
-        score = outcome.intermediate[epoch] + (median(gains) if gains else 0.0)
-        found.append(Shown(outcome.params, float(score), False))
+        if epoch not in gains:
+            known = [o.metrics[metric] - o.intermediate[epoch] for o in finished if epoch in o.intermediate]
+            gains[epoch] = median(known) if known else 0.0
+        found.append(Shown(outcome.params, float(outcome.intermediate[epoch] + gains[epoch]), False))
     return found
+
+
+def _modelled(trials: Sequence[Shown], direction: str) -> list[Shown]:
+    """All of few trials; of many the best, and others at even distances in their order."""
+    if len(trials) <= MODELLED + MODELLED_BEST:
+        return list(trials)
+    ranked = sorted(range(len(trials)), key=lambda place: trials[place].score, reverse=direction == "max")
+    places = {*ranked[:MODELLED_BEST], *spaced(range(len(trials)), MODELLED)}
+    return [trials[place] for place in sorted(places)]
 
 
 def importance(trials: Sequence[Shown], keys: Sequence[str], direction: str) -> dict[str, float] | None:
@@ -141,7 +156,7 @@ def _written(range_: Mapping[str, Any], trials: Sequence[Shown], key: str) -> di
 
 def _told_apart(values: Sequence[Any], scores: Array, level: float) -> bool:
     """True where groups of values differ in score more than shuffled ones do, but for that share of cases."""
-    groups = _groups(values)
+    groups, scores = _groups(values), scores - scores.mean()
     seen, chance = _between(groups, scores), np.random.default_rng(0)
     beaten = sum(_between(groups, chance.permutation(scores)) >= seen - 1e-12 for _ in range(SHUFFLES))
     return (1 + beaten) / (1 + SHUFFLES) <= level
@@ -158,9 +173,9 @@ def _groups(values: Sequence[Any]) -> np.ndarray:
 
 
 def _between(groups: np.ndarray, scores: Array) -> float:
-    """Sum of squares between groups."""
-    parts = [scores[groups == group] for group in np.unique(groups)]
-    return float(sum(len(part) * (part.mean() - scores.mean()) ** 2 for part in parts))
+    """Sum of squares between groups, of scores whose mean is zero."""
+    sizes = np.bincount(groups)
+    return float((np.bincount(groups, scores)[sizes > 0] ** 2 / sizes[sizes > 0]).sum())
 
 
 @contextmanager

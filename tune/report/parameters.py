@@ -42,16 +42,23 @@ def parameters(experiment: Experiment, found: Effects | None) -> Section:
         Drawing(
             render("courses", _courses(experiment, found, keys, metric)),
             f"Validation {metric} over {named}. Line and band: the mean over the other parameters and its standard "
-            "deviation, by a Gaussian process. Points: trials, with one standard error of their images; orange ones "
-            "were stopped early and are carried on by what others gained after that epoch.",
+            f"deviation, by a Gaussian process. Points: {_drawn(found)}, with one standard error of their images; "
+            "orange ones were stopped early and are carried on by what others gained after that epoch.",
             "Lines over one parameter each; the table above has the best trials.",
         ),
     ]
     if len(keys) == 2:
-        caption = f"Mean validation {metric} by {named}, by the same process; crosses are trials."
+        caption = f"Mean validation {metric} by {named}, by the same process; crosses are those trials."
         figure = _surface(experiment, found, *keys)
         blocks.append(Drawing(render("surface", figure), caption, "A contour over two parameters."))
     return Section(title, blocks)
+
+
+def _drawn(found: Effects) -> str:
+    """Names the trials that the process was fitted to."""
+    if len(found.modelled) == len(found.trials):
+        return "trials"
+    return f"the {len(found.modelled)} trials that it was fitted to, the best and others at even distances"
 
 
 def _told_apart(experiment: Experiment, found: Effects) -> str:
@@ -98,7 +105,7 @@ def _surface(experiment: Experiment, found: Effects, one: str, other: str) -> Fi
     figure, axes = blank(height=3.3)
     image = axes.contourf(across.at(across.values), up.at(up.values), 100 * heights, levels=8, cmap="viridis")
     figure.colorbar(image, ax=axes, label="%")
-    both = [trial for trial in found.trials if one in trial.params and other in trial.params]
+    both = [trial for trial in found.modelled if one in trial.params and other in trial.params]
     axes.plot(
         across.at([t.params[one] for t in both]), up.at([t.params[other] for t in both]), "x", color=ORANGE, ms=4
     )
@@ -143,7 +150,7 @@ def _course(axes: Axes, found: Effects, key: str, scale: _Scale) -> None:
     axes.fill_between(x, middle - deviation, middle + deviation, color=BLUE, alpha=0.2, linewidth=0)
     axes.plot(x, middle, color=BLUE)
     for finished, colour in ((True, BLUE), (False, ORANGE)):
-        some = [trial for trial in found.trials if key in trial.params and trial.finished == finished]
+        some = [trial for trial in found.modelled if key in trial.params and trial.finished == finished]
         if some:
             places = scale.at([trial.params[key] for trial in some])
             axes.errorbar(

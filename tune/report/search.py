@@ -13,12 +13,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from tune.metrics import title_of
 from tune.optimizer.choice import pareto_front, rule
 from tune.report.blocks import Block, Drawing, Section, Table, Text, seconds, value
-from tune.report.data import Experiment
+from tune.report.data import Experiment, spaced
 from tune.report.scores import percent
 from tune.report.style import BLUE, GREEN, GREY, MUTED, ORANGE, RED, blank, render
 from tune.storage.ledger import Outcome
 
-SHOWN = 10  # trials in the table; trials.csv has all
+SHOWN, FRONT = 10, 30  # trials in the tables; trials.csv has all
+DRAWN = 500  # trials in a chart beside the best: more cover each other, and make the page slow
 
 
 def choice(experiment: Experiment) -> Section:
@@ -40,8 +41,11 @@ def choice(experiment: Experiment) -> Section:
     if figure := _pareto(experiment):
         front = pareto_front(experiment.finished, experiment.objectives)
         caption = f"Validation {metric} against projection cost. No trial beats one on the front in both."
+        caption += _thinned(experiment.finished)
         blocks.append(Drawing(render("pareto", figure), caption, "The table below lists the front."))
-        blocks.append(_trials(experiment, front, "The Pareto front, cheapest first."))
+        listed = front[-FRONT:]
+        some = f", of which the {FRONT} dearest are listed" if len(front) > FRONT else ""
+        blocks.append(_trials(experiment, listed, f"The Pareto front, cheapest first{some}."))
     elif len(experiment.objectives) > 1:
         blocks.append(Text("Pareto front left out: fewer than two finished trials that differ in cost."))
     return Section("How best was chosen", blocks)
@@ -55,7 +59,7 @@ def _pareto(experiment: Experiment) -> Figure | None:
     metric = next(iter(experiment.objectives))
     front = pareto_front(finished, experiment.objectives)
     figure, axes = blank(height=3.3)
-    axes.plot(*_points(finished, metric), "o", color=GREY, alpha=0.75, label="finished trial")
+    axes.plot(*_points(spaced(finished, DRAWN), metric), "o", color=GREY, alpha=0.75, label="finished trial")
     axes.step(*_points(front, metric), where="post", color=BLUE, linewidth=1.2)
     axes.plot(*_points(front, metric), "o", color=BLUE, label="Pareto front")
     for outcome in _apart(front):
@@ -160,6 +164,7 @@ def history(experiment: Experiment) -> Section:
     if figure := _history(experiment):
         metric = _first(experiment)
         caption = f"Validation {metric} in the order in which the trials were proposed."
+        caption += _thinned(experiment.outcomes)
         blocks.append(Drawing(render("history", figure), caption, "One mark per trial; the table has the best."))
     else:
         blocks.append(Text("Optimisation history left out: fewer than two trials finished."))
@@ -182,14 +187,16 @@ def _history(experiment: Experiment) -> Figure | None:
         return None
     metric, direction = next(iter(experiment.objectives.items()))
     figure, axes = blank(height=3.0)
-    x, y = [o.trial for o in finished], np.array([o.metrics[metric] for o in finished])
+    step = max(1, -(-len(experiment.outcomes) // DRAWN))
+    x, y = np.array([o.trial for o in finished]), np.array([o.metrics[metric] for o in finished])
     best = np.maximum.accumulate(y) if direction == "max" else np.minimum.accumulate(y)
-    axes.step(x, best, where="post", color=GREEN, label="best so far")
-    axes.plot(x, y, "o", color=BLUE, label="finished")
-    pruned = [(o.trial, _last(o)) for o in experiment.with_status("pruned")]
+    turns = [0, *np.flatnonzero(np.diff(best)) + 1]
+    axes.step([*x[turns], x[-1]], [*best[turns], best[-1]], where="post", color=GREEN, label="best so far")
+    axes.plot(x[::step], y[::step], "o", color=BLUE, label="finished")
+    pruned = [(o.trial, _last(o)) for o in experiment.with_status("pruned")[::step]]
     if seen := [(n, value) for n, value in pruned if value is not None]:
         axes.plot(*zip(*seen, strict=True), "v", color=ORANGE, mfc="none", label="pruned, last value")
-    if failed := [o.trial for o in experiment.with_status("failed")]:
+    if failed := [o.trial for o in experiment.with_status("failed")[::step]]:
         axes.plot(failed, [0.02] * len(failed), "x", color=RED, label="failed", transform=axes.get_xaxis_transform())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
@@ -197,6 +204,12 @@ def _history(experiment: Experiment) -> Figure | None:
     _shares(axes)
     figure.legend(loc="outside upper left", ncols=4, fontsize=8)
     return figure
+
+
+def _thinned(trials: Sequence[Outcome]) -> str:
+    """Says of how many trials one is drawn, where not all are."""
+    step = -(-len(trials) // DRAWN)
+    return f" One of {step} trials is drawn." if step > 1 else ""
 
 
 def _last(outcome: Outcome) -> float | None:

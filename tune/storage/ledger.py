@@ -180,7 +180,7 @@ class _Records(Generic[Record]):
 
     def add(self, record: Record) -> Record:
         where = f"{self._folder.uri}/{_name(record.trial)}"
-        if found := next(_not_finite(record.model_dump()), None):
+        if found := next(_not_finite(dict(record)), None):
             raise ValueError(f"{found} ({where})")
         settled = self.known.get(record.trial)
         if settled is not None:
@@ -228,7 +228,7 @@ def _name(trial: int) -> str:
 def _check(record: Proposal, trial: int) -> None:
     if record.trial != trial:
         raise ValueError(f"trial: expected {trial}, found {record.trial}")
-    for found in _not_finite(record.model_dump()):
+    for found in _not_finite(dict(record)):
         raise ValueError(found)
 
 

@@ -248,6 +248,17 @@ class TestSuggestions:
 class TestExport:
     """A database for optuna-dashboard, derived from the ledger."""
 
+    def test_of_many_trials_some_are_exported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tune.optimizer.export._EXPORTED", (2, 3, 4))
+        searcher, ledger = made(tmp_path, trials=30)
+        run(searcher, ledger, stop=29)
+        export_study(space_of(), ledger, tmp_path / "study.db")
+        study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
+        exported = {trial.user_attrs["trial"] for trial in study.trials}
+        best = max((o for o in ledger.outcomes() if o.status == "finished"), key=lambda o: o.metrics["psd"])
+        assert {best.trial, 26, 27, 28, 29} <= exported
+        assert len(exported) < 16
+
     @pytest.mark.parametrize("target", TARGETS)
     def test_optuna_reads_it(self, tmp_path: Path, target: str) -> None:
         searcher, ledger = made(tmp_path, space_of(target))

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from tests.tune.experiment_fixture import write_experiment
+from tune.report.blocks import Drawing
 from tune.report.data import Experiment
 from tune.report.effects import Effects, effects, shown
 from tune.report.parameters import parameters
 from tune.report.reading import read_experiment
+from tune.report.search import _history, history
 from tune.storage.folder import Storage
 from tune.storage.ledger import Outcome
 
@@ -113,3 +115,31 @@ def test_of_a_whole_experiment(tmp_path: Path) -> None:
     assert result is not None
     assert len(result.trials) == 22  # nineteen finished and three that were pruned
     assert set(result.shares) == {*read.ranges}
+
+
+def test_of_many_trials_the_process_is_fitted_to_the_best_and_some_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune.report.effects.MODELLED", 60)
+    monkeypatch.setattr("tune.report.effects.MODELLED_BEST", 5)
+    result = found(trials(600, pruned=100))
+    best = sorted(result.trials, key=lambda trial: -trial.score)[:5]
+    assert len(result.trials) == 600
+    assert len(result.modelled) <= 65
+    assert all(trial in result.modelled for trial in best)
+    assert any(not trial.finished for trial in result.modelled)
+    assert result.clear == {"projector.distance", "projector.tolerance", "unet.high_level_weight"}
+    low, high = result.course("unet.high_level_weight", [0.01, 10.0])[0]
+    assert high - low == pytest.approx(0.15, abs=0.05)
+
+
+def test_of_many_trials_a_chart_draws_some_and_the_best_so_far_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune.report.search.DRAWN", 100)
+    outcomes = trials(450, pruned=20)
+    section = history(experiment(outcomes))
+    figure = _history(experiment(outcomes))
+    assert figure is not None
+    steps, *points = figure.axes[0].lines
+    assert sum(len(line.get_xdata()) for line in points) <= 100
+    assert steps.get_ydata()[-1] == max(outcome.metrics.get("psd", 0.0) for outcome in outcomes)
+    assert len(steps.get_xdata()) < 50
+    captions = [block.caption for block in section.blocks if isinstance(block, Drawing)]
+    assert captions[0].endswith("One of 5 trials is drawn.")
