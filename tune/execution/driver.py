@@ -262,7 +262,7 @@ class TrialCallback(Callback):
 
     def _count(self, outcome: Outcome) -> None:
         """Takes a trial among those that have ended."""
-        for told in (self._active, self._values, self._last):
+        for told in (self._active, self._values, self._right, self._last):
             told.pop(outcome.trial, None)
         self._ended.append(_ended(outcome))
         for name, row in outcome.work.items():

@@ -1,4 +1,4 @@
-"""Keeps what Ray Tune remembers of ended trials small, so that an event costs as much after 10,000 trials as after 100."""
+"""Keeps what Tune remembers of ended trials small: an event costs as much after 10,000 trials as after 100."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class EndedTrials:
     def forget(self, trials: list[Any]) -> None:
         """Takes all but the latest ended trials out of Tune's list, and their statistics from all."""
         for trial in self._new:
-            trial.run_metadata = type(trial.run_metadata)()
+            trial.run_metadata.metric_analysis.clear()
+            trial.run_metadata.metric_n_steps.clear()
             trial._state_json = "{}"
         self._kept.extend(self._new)
         self._new.clear()
