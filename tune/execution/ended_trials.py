@@ -32,4 +32,6 @@ class EndedTrials:
         self._kept.extend(self._new)
         self._new.clear()
         while len(self._kept) > KEPT:
-            trials.remove(self._kept.popleft())
+            oldest = self._kept.popleft()
+            if oldest in trials:  # one whose end failed is told of twice
+                trials.remove(oldest)
