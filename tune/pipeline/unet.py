@@ -29,6 +29,7 @@ from tune.pipeline.scoring import undefended
 from tune.pipeline.stage import FORWARD, STAGES, Rates, Stage, Workload, training_workload, weights_bytes
 from tune.space.config import ExperimentConfig
 
+QUICK_LIST = 2  # raised by hand when the quick list of adaptive attacks finds other images than before
 EXAMPLES = 10  # validation images that each trial shows in TensorBoard
 
 
@@ -104,7 +105,8 @@ class ScoreUNet(Stage):
     name = "score_unet"
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
-        asked = {"robust_images": recipe.config.search.robust_images} if _robust(recipe.config) else {}
+        asked = {"robust_images": recipe.config.search.robust_images, "attacks": QUICK_LIST}
+        asked = asked if _robust(recipe.config) else {}
         return {**purifier_of(recipe.config).settings(recipe.config), **asked}
 
     def inputs(self, config: ExperimentConfig) -> tuple[str, ...]:
