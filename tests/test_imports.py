@@ -30,6 +30,7 @@ LAYERS = (
 RAY = {
     "tune/execution/session.py",
     "tune/execution/driver.py",
+    "tune/execution/trial_callback.py",
     "tune/execution/finalist_training.py",
     "tune/execution/ray_start.py",
     "tune/cluster/connection.py",

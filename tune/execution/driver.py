@@ -1,8 +1,7 @@
-"""Runs trials and retraining on Ray, and keeps ledger, TensorBoard and terminal told."""
+"""Runs trials and retraining on Ray."""
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,30 +9,24 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune import Callback
 
 from components.datasets.dataset import Dataset
-from tune.cluster.coordinator import Message
 from tune.cluster.shares import Awaited, SharingScheduler
-from tune.execution.ended_trials import EndedTrials
 from tune.execution.trial import Setting, arrays_of, leases_of, run_retraining, run_trial
+from tune.execution.trial_callback import LOOK, TrialCallback, seed_view
 from tune.monitor.kept_runs import KeptRuns
 from tune.monitor.progress import ProgressFeed
-from tune.monitor.runs import run_name
-from tune.monitor.tensorboard import close_run
-from tune.monitor.terminal import LiveView, TrialView
+from tune.monitor.terminal import LiveView
 from tune.optimizer.early_stopping import SuccessiveHalving
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.recipe import Development
 from tune.pipeline.saves import Saves
 from tune.pipeline.stages import signer
 from tune.storage.folder import Storage
-from tune.storage.ledger import Ledger, Outcome
+from tune.storage.ledger import Ledger
 from tune.storage.patience import PATIENCE
 from tune.storage.scratch import scratch
 from tune.storage.store import Store
-
-LOOK = 0.5  # seconds between two looks at what the trials say
 
 
 def run_trials(
@@ -149,143 +142,6 @@ def cores_of(runs: int, concurrent: int, cpus: float) -> list[float]:
     return [cpus] * (runs - last) + [cpus * (concurrent // last)] * last
 
 
-class TrialCallback(Callback):
-    """Follows the trials: the view is refreshed, and a trial that could not record its own end gets it recorded."""
-
-    def __init__(
-        self,
-        setting: Setting,
-        ledger: Ledger,
-        view: LiveView,
-        saves: Saves,
-        runs: KeptRuns,
-        check: Callable[[], None],
-    ) -> None:
-        self._setting, self._ledger, self._view, self._saves, self._runs = setting, ledger, view, saves, runs
-        self._check = check
-        self._feed: ProgressFeed | None = None
-        self._looked = 0.0
-        self._values: dict[int, dict[str, float]] = {}
-        self._right: dict[int, dict[str, str]] = {}
-        self._last: dict[int, dict[str, Any]] = {}  # trial → what it told after its last epoch
-        self._outage: OSError | None = None
-        self._over = EndedTrials()
-        self._active: dict[int, TrialView] = {}
-        self._ended: list[TrialView] = []  # of which the view does not know
-        self._stages: dict[str, tuple[int, int]] = {}  # times built, times reused
-        for outcome in ledger.known():
-            self._count(outcome)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its callbacks into a state that is never read
-
-    def listen(self, feed: ProgressFeed) -> None:
-        """Takes the trials' progress from there."""
-        self._feed = feed
-        self.refresh(last=True)
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        number, params = trial.config["trial"], trial.config["params"]
-        self._values.setdefault(number, {})
-        self._right.setdefault(number, {})
-        paused = self._active.get(number)
-        started = paused.started if paused is not None and paused.state == "waiting" else time.time()
-        self._active[number] = TrialView(number, run_name(number, params), "running", started=started)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        if "outage" in result:
-            self._outage = OSError(result["outage"])
-        if "outcome" in result:
-            self._ledger.learn(trial.config["trial"], result["outcome"])
-        if "epoch" in result:
-            number = trial.config["trial"]
-            self._values[number][str(result["epoch"])] = result["psd"]
-            self._last[number] = result
-            if "right" in result:
-                self._right[number][str(result["epoch"])] = result["right"]
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._settle(trial, "pruned", None)
-        self._over.add(trial)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        lines = str(trial.get_error() or "its worker died").strip().splitlines()
-        self._settle(trial, "failed", f"its worker was lost {trial.num_failures} times: {lines[-1]}")
-        self._over.add(trial)
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if self._outage is not None:  # raised here, as Tune takes what other callbacks raise for a trial's failure
-            raise self._outage
-        self._check()
-        self.refresh(trials)
-        self._over.forget(trials)
-
-    def refresh(self, trials: Sequence[Any] = (), last: bool = False) -> None:
-        """Brings the view up to date, at most every half second; `trials` are Tune's."""
-        if not last and time.time() - self._looked < LOOK:
-            return
-        self._looked = time.time()
-        self._collect()
-        for number in (trial.config["trial"] for trial in trials if trial.status == trial.PAUSED):
-            if self._active[number].state == "running":
-                self._active[number] = replace(self._active[number], state="waiting", done=0, total=0)
-        self._view.update([*self._ended, *self._active.values()], self._stages)
-        self._ended.clear()
-
-    def _collect(self) -> None:
-        """Shows what is new of the trials' progress."""
-        for number, message in self._feed.look().items() if self._feed else ():
-            if number in self._active and self._active[number].state == "running":
-                self._active[number] = _running(self._active[number], message)
-
-    def _settle(self, trial: Any, status: Any, error: str | None) -> None:
-        if self._outage is not None:
-            return  # the trial runs again once the storage does
-        try:
-            self._record(trial, status, error)
-        except OSError as problem:
-            self._outage = problem
-
-    def _record(self, trial: Any, status: Any, error: str | None) -> None:
-        number, params = trial.config["trial"], trial.config["params"]
-        outcome = self._ledger.outcome(number)
-        if outcome is None:
-            outcome = self._ledger.record(self._unrecorded(number, params, status, error))
-            last = self._last.get(number, {"metrics": {}, "epoch": 0})
-            end = (outcome.status, last["metrics"], last["epoch"])
-            close_run(self._setting.home, self._setting.space, number, params, *end)
-        self._saves.forget([outcome])
-        self._runs.add(outcome)
-        self._count(outcome)
-
-    def _count(self, outcome: Outcome) -> None:
-        """Takes a trial among those that have ended."""
-        for told in (self._active, self._values, self._right, self._last):
-            told.pop(outcome.trial, None)
-        self._ended.append(_ended(outcome))
-        for name, row in outcome.work.items():
-            built, reused = self._stages.get(name, (0, 0))
-            self._stages[name] = built + int(row.get("built", 0)), reused + int(row.get("reused", 0))
-
-    def _unrecorded(self, number: int, params: dict[str, Any], status: Any, error: str | None) -> Outcome:
-        ended = round(time.time(), 3)
-        started = (number in self._active and self._active[number].started) or ended
-        return Outcome(
-            trial=number,
-            status=status,
-            params=params,
-            seconds=round(ended - started, 3),
-            ended=ended,
-            seed=self._setting.seed,
-            error=error,
-            intermediate=self._values.get(number, {}),
-            right=self._right.get(number, {}),
-            work=self._last.get(number, {}).get("work", {}),
-        )
-
-
 def _judge(setting: Setting, ledger: Ledger, images: int) -> SuccessiveHalving | None:
     """Early stopping where the target has U-Net epochs of one length to compare."""
     fixed = setting.space.fixed
@@ -296,37 +152,3 @@ def _judge(setting: Setting, ledger: Ledger, images: int) -> SuccessiveHalving |
     if fixed["search.objective"] != "psd":
         return None  # an epoch measures PSD, by which the most robust may be the worst
     return SuccessiveHalving("psd", fixed["search.warmup_epochs"], fixed["unet.epochs"], ledger.outcomes(), images)
-
-
-def _ended(outcome: Outcome) -> TrialView:
-    return TrialView(
-        outcome.trial,
-        run_name(outcome.trial, outcome.params),
-        outcome.status,
-        metrics=outcome.metrics,
-        error=outcome.error,
-    )
-
-
-def _running(shown: TrialView, message: Message) -> TrialView:
-    return TrialView(
-        shown.number,
-        shown.name,
-        "running",
-        message.stage,
-        message.done,
-        message.total,
-        shown.started,
-        message.since,
-        host="" if message.host == socket.gethostname() else message.host,
-    )
-
-
-def seed_view(
-    number: int, result: Mapping[str, Any] | None, message: Message | None, began: float, name: str
-) -> TrialView:
-    """A training that is no trial, as the live view shows it."""
-    if result is not None:
-        return TrialView(number, name, "finished", metrics=result["metrics"])
-    shown = TrialView(number, name, "running" if message else "waiting", started=began)
-    return _running(shown, message) if message else shown

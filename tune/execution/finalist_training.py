@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from components.datasets.dataset import Dataset
-from tune.execution.driver import LOOK, seed_view
 from tune.execution.trial import Arrays, Setting, arrays_of, development
+from tune.execution.trial_callback import LOOK, seed_view
 from tune.metrics import objectives_of
 from tune.monitor.progress import ProgressChannel, ProgressFeed, ProgressReporter
 from tune.monitor.terminal import LiveView

@@ -16,9 +16,9 @@ from components.datasets.dataset import Dataset
 from components.datasets.raw import RawSplit
 from tests.tune.searches import RANGES, space_of
 from tune.execution import ended_trials
-from tune.execution.driver import TrialCallback
 from tune.execution.ended_trials import EndedTrials
 from tune.execution.trial import Setting
+from tune.execution.trial_callback import TrialCallback
 from tune.metrics import OBJECTIVES
 from tune.monitor import kept_runs
 from tune.monitor.kept_runs import KeptRuns

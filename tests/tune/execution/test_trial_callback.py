@@ -11,7 +11,7 @@ import pytest
 
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import PARAMS, setting_on
-from tune.execution.driver import TrialCallback
+from tune.execution.trial_callback import TrialCallback
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 
@@ -28,7 +28,8 @@ def test_what_a_trial_tells_is_not_read(
         method = getattr(Storage, name)
         return lambda storage, *args: asked.append(name) or method(storage, *args)
 
-    callback = TrialCallback(setting, Ledger(setting.home.child("empty")), mock.Mock(), mock.Mock(), lambda: None)
+    view, empty = mock.Mock(), Ledger(setting.home.child("empty"))
+    callback = TrialCallback(setting, empty, view, mock.Mock(), mock.Mock(), lambda: None)
     callback._ledger = Ledger(setting.home)
     for name in ("read", "exists", "_listed"):
         monkeypatch.setattr(Storage, name, counted(name))
@@ -38,4 +39,5 @@ def test_what_a_trial_tells_is_not_read(
     callback.on_trial_complete(1, [], trial)
     callback.refresh(last=True)
     assert asked == []
-    assert callback._trials[3].state == "finished"
+    ((shown, _), _) = view.update.call_args
+    assert [(trial.number, trial.state) for trial in shown] == [(3, "finished")]
