@@ -17,7 +17,7 @@ from components.classifiers.base import ImageClassifier
 from components.classifiers.catalogue import known, network_of
 from components.classifiers.victim import Victim, as_classifier
 from components.classifiers.weights import packed
-from components.config import current, explain
+from components.config import current, explain, nearest
 from components.files import read_json, sha256_file, write_json
 from components.networks import NETWORKS, Described
 from components.pretrained import shipped_defense, shipped_defenses
@@ -179,6 +179,7 @@ def _hashes(folder: Path) -> dict[str, str]:
         version, hashes = manifest["format"], {str(name): str(sha) for name, sha in manifest["sha256"].items()}
     except (FileNotFoundError, NotADirectoryError) as error:
         shipped = f"; the shipped one is in {shipped_defense(folder.name)}" if folder.name in shipped_defenses() else ""
+        shipped = shipped or nearest(folder.name, shipped_defenses())
         raise DefenseError(f"{folder}: expected a saved defense, found no manifest.json{shipped}") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise DefenseError(f"{path}: expected a manifest, found {error!r}") from error

@@ -45,7 +45,7 @@ SEARCH = (
         (["--help"], 0, "usage: python -m tune.search"),
         (["--trails", "3"], 2, "did you mean --trials?"),
         (["--trials", "many"], 2, "--trials: expected an integer"),
-        (["--trials", "0"], 2, "search.trials: expected an integer ≥ 1, found 0"),
+        (["--trials", "0"], 2, "search.trials: expected an integer ≥ 1 and ≤ 100000, found 0"),
         (["--space", "quickstrat"], 2, "did you mean quickstart?"),
         (["--set", "projector.steps: 0"], 2, "projector.steps: expected an integer ≥ 1"),
         (["--set", "unet.widht: 4"], 2, "did you mean unet.width?"),

@@ -42,6 +42,9 @@ class Request:
             raise Refused(f"--cpus-per-trial: expected a number > 0, found {self.cpus:g}")
         if self.gpus is not None and not self.gpus >= 0:
             raise Refused(f"--gpus-per-trial: expected a number ≥ 0, found {self.gpus:g}")
+        for flag, share in (("--cpus-per-trial", self.cpus), ("--gpus-per-trial", self.gpus or 0.0)):
+            if round(share, 4) != share:  # Ray counts in steps of 0.0001, and refuses others when a trial starts
+                raise Refused(f"{flag}: expected at most four decimals, found {share!r}")
         if self.gpus is not None and self.gpus > 1 and self.gpus != int(self.gpus):
             raise Refused(f"--gpus-per-trial: expected a fraction of one, or whole GPUs, found {self.gpus:g}")
         if self.concurrent is not None and self.concurrent < 1:

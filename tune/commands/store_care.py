@@ -79,7 +79,8 @@ def explain(place: Storage, name: str, trial: int) -> int:
     for reason in reasons(Store(place.child("store")), outcome):
         _print_reason(reason)
     if not outcome.stages:
-        print(f"  no stage: it {outcome.status} before one was begun")
+        reached = f"in {list(outcome.work)[-1]}" if outcome.work else "before a stage was begun"
+        print(f"  no signatures are known: it {'failed' if outcome.status == 'failed' else 'was stopped'} {reached}")
     return 0
 
 

@@ -101,6 +101,7 @@ def find_experiment(
     try:
         place = Storage(storage)
         if not place.child(name).exists("space.yaml"):
+            _refuse_orphans(place.child(name))
             return Experiment(loaded or load_space(DEFAULT, overrides), place, name, resumed=False, user_code=user_code)
         if resume:
             user_code.check_resumed(recorded(place.child(name)))
@@ -114,8 +115,22 @@ def find_experiment(
 
 def _checked(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == "store":
-        raise Refused(f"--name: expected letters, digits, '.', '_' or '-' (and not 'store'), found {name!r}")
+        expected = "expected letters, digits, '.', '_' or '-', at most 100 of them (and not 'store')"
+        raise Refused(f"--name: {expected}, found {name!r}")
     return name
+
+
+def _refuse_orphans(home: Storage) -> None:
+    """Refuses trials whose space is lost: a new search would take them for its own."""
+    try:
+        trials = home.child("trials").names()
+    except NotADirectoryError:  # a storage that is a file is refused later, by the flag's name
+        return
+    if any(name.endswith(".json") for name in trials):
+        raise Refused(
+            f"--name: expected a new experiment or one with its space.yaml, found trials without it in {home.uri}; "
+            "put that file back, or choose another --name"
+        )
 
 
 def _resumed(

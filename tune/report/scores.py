@@ -106,8 +106,8 @@ def doubts(experiment: Experiment, test: Mapping[str, Score]) -> list[str]:
 
 def _doubt(test: Mapping[str, Score], rival: str, part: str) -> str:
     ours, theirs = test["psd"], test[rival]
-    verdict = "is not clearly above" if ours.mean > theirs.mean else "is below"
-    better = "as well" if ours.mean > theirs.mean else "better"
+    verdict = "is below" if ours.mean < theirs.mean else "is not clearly above"
+    better = "better" if ours.mean < theirs.mean else "as well"
     reason = "" if clearly_above(theirs, ours) else " The 95 % intervals overlap."
     if (more := gain(test, rival)) and more.ci95:
         reason += f" Compared seed by seed, the difference is {points(more)} points."

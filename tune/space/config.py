@@ -32,8 +32,8 @@ class SearchConfig(Config):
     robust_images: int = Field(
         default=100, ge=1, json_schema_extra={"neutral": 100}
     )  # validation images that such an attacker is given, by the quick list; where objective is not psd
-    trials: int = Field(default=20, ge=1)  # configurations to try
-    startup_trials: int = Field(default=8, ge=1)  # of these, drawn at random before results guide the rest
+    trials: int = Field(default=20, ge=1, le=10**5)  # configurations to try
+    startup_trials: int = Field(default=8, ge=1, le=10**5)  # of these, drawn at random before results guide the rest
     sampler: Sampler = Field(default="tpe", json_schema_extra={"neutral": "tpe"})  # what proposes trials; of Optuna
     points: tuple[dict[str, Any], ...] = ()  # parameters of the first trials, which are not left to chance
     seed: int = Field(default=0, ge=0, le=10**9)  # of the suggestions and of every training

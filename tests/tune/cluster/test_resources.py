@@ -25,6 +25,8 @@ def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"cpus": 0}, "--cpus-per-trial: expected a number > 0, found 0"),
         ({"gpus": -1}, "--gpus-per-trial: expected a number ≥ 0, found -1"),
+        ({"cpus": 1e-9}, "--cpus-per-trial: expected at most four decimals, found 1e-09"),
+        ({"gpus": 1 / 3}, "--gpus-per-trial: expected at most four decimals, found 0.3333333333333333"),
         ({"gpus": 1.5}, "--gpus-per-trial: expected a fraction of one, or whole GPUs, found 1.5"),
         ({"concurrent": 0}, "--concurrent: expected a number ≥ 1, found 0"),
     ],

@@ -62,8 +62,8 @@ def everything(folder: Path) -> dict[str, bytes | None]:
         (["smoke"], "expected flags, found a stray word 'smoke'"),
         (["--trials", "many"], "--trials: expected an integer"),
         (["--trials", "2.5"], "--trials: expected an integer"),
-        (["--trials", "0"], "search.trials: expected an integer ≥ 1, found 0"),
-        (["--trials", "-3"], "search.trials: expected an integer ≥ 1, found -3"),
+        (["--trials", "0"], "search.trials: expected an integer ≥ 1 and ≤ 100000, found 0"),
+        (["--trials", "-3"], "search.trials: expected an integer ≥ 1 and ≤ 100000, found -3"),
         (["--seed", "-1"], "search.seed: expected an integer ≥ 0"),
         (["--max-cost", "0"], "search.max_cost: expected an integer ≥ 1"),
         (["--space", "quickstrat"], "did you mean quickstart?"),
@@ -95,7 +95,7 @@ def test_a_bad_command_line(refused: Refuse, tmp_path: Path, arguments: list[str
         ({"projector__steps": "many"}, "projector.steps: expected an integer"),
         ({"unet__high_level_weight": -1.0}, "unet.high_level_weight: expected a number ≥ 0, found -1"),
         ({"unet__high_level_weight": "{low: -1.0, high: 1.0}"}, "unet.high_level_weight"),
-        ({"search__trials": 0}, "search.trials: expected an integer ≥ 1, found 0"),
+        ({"search__trials": 0}, "search.trials: expected an integer ≥ 1 and ≤ 100000, found 0"),
         ({"search__target": "everything"}, "search.target"),
         ({"classifier__architecture": "Z"}, "classifier.architecture"),
         ({"unet__layer": "conv9"}, "unet.layer: expected one of"),
@@ -172,6 +172,19 @@ def test_an_existing_name_is_not_overwritten(refused: Refuse, tmp_path: Path, be
     said = refused(*words(begun, tmp_path / "results"))
     assert "--name: expected a new experiment, found one" in said
     assert "--resume" in said
+
+
+@pytest.mark.parametrize("more", [[], ["--resume"]])
+def test_trials_whose_space_is_lost_are_no_new_search(
+    refused: Refuse, tmp_path: Path, begun: Path, more: list[str]
+) -> None:
+    """They would be taken for results of whatever space is named, which may have other settings."""
+    home = tmp_path / "results" / "one"
+    (home / "space.yaml").unlink()
+    (home / "trials").mkdir(exist_ok=True)
+    (home / "trials" / "000.json").write_text("{}")
+    said = refused(*words(begun, tmp_path / "results"), *more)
+    assert "--name: expected a new experiment or one with its space.yaml, found trials without it in" in said
 
 
 def test_a_resumed_search_keeps_its_space(refused: Refuse, tmp_path: Path, begun: Path) -> None:

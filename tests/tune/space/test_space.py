@@ -177,7 +177,7 @@ def test_an_override_settles_the_conditions_on_it() -> None:
 
 
 def test_a_refused_override_names_the_command_line() -> None:
-    message = "search.trials: expected an integer ≥ 1, found 0 (command line)"
+    message = "search.trials: expected an integer ≥ 1 and ≤ 100000, found 0 (command line)"
     assert refusal(lambda: parse(FULL, search__trials=0)) == message
     assert refusal(lambda: parse(FULL, search__trails=3)) == (
         "search.trails: expected a field of the experiment, found an unknown key; "
