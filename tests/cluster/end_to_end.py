@@ -27,6 +27,7 @@ from tests.cluster.machines import HOME, Machine, Mount, Network, python_mounts
 from tests.cluster.pretend_aws import Cloud, environment
 from tests.cluster.sandbox import Failure, say, until
 from tests.cluster.story import Changes, Job, Story, parser, play
+from tune.execution.gpu_errors import PRETENDED
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAPTOP = "172.31.255.2"
@@ -35,6 +36,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUNBUFFERED": "1",
+    PRETENDED: "1",
     "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "150000000",
 }
 
