@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from components.capture import Captured
-from components.projector.config import ProjectorConfig
+from components.projector.settings import ProjectorSettings
 from components.projector.trace import DescentState
 
 Memory = dict[str, Tensor]  # what a descent remembers of the steps before: tensors of the latents' shape
@@ -59,7 +59,7 @@ class Adam:
         return z - self.rate * unbiased / (spread + 1e-8), {"mean": mean, "square": square}
 
 
-def descent_of(config: ProjectorConfig) -> Descent:
+def descent_of(config: ProjectorSettings) -> Descent:
     """The steps of the configured optimizer."""
     if config.optimizer == "sgd":
         return Momentum(config.learning_rate, config.momentum)

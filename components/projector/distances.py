@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.projector.config import ProjectorConfig
+from components.projector.settings import ProjectorSettings
 
 
 def l2(difference: Tensor, tolerance: float) -> Tensor:
@@ -32,7 +32,7 @@ DISTANCES = {"l2": l2, "huber": huber, "insensitive": insensitive}
 
 
 def regularisation(
-    config: ProjectorConfig, latents: Tensor, generated: Tensor, discriminator: nn.Module | None
+    config: ProjectorSettings, latents: Tensor, generated: Tensor, discriminator: nn.Module | None
 ) -> Tensor | float:
     """The terms beside the distance, summed over latents (m, latent_dim) and their images (m, C, H, W)."""
     terms: Tensor | float = 0.0

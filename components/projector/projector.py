@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from components.precision import resolved
 from components.processor import in_threads
 from components.projector.chunks import bytes_for_gradient, chunk_on
-from components.projector.config import ProjectorConfig
 from components.projector.descent import DescentLoop, descent_of
 from components.projector.distances import DISTANCES, regularisation
+from components.projector.settings import ProjectorSettings
 from components.projector.starts import Starts
 from components.projector.surrogates import reconstruct
 from components.projector.trace import DescentState, Projection, ProjectionTrace, leads_of
@@ -65,7 +65,7 @@ class Projector:
     def __init__(
         self,
         generator: LatentGenerator,
-        config: ProjectorConfig,
+        config: ProjectorSettings,
         *,
         discriminator: nn.Module | None = None,
         encoder: nn.Module | None = None,

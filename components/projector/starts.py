@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.projector.config import ProjectorConfig
+from components.projector.settings import ProjectorSettings
 from components.training import mix
 
 _CANDIDATES = 64  # of the bank, by plain distance, among which the configured distance chooses the starts
@@ -29,7 +29,7 @@ class Starts:
 
     def __init__(
         self,
-        config: ProjectorConfig,
+        config: ProjectorSettings,
         latent_dim: int,
         render: Callable[[Tensor], Tensor],
         distances: Callable[[Tensor, Tensor], Tensor],

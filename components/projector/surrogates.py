@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from components.projector.config import ProjectorConfig
 from components.projector.descent import descent_of
 from components.projector.distances import DISTANCES, regularisation
+from components.projector.settings import ProjectorSettings
 from components.projector.trace import Projection, ProjectionTrace
 from components.purifiers import NoGradient, Surrogates
 from components.squeezing import squeezed_with_gradient
@@ -26,7 +26,7 @@ class Descending(Protocol):
     """The parts of a projector that its gradient goes through."""
 
     @property
-    def config(self) -> ProjectorConfig:
+    def config(self) -> ProjectorSettings:
         """Its settings."""
         ...
 

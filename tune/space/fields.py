@@ -120,7 +120,8 @@ def name_of(model: type[Config]) -> str:
 
 def _leaves_of(section: str, model: type[Config], names: Sequence[str]) -> Iterator[Leaf]:
     comments = field_comments(model)
-    own = sorted(model.model_fields, key=lambda name: name not in model.__annotations__)  # before what is inherited
+    declared = [vars(base).get("__annotations__", {}) for base in model.__mro__]  # what is inherited comes last
+    own = sorted(model.model_fields, key=lambda name: next(n for n, names in enumerate(declared) if name in names))
     for name, field in ((name, model.model_fields[name]) for name in own):
         chooses = name == "name" and len(names) > 1
         yield Leaf(
