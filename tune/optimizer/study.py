@@ -216,7 +216,7 @@ class LedgerStudy:
         self._space.suggest(trial)
         sampler = sampler_for(self._sampler, "", self._startup, {})
         if isinstance(sampler, Generations):
-            sampler.enter(self._study, self._study.trials[trial.number])
+            sampler.enter(self._study, self._history.get_trial(trial.number))
         return trial
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome | None) -> None:

@@ -162,6 +162,14 @@ class TestManyTrials:
         assert len(seen) < 450, "more than the best, the latest, the sample and the latest failures"
         assert max(trial.number for trial in seen) == 1499, "a suggestion left something behind"
 
+    def test_generations_go_on_after_many_failures(self, tmp_path: Path) -> None:
+        """Failures beyond the latest are forgotten: a trial's place among those that are left is not its number."""
+        searcher, _ = made(tmp_path, space_of("unet", f"search.sampler: nsga2\n{RANGES}"), trials=200)
+        for trial in range(120):
+            searcher.study.start(trial, space_params())
+            searcher.study.finish(trial, Outcome(trial=trial, params=space_params(), status="failed", error="no"))
+        assert searcher.study.suggest(120) is not None
+
 
 class TestSuggestions:
     """Where the points lie."""
