@@ -51,5 +51,4 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> Victim:
         network = get_model(name, weights=None, num_classes=classes, **sizes)
     except (ValueError, AssertionError, RuntimeError) as error:
         raise ClassifierError(f"expected a network of images {image_shape}, found {error}") from error
-    victim = Victim(network, image_shape, classes, mean=(0.0,) * 3)  # three means: grey images become colours
-    return victim
+    return Victim(network, image_shape, classes, mean=(0.0,) * 3)  # three means: grey images become colours

@@ -149,8 +149,9 @@ class Session:
         _tell_of_warm_start(plan.home, searcher.warm_started)
         with self._view(search.target, searcher.most, search.objectives, self._budget()) as view:
             run_trials(self.setting, plan.dataset, searcher, self.resources.concurrent, view, self.lock.check)
-            view.note(f"no further trial: {searcher.stopped}")
-        write_record(plan.home, {**recorded(plan.home), "stopped": searcher.stopped})
+            stopped = searcher.stopped
+            view.note(f"no further trial: {stopped}")
+        write_record(plan.home, {**recorded(plan.home), "stopped": stopped})
         self.ledger.write_csv()
         if plan.home.local is not None:
             export_study(plan.space, self.ledger, plan.home.local / "study.db", search.max_cost)

@@ -59,8 +59,8 @@ class Effects:
         some = [dict(shown.params) for shown in self._spread()]
         pairs = [{one: a, other: b} for b in values[1] for a in values[0]]
         points = np.stack([self.encoding([{**params, **pair} for params in some]) for pair in pairs])
-        means = [self.surrogate.predict(group)[0].mean() for group in points]
-        return np.array(means).reshape(len(values[1]), len(values[0]))
+        means, _ = self.surrogate.predict_mean_of(points)
+        return means.reshape(len(values[1]), len(values[0]))
 
     def _spread(self) -> Sequence[Shown]:
         return spaced(self.trials, AVERAGED)
