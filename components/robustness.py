@@ -74,7 +74,11 @@ class Robustness(BaseModel):
     @property
     def interval(self) -> Interval:
         """Of `worst`, 95 %, by the sampling of the images."""
-        return wilson(round(self.worst * self.images), self.images)
+        return self.interval_of(self.worst)
+
+    def interval_of(self, share: float) -> Interval:
+        """Of a share of these images, 95 %, by their sampling."""
+        return wilson(round(share * self.images), self.images)
 
     def to_json(self) -> dict[str, Any]:
         """The form in which files have it, with the interval of `worst`."""

@@ -22,11 +22,8 @@ from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.recipe import Development
 from tune.pipeline.saves import Saves
 from tune.pipeline.stages import signer
-from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
-from tune.storage.patience import PATIENCE
 from tune.storage.scratch import scratch
-from tune.storage.store import Store
 
 
 def run_trials(
@@ -44,8 +41,8 @@ def run_trials(
     """
     ledger = searcher.ledger
     total = int(setting.space.fixed["search.trials"])
-    store = Store(Storage(setting.storage, PATIENCE).child("store"))
-    saves = Saves(setting.space, Development.for_search(dataset), setting.seed, store)
+    store, data = setting.store, Development.for_search(dataset)
+    saves = Saves(setting.space, data, setting.seed, store)
     saves.forget(ledger.known())  # of a driver that was killed before it did
     runs = KeptRuns(setting.home, searcher.objectives)
     runs.resume(ledger.known())
@@ -54,7 +51,7 @@ def run_trials(
     scheduler = SharingScheduler(
         searcher,
         concurrent,
-        signer(setting.space, Development.for_search(dataset), setting.seed),
+        signer(setting.space, data, setting.seed),
         Awaited(store, lambda: leases_of(store)).any_over,
         lambda: not searcher.over,
         judge,

@@ -19,7 +19,7 @@ from tune.pipeline.purifier import cost
 from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of_one
 from tune.pipeline.stage import Rates
 from tune.pipeline.stages import STAGES, final_path_of, path_of, signatures_of
-from tune.space.space import SearchSpace
+from tune.space.space import SearchSpace, probe
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
 from tune.storage.mounts import existing
@@ -93,7 +93,7 @@ class Counted:
 
 def count(space: SearchSpace, dataset: Dataset, storage: Storage, home: Storage, bounds: Bounds) -> Counted:
     """Counts the artifacts that a search of `space` and its retraining need."""
-    search, trials = space.config(_first(space)).search, int(space.fixed["search.trials"])
+    search, trials = space.config(probe(space, {})).search, int(space.fixed["search.trials"])
     ledger = Ledger(home)
     configs = [space.config(params) for params in draw(space, ledger, min(trials, DRAWN))]
     trials = trials if len(configs) == min(trials, DRAWN) else len(configs)
@@ -157,12 +157,3 @@ def _held(store: Store, stage: str, wanted: Mapping[str, Recipe]) -> frozenset[s
         for signature, recipe in wanted.items()
         if all(store.has(stage, key) for key in part_signatures(STAGES[stage], recipe, signature))
     )
-
-
-def _first(space: SearchSpace) -> dict[str, Any]:
-    """Parameters with the first value of every range, to read what is fixed."""
-    params: dict[str, Any] = {}
-    for key, values in space.ranges.items():
-        if space.applies(key, params):
-            params[key] = values.ends()[0]
-    return params

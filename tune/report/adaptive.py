@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from components.attacks.presets import PRESETS
-from components.intervals import wilson
 from components.robustness import Robustness
 from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text
 from tune.report.data import Experiment
@@ -79,17 +78,13 @@ def _beside(known: Robustness, experiment: Experiment) -> Table:
     names = {"classifier": "nothing", "threshold": "two grey levels alone", "gan": experiment.part("psd_gan")}
     shares = [(names.get(stage, stage), one["clean"], one["worst"]) for stage, one in known.beside.items()]
     shares.append((experiment.part("psd"), known.clean, known.worst))
-    rows = [(name, percent(clean), percent(worst), interval(_wilson(worst, known))) for name, clean, worst in shares]
+    rows = [(name, percent(clean), percent(worst), interval(known.interval_of(worst))) for name, clean, worst in shares]
     note = (
         "The same attacks and images. Strongest published networks on full MNIST under AutoAttack at ε = 0.3, robust "
         f"(clean) in %: {PUBLISHED}; they are classifiers trained to be robust, where this one stays as it is."
     )
     columns = ("in front of the classifier", "no attack %", "worst %", "95 % images")
     return Table(columns, rows, numbers=3, marked=len(rows) - 1, note=note)
-
-
-def _wilson(share: float, known: Robustness) -> tuple[float, float]:
-    return wilson(round(share * known.images), known.images)
 
 
 def _courses(known: Robustness) -> list[Block]:

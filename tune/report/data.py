@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from components.robustness import Robustness
 from tune.metrics import METRICS, OBJECTIVES, Direction, Objective, Target, objectives_of
-from tune.optimizer.choice import NoChoiceError, Objectives, choose, has_objectives, median_seed
+from tune.optimizer.choice import NoChoiceError, Objectives, choose, has_objectives, median_seed, pareto_front
 from tune.optimizer.finalists import finalists_of
 from tune.space.config import PURIFIERS
 from tune.storage.ledger import Outcome
@@ -177,7 +177,12 @@ class Experiment:
         wall = self.record.get("wall_s")
         return float(wall) if isinstance(wall, int | float) else None
 
-    @property
+    @cached_property
+    def front(self) -> list[Outcome]:
+        """The finished trials that no other beats in one objective without losing in another, cheapest first."""
+        return pareto_front(self.finished, self.objectives)
+
+    @cached_property
     def finished(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if has_objectives(outcome, self.objectives)]
 
@@ -216,4 +221,9 @@ Item = TypeVar("Item")
 
 def spaced(items: Sequence[Item], most: int) -> Sequence[Item]:
     """At most so many of the items, at even distances."""
-    return items[:: max(1, -(-len(items) // most))]
+    return items[:: stride(len(items), most)]
+
+
+def stride(count: int, most: int) -> int:
+    """One of so many is taken, for at most `most` of them."""
+    return max(1, -(-count // most))

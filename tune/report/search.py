@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from tune.metrics import title_of
-from tune.optimizer.choice import pareto_front, rule
+from tune.optimizer.choice import rule
 from tune.report.blocks import Block, Drawing, Section, Table, Text, seconds, value
-from tune.report.data import Experiment, spaced
+from tune.report.data import Experiment, spaced, stride
 from tune.report.scores import percent
 from tune.report.style import BLUE, GREEN, GREY, MUTED, ORANGE, RED, blank, render
 from tune.storage.ledger import Outcome
@@ -39,7 +39,7 @@ def choice(experiment: Experiment) -> Section:
     metric = _first(experiment)
     blocks += _finalists(experiment, metric)
     if figure := _pareto(experiment):
-        front = pareto_front(experiment.finished, experiment.objectives)
+        front = experiment.front
         caption = f"Validation {metric} against projection cost. No trial beats one on the front in both."
         caption += _thinned(experiment.finished)
         blocks.append(Drawing(render("pareto", figure), caption, "The table below lists the front."))
@@ -57,7 +57,7 @@ def _pareto(experiment: Experiment) -> Figure | None:
     if len(experiment.objectives) < 2 or len({o.metrics["cost"] for o in finished}) < 2:
         return None
     metric = next(iter(experiment.objectives))
-    front = pareto_front(finished, experiment.objectives)
+    front = experiment.front
     figure, axes = blank(height=3.3)
     axes.plot(*_points(spaced(finished, DRAWN), metric), "o", color=GREY, alpha=0.75, label="finished trial")
     axes.step(*_points(front, metric), where="post", color=BLUE, linewidth=1.2)
@@ -187,14 +187,14 @@ def _history(experiment: Experiment) -> Figure | None:
         return None
     metric, direction = next(iter(experiment.objectives.items()))
     figure, axes = blank(height=3.0)
-    step = max(1, -(-len(experiment.outcomes) // DRAWN))
+    step = stride(len(experiment.outcomes), DRAWN)
     x, y = np.array([o.trial for o in finished]), np.array([o.metrics[metric] for o in finished])
     best = np.maximum.accumulate(y) if direction == "max" else np.minimum.accumulate(y)
     turns = [0, *np.flatnonzero(np.diff(best)) + 1]
     axes.step([*x[turns], x[-1]], [*best[turns], best[-1]], where="post", color=GREEN, label="best so far")
     axes.plot(x[::step], y[::step], "o", color=BLUE, label="finished")
-    pruned = [(o.trial, _last(o)) for o in experiment.with_status("pruned")[::step]]
-    if seen := [(n, value) for n, value in pruned if value is not None]:
+    pruned = [o for o in experiment.with_status("pruned")[::step] if o.intermediate]
+    if seen := [(o.trial, o.intermediate[max(o.intermediate, key=int)]) for o in pruned]:
         axes.plot(*zip(*seen, strict=True), "v", color=ORANGE, mfc="none", label="pruned, last value")
     if failed := [o.trial for o in experiment.with_status("failed")[::step]]:
         axes.plot(failed, [0.02] * len(failed), "x", color=RED, label="failed", transform=axes.get_xaxis_transform())
@@ -208,14 +208,8 @@ def _history(experiment: Experiment) -> Figure | None:
 
 def _thinned(trials: Sequence[Outcome]) -> str:
     """Says of how many trials one is drawn, where not all are."""
-    step = -(-len(trials) // DRAWN)
+    step = stride(len(trials), DRAWN)
     return f" One of {step} trials is drawn." if step > 1 else ""
-
-
-def _last(outcome: Outcome) -> float | None:
-    """The last value a pruned trial reported."""
-    known = {int(epoch): value for epoch, value in (outcome.intermediate or {}).items()}
-    return known[max(known)] if known else None
 
 
 def _shares(axes: Axes) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tune.optimizer.choice import pareto_front, rule
+from tune.optimizer.choice import rule
 from tune.report.cost import stage_work
 from tune.report.data import Experiment
 from tune.report.effects import Effects
@@ -71,7 +71,7 @@ def _search(experiment: Experiment) -> dict[str, Any]:
 
 def _choice(experiment: Experiment) -> dict[str, Any]:
     best, objectives = experiment.best, experiment.objectives
-    front = pareto_front(experiment.finished, objectives)
+    front = experiment.front
     return {
         "trial": best.trial if best else None,
         "validation": {metric: best.metrics.get(metric) for metric in objectives} if best else {},
