@@ -29,25 +29,21 @@ import torch
 
 from benchmarks import bookkeeping
 from benchmarks.cluster_simulation import Prices, Simulation
+from benchmarks.gpu_hours import mnist_like
 from components.datasets.dataset import Dataset
 from components.datasets.raw import RawSplit
 from tests.tune.tiny_search import run, words, write_space
 from tune.cluster.connection import connect
 from tune.cluster.coordinator import Answer, Message, News, start_coordinator
 from tune.cluster.line import Line
-from tune.execution import driver
-from tune.execution.trial import Setting, arrays_of
-from tune.metrics import OBJECTIVES
+from tune.execution.trial import arrays_of
 from tune.monitor.progress import ProgressFeed
-from tune.monitor.terminal import LiveView
-from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.executor import Executor, part_signatures
 from tune.pipeline.recipe import Bounds, Development
 from tune.pipeline.stages import STAGES, path_of
 from tune.space.config import ExperimentConfig
-from tune.space.space import SearchSpace, load_space, parse_space
+from tune.space.space import load_space
 from tune.storage.folder import Storage
-from tune.storage.ledger import Ledger
 from tune.storage.store import Store
 
 NODES = (1, 8, 64, 256, 1024)
@@ -326,16 +322,9 @@ def real_run(nodes: int, seconds: float = 20.0) -> str:
 
 def of_driver(folder: Path) -> float:
     """The driver's processor time per trial, with trials that do nothing but their bookkeeping."""
-    split = RawSplit(np.zeros((40, 1, 8, 8), np.uint8), (np.arange(40) % 4).astype(np.uint8))
-    dataset = Dataset.cut("empty", split, split, validation_fraction=0.2)
-    space: SearchSpace = parse_space(bookkeeping.SPACE.format(trials=DRIVEN), "empty", "empty.yaml")
-    home = Storage(folder).child("empty")
-    setting = Setting(space, str(folder), "empty", 0, 1.0, 0.0, dataset.classes, dataset.fingerprint)
-    searcher = LedgerSearcher(space, Ledger(home), trials=DRIVEN, seed=0)
-    view = LiveView("empty", DRIVEN, OBJECTIVES["defense"], True, False)
+    searcher = bookkeeping.prepared(str(folder), DRIVEN)
     before = time.process_time()
-    with mock.patch.object(driver, "run_trial", bookkeeping.empty_trial), view:
-        driver.run_trials(setting, dataset, searcher, 2, view, lambda: None)
+    bookkeeping.run_empty_trials(str(folder), searcher)
     return (time.process_time() - before) / DRIVEN
 
 
@@ -351,9 +340,7 @@ def measure() -> Costs:
             actors = of_actors()
             seconds = of_driver(folder)
             print("\n".join(real_run(nodes) for nodes in NODES[2:]))
-    labels = (np.arange(60_000) % 10).astype(np.uint8)
-    split = RawSplit(np.zeros((60_000, 1, 28, 28), np.uint8), labels)
-    dataset = Dataset.cut("mnist", split, RawSplit(split.images[:20], labels[:20]), validation_fraction=0.1)
+    dataset = mnist_like()
     arrays = arrays_of(train=dataset.train, validation=dataset.validation)
     size = sum(array.nbytes for array in arrays.values())
     looked = {"early_look": early, "late_look": late, "told_look": told}

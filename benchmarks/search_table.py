@@ -106,9 +106,9 @@ def dataset_of(space: SearchSpace) -> Dataset:
     return load_dataset(space.fixed["data.name"], validation_fraction=space.fixed["data.validation_fraction"])
 
 
-def grid(space: SearchSpace, prefix: str = "") -> list[dict[str, Any]]:
-    """Every combination of the searched parameters whose key begins so, in one order."""
-    keys = [key for key in space.ranges if key.startswith(prefix)]
+def grid(space: SearchSpace, *prefixes: str) -> list[dict[str, Any]]:
+    """Every combination of the searched parameters whose key begins so, in one order; of all where nothing is given."""
+    keys = [key for key in space.ranges if key.startswith(prefixes or "")]
     values = [space.values(key) or () for key in keys]
     return [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*values)]
 
@@ -153,12 +153,7 @@ def build(seed: int, parts: Path, until: float) -> bool:
 
 def blocks(space: SearchSpace) -> list[dict[str, Any]]:
     """What is built in one go: a projection and all that comes of it."""
-    keys = ("gan.encoder_steps", "projector.tolerance")
-    return [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*map(_values(space), keys))]
-
-
-def _values(space: SearchSpace) -> Any:
-    return lambda key: space.values(key) or ()
+    return grid(space, "gan.encoder_steps", "projector.tolerance")
 
 
 def block_file(parts: Path, seed: int, block: Mapping[str, Any]) -> Path:
@@ -202,7 +197,7 @@ def build_block(
     for name, images in attacked.items():
         with own(f"projection{name}"):
             traces[name] = projector.trace(images, record)
-    for point in _points(space):
+    for point in grid(space, "projector.restarts", "projector.steps"):
         inputs = {name: trace.select(*point.values()).images for name, trace in traces.items()}
         for losses in grid(space, "unet."):
             params = {**block, **point, **losses}
@@ -225,11 +220,6 @@ def trained(
     training = UNetTraining(config.unet, inputs["_train"], train.images, train.labels, judge, seed)
     denoised = (in_batches(training.unet, inputs[""], training.device) for _ in training)
     return torch.stack([judge.predict(images) == held.labels for images in denoised]).numpy()
-
-
-def _points(space: SearchSpace) -> list[dict[str, Any]]:
-    keys = ("projector.restarts", "projector.steps")
-    return [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*map(_values(space), keys))]
 
 
 def _attacked(judge: ImageClassifier, split: DataSplit, config: ExperimentConfig) -> Iterator[Tensor]:

@@ -70,14 +70,14 @@ def fitted(
         Refused: a card lacks the memory or the arithmetic.
     """
     _check_arithmetic(space, found)
-    least, (needed, how) = min(found, key=lambda card: card.memory), memory()
+    least, needed = min(found, key=lambda card: card.memory), memory()
     share = least.memory * min(1.0, resources.gpus)
-    reason = f"a trial takes about {needed / GIB:.1f} GiB of {least}, {how}"
-    if needed <= share:
+    reason = f"a trial takes about {needed.bytes / GIB:.1f} GiB of {least}, {needed.how}"
+    if needed.bytes <= share:
         return replace(resources, reason=reason)
-    most = int(least.memory / needed)
+    most = int(least.memory / needed.bytes)
     if request.gpus is not None or not most:
-        raise _too_small(space, (needed, how), resources.gpus, least)
+        raise _too_small(space, needed, resources.gpus, least)
     concurrent = min(resources.concurrent, len(found) * most)
     return replace(resources, gpus=math.floor(1e4 / most) / 1e4, concurrent=concurrent, reason=reason)
 
@@ -115,11 +115,10 @@ def check_nodes(
         raise _too_small(space, needed, share, least)
 
 
-def _too_small(space: SearchSpace, needed: tuple[int, str], gpus: float, card: Card) -> Refused:
-    size, how = needed
+def _too_small(space: SearchSpace, needed: NeededMemory, gpus: float, card: Card) -> Refused:
     return Refused(
-        f"--gpus-per-trial: expected about {size / GIB:.1f} GiB of GPU memory for each trial ({how}), found "
-        f"{min(1.0, gpus) * card.memory / GIB:.1f} GiB: {gpus:g} of {card}; give each trial more, or lower "
+        f"--gpus-per-trial: expected about {needed.bytes / GIB:.1f} GiB of GPU memory for each trial ({needed.how}), "
+        f"found {min(1.0, gpus) * card.memory / GIB:.1f} GiB: {gpus:g} of {card}; give each trial more, or lower "
         f"projector.chunk, the batch sizes or the widths ({space.where()})"
     )
 

@@ -13,7 +13,7 @@ from ray import tune
 from components.datasets.dataset import Dataset
 from tune.cluster.shares import Awaited, SharingScheduler
 from tune.execution.trial import Setting, arrays_of, leases_of, run_retraining, run_trial
-from tune.execution.trial_callback import LOOK, TrialCallback, seed_view
+from tune.execution.trial_callback import TrialCallback, results_of, seed_view
 from tune.monitor.kept_runs import KeptRuns
 from tune.monitor.progress import ProgressFeed
 from tune.monitor.terminal import LiveView
@@ -123,14 +123,11 @@ def run_seeds(
         for seed, cpus in zip(seeds, cores_of(len(seeds), concurrent, setting.cpus), strict=True)
     }
     began = time.time()
-    results: dict[int, dict[str, Any]] = {}
-    while len(results) < len(seeds):
-        check()
-        done, _ = ray.wait([task for task, seed in tasks.items() if seed not in results], timeout=LOOK)
-        results |= {tasks[task]: ray.get(task) for task in done}
-        feed.look()
+
+    def show(results: dict[int, Any]) -> None:
         view.update([seed_view(n, results.get(n), feed.latest.get(n), began, f"seed {n}") for n in seeds], {})
-    return results
+
+    return results_of(tasks, feed, check, show)
 
 
 def cores_of(runs: int, concurrent: int, cpus: float) -> list[float]:

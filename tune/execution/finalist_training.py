@@ -13,11 +13,12 @@ from safetensors.numpy import load_file
 
 from components.datasets.dataset import Dataset
 from tune.execution.trial import Arrays, Setting, arrays_of, development
-from tune.execution.trial_callback import LOOK, seed_view
+from tune.execution.trial_callback import results_of, seed_view
 from tune.metrics import objectives_of
 from tune.monitor.progress import ProgressChannel, ProgressFeed, ProgressReporter
 from tune.monitor.terminal import LiveView
-from tune.optimizer.finalists import Finalist, cost_of
+from tune.optimizer.choice import cost_of
+from tune.optimizer.finalists import Finalist
 from tune.pipeline.recipe import bounds_of
 from tune.pipeline.stages import path_of
 from tune.pipeline.unet import RIGHT_FILE
@@ -43,11 +44,10 @@ def run_finalists(
         ray.exceptions.RayError: a training failed; what the others made stays in the store.
     """
     runs = [(outcome, seed) for seed in seeds for outcome in outcomes]
-    known = {n: _stored(setting, outcome) for n, (outcome, seed) in enumerate(runs) if seed == setting.seed}
-    results = {number: result for number, result in known.items() if result is not None}
-    left = [number for number in range(len(runs)) if number not in results]
-    if left:
-        results |= _train(setting, dataset, runs, left, view, check)
+    found = {n: _stored(setting, outcome) for n, (outcome, seed) in enumerate(runs) if seed == setting.seed}
+    results = {number: result for number, result in found.items() if result is not None}
+    if len(results) < len(runs):
+        results |= _train(setting, dataset, runs, results, view, check)
     fixed = setting.space.fixed
     metric = next(iter(objectives_of(fixed["search.target"], fixed["search.objective"])))
     return [
@@ -60,31 +60,30 @@ def _train(
     setting: Setting,
     dataset: Dataset,
     runs: Sequence[tuple[Outcome, int]],
-    left: Sequence[int],
+    known: Mapping[int, dict[str, Any]],
     view: LiveView,
     check: Callable[[], None],
 ) -> dict[int, dict[str, Any]]:
-    """Results of the runs `left`, trained side by side on the cluster."""
+    """Results of the runs whose result is not known, trained side by side on the cluster."""
     arrays: Any = ray.put(arrays_of(train=dataset.train, validation=dataset.validation))
     feed = ProgressFeed()
     remote = ray.remote(run_finalist).options(num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=2)
     tasks = {
-        remote.remote(setting, arrays, runs[n][0].params, runs[n][1], n, feed.channel): n for n in left
+        remote.remote(setting, arrays, outcome.params, seed, n, feed.channel): n
+        for n, (outcome, seed) in enumerate(runs)
+        if n not in known
     }
-    began, results = time.time(), dict[int, dict[str, Any]]()
-    while len(results) < len(left):
-        check()
-        done, _ = ray.wait([task for task, number in tasks.items() if number not in results], timeout=LOOK)
-        results |= {tasks[task]: ray.get(task) for task in done}
-        feed.look()
-        view.update(
-            [
-                seed_view(n, results.get(n), feed.latest.get(n), began, f"trial {outcome.trial}, seed {seed}")
-                for n, (outcome, seed) in enumerate(runs)
-            ],
-            {},
-        )
-    return results
+    began = time.time()
+
+    def show(results: dict[int, Any]) -> None:
+        all_known = {**known, **results}
+        rows = [
+            seed_view(n, all_known.get(n), feed.latest.get(n), began, f"trial {outcome.trial}, seed {seed}")
+            for n, (outcome, seed) in enumerate(runs)
+        ]
+        view.update(rows, {})
+
+    return results_of(tasks, feed, check, show)
 
 
 def _stored(setting: Setting, outcome: Outcome) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import ray
 from ray.tune import Callback
 
 from tune.cluster.coordinator import Message
@@ -183,6 +184,20 @@ def _running(shown: TrialView, message: Message) -> TrialView:
         message.since,
         host="" if message.host == socket.gethostname() else message.host,
     )
+
+
+def results_of(
+    tasks: Mapping[Any, int], feed: ProgressFeed, check: Callable[[], None], show: Callable[[dict[int, Any]], None]
+) -> dict[int, dict[str, Any]]:
+    """The result of every task, by its number; `show` is called often, with those that are there."""
+    results: dict[int, dict[str, Any]] = {}
+    while len(results) < len(tasks):
+        check()
+        done, _ = ray.wait([task for task, number in tasks.items() if number not in results], timeout=LOOK)
+        results |= {tasks[task]: ray.get(task) for task in done}
+        feed.look()
+        show(results)
+    return results
 
 
 def seed_view(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tune.metrics import OBJECTIVES, Direction, Target, title_of
@@ -33,13 +33,18 @@ def choose(
     candidates = [outcome for outcome in outcomes if has_objectives(outcome, objectives)]
     if not candidates:
         raise NoChoiceError(f"no trial finished with a finite {' and '.join(objectives)}")
-    affordable = [outcome for outcome in candidates if max_cost is None or _cost(outcome) <= max_cost]
+    affordable = [outcome for outcome in candidates if max_cost is None or cost_of(outcome) <= max_cost]
     if not affordable:
-        cheapest = min(map(_cost, candidates))
+        cheapest = min(map(cost_of, candidates))
         raise NoChoiceError(f"max_cost: expected at least {cheapest:g}, the cheapest trial's cost, found {max_cost:g}")
+    return min(affordable, key=by_rank(objectives))
+
+
+def by_rank(objectives: Objectives) -> Callable[[Outcome], tuple[float, float, int]]:
+    """The key by which outcomes are ranked: first objective, ties to the cheaper, then to the earlier trial."""
     metric, direction = next(iter(objectives.items()))
     sign = -1 if direction == "max" else 1
-    return min(affordable, key=lambda o: (sign * o.metrics[metric], _cost(o), o.trial))
+    return lambda o: (sign * o.metrics[metric], cost_of(o), o.trial)
 
 
 def pareto_front(outcomes: Iterable[Outcome], target: Target | Objectives = "defense") -> list[Outcome]:
@@ -91,7 +96,7 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _cost(outcome: Outcome) -> float:
+def cost_of(outcome: Outcome) -> float:
     """A trial whose cost is not known counts as the dearest: it wins no tie and fits no limit."""
     cost = outcome.metrics.get("cost", math.inf)
     return float(cost) if _finite(cost) else math.inf

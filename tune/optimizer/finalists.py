@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tune.optimizer.choice import Objectives, has_objectives
+from tune.optimizer.choice import Objectives, by_rank, cost_of, has_objectives
 from tune.storage.ledger import Outcome
 
 
@@ -69,15 +69,8 @@ def finalists_of(
     outcomes: Iterable[Outcome], objectives: Objectives, count: int, max_cost: float | None = None
 ) -> list[Outcome]:
     """The `count` best finished trials by the first objective, ties to the cheaper, then to the earlier."""
-    metric, direction = next(iter(objectives.items()))
-    sign = -1 if direction == "max" else 1
     fit = [o for o in outcomes if has_objectives(o, objectives) and (max_cost is None or cost_of(o) <= max_cost)]
-    return sorted(fit, key=lambda o: (sign * o.metrics[metric], cost_of(o), o.trial))[:count]
-
-
-def cost_of(outcome: Outcome) -> float:
-    """Projection cost; infinite where it is not known."""
-    return float(outcome.metrics.get("cost", math.inf))
+    return sorted(fit, key=by_rank(objectives))[:count]
 
 
 def decide(finalists: Sequence[Finalist], images: int) -> Verdict:

@@ -159,9 +159,9 @@ class Executor:
         try:
             if self.store.find(name, node.signature):
                 return None  # finished between the look and the lease
-            inputs: dict[str, list[Artifact]] = {}
+            needed, inputs = _needed(node.stage, path), dict[str, list[Artifact]]()
             for (stage, _), artifact in sorted(found.items()):
-                if stage in _needed(node.stage, path):
+                if stage in needed:
                     inputs.setdefault(stage, []).append(artifact)
             base = node.stage.base(path.recipe, path.signatures)
             smaller = self._smaller(node, base, path.signatures[name])
@@ -216,8 +216,9 @@ def _needed(stage: Stage, path: Path) -> set[str]:
 
 def _ready(pending: Collection[Node], path: Path) -> list[Node]:
     """Those for which everything is there. The others are not looked for either."""
-    lacking = {node.stage.name for node in pending}
-    return [node for node in pending if not _needed(node.stage, path) & lacking]
+    lacking = {node.stage.name: node.stage for node in pending}
+    ready = {name for name, stage in lacking.items() if not _needed(stage, path) & lacking.keys()}
+    return [node for node in pending if node.stage.name in ready]
 
 
 def part_signatures(stage: Stage, recipe: Recipe, signature: str) -> list[str]:

@@ -103,8 +103,6 @@ def _compared(stage: str, signature: str, manifests: Any) -> tuple[str | None, l
 def _differences(stage: str, stored: str, wanted: str, manifests: Any) -> set[Difference]:
     """The facts in which two artifacts of a stage differ, down to those of their inputs."""
     one, other = manifests(stage).get(stored), manifests(stage).get(wanted)
-    if stored == wanted:
-        return set()
     if not (one and other and "follows_from" in one and "follows_from" in other):
         return {Difference(stage, "signature", stored, wanted)}
     one, other = one["follows_from"], other["follows_from"]
