@@ -57,7 +57,7 @@ class Classifier(ImageClassifier):
             if kind == "C":
                 layer = _convolution(shape, int(size), int(kernel), int(stride or 1), first=counts["C"] == 1)
             else:
-                layer = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), int(size)))
+                layer = nn.Sequential(Flatten(), nn.Linear(math.prod(shape), int(size)))
             name = "logits" if kind == "logits" else f"{_NAMES[kind]}{counts[kind]}"
             rectifier = [] if kind == "logits" else [nn.ReLU()]
             self.layers[name] = nn.Sequential(*dropout, layer, *rectifier)
@@ -85,6 +85,24 @@ class Classifier(ImageClassifier):
             images = module(images)
             outputs[name] = images
         return outputs[layer], images
+
+
+class Flatten(nn.Flatten):
+    """Maps (N, C, H, W) → vectors (N, C·H·W), whose gradient comes back in the order in which the maps lie in memory.
+
+    As torch flattens maps with their channels last, their gradient has the channels first, and whatever reads both, as a
+    ReLU's does, takes twenty times longer on a processor: 5 % of a training step. The numbers are the same.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Flattens, and says in which order the gradient is to be."""
+        if maps.requires_grad and maps.dim() == 4 and maps.is_contiguous(memory_format=torch.channels_last):
+            maps.register_hook(_channels_last)
+        return super().forward(maps)
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 _TOKEN = re.compile(r"(C|FC|D|logits)([\d.]+)(?:-(\d+))?(?:/(\d+))?")

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from components.classifiers.config import ClassifierConfig
-from components.classifiers.defense_gan import ARCHITECTURES, Classifier
+from components.classifiers.defense_gan import ARCHITECTURES, Classifier, Flatten
 from components.classifiers.training import ClassifierTraining
 from components.datasets.dataset import DataSplit
 from components.training import freeze
@@ -103,3 +103,15 @@ def test_it_learns(architecture: str, precision: str) -> None:
 def test_settings_out_of_bounds_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ClassifierConfig.model_validate(wrong)
+
+
+def test_flattening_gives_its_gradient_in_the_layout_of_the_maps() -> None:
+    wanted, weights = [], torch.rand(3, 4 * 5 * 6)
+    for flatten in (nn.Flatten(), Flatten()):
+        maps = torch.rand(3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+        maps = maps.to(memory_format=torch.channels_last).requires_grad_()
+        flat = flatten(maps)
+        (gradient,) = torch.autograd.grad((flat * weights).sum(), maps)
+        wanted.append((flat, gradient))
+    torch.testing.assert_close(wanted[1], wanted[0], rtol=0, atol=0)
+    assert wanted[1][1].is_contiguous(memory_format=torch.channels_last)
