@@ -90,7 +90,7 @@ class Classifier(ImageClassifier):
 class Flatten(nn.Flatten):
     """Maps (N, C, H, W) → vectors (N, C·H·W), whose gradient comes back in the order in which the maps lie in memory.
 
-    As torch flattens maps with their channels last, their gradient has the channels first, and whatever reads both, as a
+    As torch flattens maps with their channels last, their gradient has the channels first, and what reads both, as a
     ReLU's does, takes twenty times longer on a processor: 5 % of a training step. The numbers are the same.
     """
 
