@@ -69,7 +69,13 @@ class Training(ABC):
         return last
 
     def descend(
-        self, loss: Callable[[Tensor], Tensor], optimizer: Adam, schedule: LRScheduler, count: int, size: int
+        self,
+        loss: Callable[[Tensor], Tensor],
+        optimizer: Adam,
+        schedule: LRScheduler,
+        count: int,
+        size: int,
+        calls: int | None = None,
     ) -> float:
         """One step for each batch of an epoch.
 
@@ -79,12 +85,14 @@ class Training(ABC):
             schedule: of the optimizer, one step per batch.
             count: images to draw the batches from.
             size: images per batch.
+            calls: full batches of all epochs; None = of epochs that all have `count` images.
 
         Returns:
             The mean loss over the images.
         """
         if self._batches is None:
-            self._batches = Batches(loss, optimizer, size, self.device, self.epochs * (count // size))
+            calls = self.epochs * (count // size) if calls is None else calls
+            self._batches = Batches(loss, optimizer, size, self.device, calls)
         return self._batches.run(count, schedule.step)
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.config import Config
 from components.precision import Precision
@@ -18,7 +18,6 @@ def _later(default: Any, **bounds: Any) -> Any:
     return Field(default=default, json_schema_extra={"neutral": default}, **bounds)
 
 
-
 class UNetConfig(Config):
     """The U-Net, its loss (Eq. 3) and its training."""
 
@@ -26,6 +25,7 @@ class UNetConfig(Config):
     depth: int = Field(default=2, ge=1, le=8)  # halvings of the contracting path
     input: Input = "generated"  # x_g, as published; both: and x; attacked: x alone
     images: int | None = Field(default=None, ge=2)  # training images that are projected for it; null = all
+    first_images: int | None = _later(None, ge=2)  # of them, those of the first epoch; then ever more; null = all
     epochs: int = Field(default=8, ge=1)  # passes over the projected training images
     batch_size: int = Field(default=64, ge=2)  # images per step
     learning_rate: float = Field(default=2e-3, gt=0, le=1)  # Adam's at the peak of a one-cycle schedule
@@ -46,3 +46,22 @@ class UNetConfig(Config):
     augment: float = _later(0.0, ge=0, le=1)  # random turns, sizes and shifts of the images
     weight_decay: float = _later(1e-2, ge=0)  # AdamW's
     average: float = _later(0.99, ge=0, lt=1)  # decay of the running average of weights that is kept
+
+    @model_validator(mode="after")
+    def _images_can_grow(self) -> Self:
+        if self.first_images is None:
+            return self
+        if self.training == "adaptive":
+            raise ValueError(f"first_images: expected null for training adaptive, found {self.first_images}")
+        if self.epochs < 2:
+            raise ValueError(f"first_images: expected null for a single epoch, found {self.first_images}")
+        if self.images is not None and self.first_images > self.images:
+            raise ValueError(f"first_images: expected at most images ({self.images}), found {self.first_images}")
+        return self
+
+    def images_of_epochs(self, images: int) -> list[int]:
+        """The number of images of each epoch: `first_images`, growing geometrically to all of `images` in the last."""
+        first, last = min(self.first_images or images, images), self.epochs - 1
+        if first == images:
+            return [images] * self.epochs
+        return [round(images * (first / images) ** (1 - epoch / last)) for epoch in range(last)] + [images]

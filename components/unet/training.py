@@ -59,6 +59,10 @@ class UNetTraining(Training):
     ) -> None:
         super().__init__(config.epochs, seed, device)
         self.config, self.classifier = config, classifier
+        self._counts = config.images_of_epochs(len(labels))
+        if self._counts[0] < len(labels):  # an epoch's images are the first so many, so each has those before it
+            order = evenly_ordered(labels.cpu(), seed).to(labels.device)
+            inputs, originals, labels = inputs[order], originals[order], labels[order]
         self.inputs, self.originals = inputs.to(device), originals.to(device)
         self.labels = labels.to(device)
         self.batch_size = min(config.batch_size, len(labels))
@@ -67,7 +71,8 @@ class UNetTraining(Training):
         self.unet.to(device).to(memory_format=torch.channels_last)
         self.optimizer = Adam(self.unet.parameters(), config.learning_rate)
         self._wanted = self.features_of(self.originals)
-        steps = config.epochs * -(-len(labels) // self.batch_size)
+        steps = sum(-(-count // self.batch_size) for count in self._counts)
+        self._calls = sum(count // self.batch_size for count in self._counts)
         self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1)
 
     def parts(self) -> Mapping[str, Any]:
@@ -75,7 +80,8 @@ class UNetTraining(Training):
 
     def run_epoch(self) -> dict[str, float]:
         self.unet.train()
-        loss = self.descend(self._batch_loss, self.optimizer, self.schedule, len(self.labels), self.batch_size)
+        count = self._counts[self.epoch]
+        loss = self.descend(self._batch_loss, self.optimizer, self.schedule, count, self.batch_size, self._calls)
         self.unet.eval()
         return {"loss": loss}
 
@@ -157,3 +163,14 @@ class UNetTraining(Training):
     ) -> float:
         """The loss of `validate` alone."""
         return self.validate(inputs, originals, labels, batch_size=batch_size)[0]
+
+
+def evenly_ordered(labels: Tensor, seed: int) -> Tensor:
+    """Indices of all images, int64 (N,), in a random order of which any first part has each class in its proportion."""
+    with drawn_from(seed):
+        order = torch.randperm(len(labels))
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        (rows,) = torch.where(labels[order] == label)
+        place[rows] = (torch.arange(len(rows), dtype=torch.float64) + 0.5) / len(rows)
+    return order[place.argsort(stable=True)]

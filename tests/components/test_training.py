@@ -46,15 +46,20 @@ def gan_training(loss: str) -> Callable[..., GanTraining]:
     return build
 
 
-def unet_training(seed: int, images: Tensor = SPLIT.images) -> UNetTraining:
+def unet_training(seed: int, images: Tensor = SPLIT.images, first_images: int | None = None) -> UNetTraining:
     with drawn_from(0):
         judge = freeze(Classifier("D", (1, 8, 8), 4))
-    config = UNetConfig(width=2, depth=1, epochs=3, batch_size=8)
+    config = UNetConfig(width=2, depth=1, epochs=3, batch_size=8, first_images=first_images)
     return UNetTraining(config, images.flip(3), SPLIT.images, SPLIT.labels, judge, seed)
 
 
+def growing_training(seed: int, images: Tensor = SPLIT.images) -> UNetTraining:
+    return unet_training(seed, images, first_images=5)
+
+
 EACH = pytest.mark.parametrize(
-    "build", [classifier_training, gan_training("nonsaturating"), gan_training("wgan_gp"), unet_training]
+    "build",
+    [classifier_training, gan_training("nonsaturating"), gan_training("wgan_gp"), unet_training, growing_training],
 )
 
 

@@ -67,7 +67,9 @@ class UNetStage(Stage):
 
     def seconds(self, recipe: Recipe, rates: Rates) -> float:
         measured = images_of(recipe, "validation")
-        return recipe.config.unet.epochs * (self.images(recipe) + 2 * FORWARD * measured) * rates["unet"].seconds
+        config = recipe.config.unet
+        trained = sum(config.images_of_epochs(self.images(recipe)))
+        return (trained + config.epochs * 2 * FORWARD * measured) * rates["unet"].seconds
 
     def workloads(self, recipe: Recipe, device: torch.device, batches: int) -> Iterator[Workload]:
         config, train = recipe.config.unet, recipe.data.train
@@ -78,7 +80,7 @@ class UNetStage(Stage):
             sampled = adaptive.sampled(recipe, some, new_unet(recipe), judge, device)
             yield training_workload("unet", "adaptive training", "image", len(some), sampled)
             return
-        endless = config.model_copy(update={"epochs": 10**6})
+        endless = config.model_copy(update={"epochs": 10**6, "first_images": None})
         training = UNetTraining(endless, inputs, some.images, some.labels, judge, 0, device)
         yield training_workload("unet", "U-Net", "image", len(some), training)
 

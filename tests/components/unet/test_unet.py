@@ -1,5 +1,7 @@
 """The U-Net for any image size, its loss and its training."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ from components.datasets.dataset import DataSplit
 from components.training import drawn_from, freeze
 from components.unet.config import Input, UNetConfig
 from components.unet.network import UNet, join
-from components.unet.training import UNetTraining
+from components.unet.training import UNetTraining, evenly_ordered
 from tests.tiny import tiny_split
 
 SPLIT = DataSplit.of(tiny_split(24))
@@ -124,6 +126,46 @@ def test_training_denoises() -> None:
     training.run()
     assert not training.unet.training
     assert training.validation_loss(generated, SPLIT.images, SPLIT.labels) < 0.7 * before
+
+
+@settings(max_examples=50, deadline=None)
+@given(images=st.integers(2, 5000), first=st.integers(2, 5000), epochs=st.integers(2, 12))
+def test_images_grow_by_equal_factors(images: int, first: int, epochs: int) -> None:
+    counts = UNetConfig(first_images=first, epochs=epochs).images_of_epochs(images)
+    assert (counts[0], counts[-1], len(counts)) == (min(first, images), images, epochs)
+    factor = (images / counts[0]) ** (1 / (epochs - 1))
+    assert all(abs(count - counts[0] * factor**epoch) <= 0.5 + 1e-6 for epoch, count in enumerate(counts))
+
+
+@settings(max_examples=50, deadline=None)
+@given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=80), seed=st.integers(0, 5))
+def test_any_first_part_has_each_class_in_its_proportion(labels: list[int], seed: int) -> None:
+    told = torch.tensor(labels)
+    order = evenly_ordered(told, seed)
+    assert sorted(order.tolist()) == list(range(len(labels)))
+    for size in range(1, len(labels) + 1):
+        part = told[order[:size]].bincount(minlength=5)
+        assert ((part - told.bincount(minlength=5) * size / len(labels)).abs() < 1.5).all()
+
+
+def test_each_epoch_trains_on_the_images_before_and_on_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = training_of(first_images=6)
+    seen: list[set[bytes]] = [set()]
+    loss = training.loss
+
+    def noted(inputs: Tensor, originals: Tensor, labels: Tensor, wanted: Tensor | None) -> Tensor:
+        for read, original, label in zip(inputs, originals, labels, strict=True):
+            (place,) = torch.where((SPLIT.images == original).all((1, 2, 3)))
+            assert torch.equal(blurred(SPLIT.images)[place[0]], read)
+            assert label in SPLIT.labels[place]
+            seen[-1].add(original.numpy().tobytes())
+        return loss(inputs, originals, labels, wanted)
+
+    monkeypatch.setattr(training, "loss", noted)
+    for _ in training:
+        seen.append(set())
+    assert [len(part) for part in seen[:-1]] == [6, 10, 15, 24]
+    assert all(before < after for before, after in pairwise(seen[:-1]))
 
 
 def test_bfloat16_trains_float32_weights() -> None:

@@ -104,6 +104,7 @@ REFUSED = {
             "{choice: [8, 16]}"
         ),
     ),
+    RANGE + "unet.first_images: 1": (2, "unet.first_images: expected an integer ≥ 2 or null, found 1"),
     "unet.label_weight: -1": (1, "unet.label_weight: expected a number ≥ 0, found -1"),
     "unet.label_weight: .nan": (1, "unet.label_weight: expected a number ≥ 0, found nan"),
     "unet.label_weight: 1e999": (1, "unet.label_weight: expected a number ≥ 0, found inf"),
@@ -287,6 +288,18 @@ REFUSED = {
             "projector: bank_size: expected at least restarts (4), found 2, with projector.bank_size: 2, "
             "projector.restarts: 4"
         ),
+    ),
+    RANGE + "unet.first_images: 500\nunet.images: {choice: [400, 800]}": (
+        None,
+        "unet: first_images: expected at most images (400), found 500, with projector.restarts: 1, unet.images: 400",
+    ),
+    RANGE + "unet.first_images: 500\nunet.epochs: 1": (
+        None,
+        "unet: first_images: expected null for a single epoch, found 500, with projector.restarts: 1",
+    ),
+    RANGE + "unet.first_images: 500\nunet.training: adaptive": (
+        None,
+        "unet: first_images: expected null for training adaptive, found 500, with projector.restarts: 1",
     ),
 }
 
