@@ -101,3 +101,13 @@ def upper_tail(successes: int, n: int, share: float) -> float:
         return math.exp(ways + count * math.log(share) + (n - count) * math.log1p(-share))
 
     return min(1.0, math.fsum(map(one, range(successes, n + 1))))
+
+
+def sign_test(one: int, other: int) -> float:
+    """McNemar's exact test, two-sided: how often chance alone parts `one + other` images at least so unevenly.
+
+    Args:
+        one: images that only one of two gets right.
+        other: images that only the other does.
+    """
+    return min(1.0, 2 * upper_tail(max(one, other), one + other, 0.5))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.intervals import paired_error, standard_error, t_interval, upper_tail, wilson
+from components.intervals import paired_error, sign_test, standard_error, t_interval, upper_tail, wilson
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,13 @@ def test_t_interval_refuses_what_has_none(values: list[float]) -> None:
 )
 def test_upper_tail_is_the_binomial_one(successes: int, n: int, share: float, expected: float) -> None:
     assert upper_tail(successes, n, share) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"), [(0, 0, 1.0), (5, 2, 58 / 128), (2, 5, 58 / 128), (8, 0, 1 / 128)]
+)
+def test_the_sign_test_is_two_sided(one: int, other: int, expected: float) -> None:
+    assert sign_test(one, other) == pytest.approx(expected, rel=1e-12)
 
 
 def test_upper_tail_holds_for_many_images() -> None:

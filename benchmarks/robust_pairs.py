@@ -1,0 +1,117 @@
+"""Attacks saved defenses by one list on the same test images, a few at a time, and compares them image by image.
+
+    python benchmarks/robust_pairs.py --out results/pairs --data-dir DIR --images 1000 mnist mnist_robust
+
+Every group of images is a file in `--out` for each defense, written once all of its attacks are made: called again, it
+goes on, and at any time `--images 0` prints what is there. Of the groups that all defenses have it prints each one's
+share with its interval, how many images only one of two loses, and McNemar's exact test of that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from components.attacks.adaptive import evaluate_defense
+from components.attacks.presets import PRESETS
+from components.datasets.dataset import DataSplit, load_dataset
+from components.files import write_json
+from components.intervals import paired_error, sign_test, wilson
+from tune.commands.purify import load_defense
+
+
+def main() -> None:
+    options = read_options()
+    if options.images:
+        test = load_dataset(options.data, options.data_dir).test
+        for first in range(0, min(options.images, len(test)), options.group):
+            for name in options.defenses:
+                attacked(name, test, first, options)
+    print_pairs(options.out, options.defenses)
+
+
+def attacked(name: str, test: DataSplit, first: int, options: argparse.Namespace) -> None:
+    """Attacks one group of images, unless that was done before."""
+    path = place(options.out, name, first)
+    if path.is_file():
+        return
+    last = min(first + options.group, options.images, len(test))
+    images, labels = test.images[first:last], test.labels[first:last]
+    defense = load_defense(name)
+    began = time.process_time()
+    found = evaluate_defense(defense, images, labels, preset=options.preset, seed=options.seed, curves=False)
+    seconds = time.process_time() - began
+    stands = found.stands.tolist()
+    clean = (defense(images).argmax(1) == labels).tolist()
+    rows = [row.model_dump(mode="json") for row in found.attacks]
+    write_json(path, {"preset": options.preset, "seed": options.seed, "seconds": seconds, "clean": clean,
+                      "stands": stands, "attacks": rows, "flags": found.flags})  # fmt: skip
+    print(f"{name} {first} … {last - 1}: {sum(stands)} of {sum(clean)} stand, {seconds:.0f} s of processor", flush=True)
+
+
+def place(out: Path, name: str, first: int) -> Path:
+    return out / Path(name).name / f"{first:05d}.json"
+
+
+def print_pairs(out: Path, names: list[str]) -> None:
+    """Prints the comparison of the groups that all defenses have."""
+    kept = {name: {path.name: json.loads(path.read_text()) for path in (out / Path(name).name).glob("*.json")}
+            for name in names}  # fmt: skip
+    common = sorted(set.intersection(*(set(groups) for groups in kept.values())))
+    if not common:
+        print("no group of images is finished for all of them")
+        return
+    stands = {name: [right for group in common for right in kept[name][group]["stands"]] for name in names}
+    for name in names:
+        groups = [kept[name][group] for group in common]
+        print_one(name, groups, stands[name])
+    for one, other in combinations(names, 2):
+        first, second = as_bits(stands[one]), as_bits(stands[other])
+        only_first, only_second = (first & ~second).bit_count(), (second & ~first).bit_count()
+        ahead, error = paired_error(second, first, len(stands[one]))
+        chance = sign_test(only_first, only_second)
+        print(
+            f"{other} above {one}: {100 * ahead:+.2f} points ± {196 * error:.2f} (95 %); only {one} stands "
+            f"{only_first} times, only {other} {only_second}; McNemar, exact, two-sided: {chance:.2g}"
+        )
+
+
+def as_bits(stands: list[bool]) -> int:
+    """Which images stand, as the bits of a number."""
+    return sum(1 << place for place, right in enumerate(stands) if right)
+
+
+def print_one(name: str, groups: list[dict[str, Any]], stands: list[bool]) -> None:
+    images, clean = len(stands), sum(sum(group["clean"]) for group in groups)
+    low, high = wilson(sum(stands), images)
+    seconds = sum(group["seconds"] for group in groups)
+    print(
+        f"{name}: {sum(stands)} of {images} images stand, {100 * sum(stands) / images:.2f} % "
+        f"(95 %: {100 * low:.2f} … {100 * high:.2f}), clean {clean}, {seconds:.0f} s of processor"
+    )
+    broken: dict[str, int] = {}
+    for row in (row for group in groups for row in group["attacks"]):
+        title = f"{row['name']} ({row['surrogate']})"
+        broken[title] = broken.get(title, 0) + round(row["images"] * (1 - row["right"]))
+    print("    broken by: " + ", ".join(f"{title} {count}" for title, count in broken.items() if count))
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("defenses", nargs="+", help="folders of saved defenses, or names of shipped ones")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", default="mnist", help="data set by name or folder")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--images", type=int, default=1000, help="the first so many test images; 0 = only print")
+    parser.add_argument("--group", type=int, default=50, help="images attacked at once")
+    parser.add_argument("--preset", choices=list(PRESETS), default="standard")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
