@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from components.attacks import bits
 from components.attacks.apgd import APGD
 from components.attacks.campaign import Attacked, Campaign, Curve, Made, Planned, Tell
+from components.attacks.eot import draws_of
 from components.attacks.presets import PRESETS, Preset, PresetName
 from components.attacks.square import Square
 from components.attacks.target import Stage, target_of, with_draws
@@ -98,7 +99,8 @@ def _gradient(
     starts: int = 1,
 ) -> Planned:
     config = APGD.model_validate({"epsilon": epsilon, "loss": loss, "steps": steps, "restarts": starts})
-    return Planned(name, knows, surrogate, steps * starts, seeds, _perturbing(config, view))
+    made = _perturbing(config, view)
+    return Planned(name, knows, surrogate, steps * starts, seeds, made, draws=draws_of(view))
 
 
 def _perturbing(config: APGD | Square, model: nn.Module) -> Made:
@@ -137,7 +139,8 @@ def _bits(campaign: Campaign, preset: Preset, name: str, view: nn.Module) -> Ite
 
     for origin in preset.origins:
         seeds = preset.seeds if origin == "random" else 1
-        yield Planned(f"greedy levels from {origin}", "everything", name, preset.greedy, seeds, by_gradient(origin))
+        title, made = f"greedy levels from {origin}", by_gradient(origin)
+        yield Planned(title, "everything", name, preset.greedy, seeds, made, draws=draws_of(view))
     for origin in preset.origins[:1] if preset.blocks else ():
         made = by_blocks(origin)
         yield Planned(

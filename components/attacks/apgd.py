@@ -67,7 +67,7 @@ def ascend(
     """
     import torch
 
-    from components.attacks.losses import input_gradient, margin
+    from components.attacks.losses import input_gradient, margin, uphill
 
     low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
     x = previous = best = found = start
@@ -81,7 +81,7 @@ def ascend(
     checkpoints = _checkpoints(steps)
     for step in range(1, steps + 1):
         share = 0.75 if step > 1 else 1.0
-        ahead = torch.clamp(x + _wide(size) * gradient.sign(), low, high)
+        ahead = torch.clamp(x + _wide(size) * uphill(gradient), low, high)
         x, previous = torch.clamp(x + share * (ahead - x) + (1 - share) * (x - previous), low, high), x
         gradient, logits = input_gradient(model, x, labels, loss)
         reached, wide = loss(logits, labels), margin(logits, labels)

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from components.attacks.flags import Count, Evidence, Seeds, reasons
-from components.attacks.losses import input_gradient, margin
+from components.attacks.losses import input_gradient, margin, misread
 from components.attacks.presets import PresetName
 from components.attacks.target import Target
 from components.robustness import AttackResult, Robustness
@@ -44,6 +44,7 @@ class Planned:
     seeds: int
     make: Made
     gradient: bool = True
+    draws: int = 1  # passes of which the mean is taken
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Campaign:
         self.logits = target.judge(images)
         self.margins = margin(self.logits, labels)
         self.worst = images.clone()
-        self.clean = self.margins <= 0  # those already wrong are counted and not attacked
+        self.clean = ~misread(self.logits, labels)  # those already wrong are counted and not attacked
         self.stands = self.clean.clone()
         self.rows: list[AttackResult] = []
         self.outcomes: list[Outcome] = []
@@ -96,7 +97,7 @@ class Campaign:
             surrogate=planned.surrogate,
             steps=planned.steps,
             restarts=planned.seeds,
-            eot=self.target.draws if planned.gradient else 1,
+            eot=planned.draws,
             images=before,
             right=left / before,
             worst_so_far=left / len(self.images),
@@ -110,11 +111,13 @@ class Campaign:
         images = self.images[index]
         low, high = (images - self.epsilon).clamp(min=0), (images + self.epsilon).clamp(max=1)
         candidates = torch.minimum(torch.maximum(candidates, low), high)
-        margins = margin(self.target.judge(candidates), self.labels[index])
-        better = margins > self.margins[index]
+        logits = self.target.judge(candidates)
+        margins, wrong = margin(logits, self.labels[index]), misread(logits, self.labels[index])
+        # one that breaks an image is kept also where logits are equal or NaN, and no margin says so
+        better = (margins > self.margins[index]) | (wrong & self.stands[index])
         self.worst[index[better]], self.margins[index[better]] = candidates[better], margins[better]
-        self.stands[index[margins > 0]] = False
-        return margins <= 0
+        self.stands[index[wrong]] = False
+        return ~wrong
 
     def result(self, over_epsilon: Curve, over_steps: Curve, preset: PresetName, seconds: float) -> Attacked:
         """The accuracy that remains under all attacks together, with the reasons not to believe it."""

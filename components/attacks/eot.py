@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 
 class EOT(nn.Module):
-    """The mean logits of several passes through a random model, and their gradient.
+    """The mean logits of several passes through a random model; `losses.input_gradient` takes that of the mean loss.
 
-    Source: Athalye, Engstrom, Ilyas, Kwok, Synthesizing robust adversarial examples (ICML 2018), section 2.2.
+    Source: Athalye, Engstrom, Ilyas, Kwok, Synthesizing robust adversarial examples (ICML 2018), section 2.2: the
+    expectation is that of the loss, log P(y | t(x)), not the loss of an expected answer.
 
     Args:
         model: images → logits, another draw at each call.
@@ -23,3 +24,8 @@ class EOT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Mean logits (N, classes) of images (N, C, H, W)."""
         return torch.stack([self.model(images) for _ in range(self.draws)]).mean(0)
+
+
+def draws_of(model: nn.Module) -> int:
+    """Passes of which a model's mean is taken; 1 where it is asked once."""
+    return model.draws if isinstance(model, EOT) else 1

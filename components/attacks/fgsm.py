@@ -37,8 +37,8 @@ def fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, epsilon: float) 
     Returns:
         The attacked images, (N, C, H, W) in [0, 1], each pixel within ε of the original.
     """
-    from components.attacks.losses import cross_entropy, input_gradient
+    from components.attacks.losses import cross_entropy, input_gradient, uphill
 
     images = images.detach()
     gradient = input_gradient(classifier, images, labels, cross_entropy)[0]
-    return (images + epsilon * gradient.sign()).clamp(0, 1)
+    return (images + epsilon * uphill(gradient)).clamp(0, 1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.attacks.eot import EOT
 from components.training import evaluating
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -23,6 +24,11 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels.unsqueeze(1))
     others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
     return others.amax(1) - own.squeeze(1)
+
+
+def misread(logits: Tensor, labels: Tensor) -> Tensor:
+    """Tells which images get another label, bool (N,); where two logits are equal the first counts, NaN is no label."""
+    return (logits.argmax(1) != labels) | logits.isnan().any(1)
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
@@ -51,11 +57,26 @@ def targeted_dlr(targets: Tensor) -> Loss:
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     """The gradient of each image's loss with respect to it, like `images`, and the logits there.
 
-    The model predicts in evaluation mode and is left as it was.
+    The model predicts in evaluation mode and is left as it was. Of a random model under `EOT` it is the gradient of the
+    expected loss, and the mean logits.
 
     Raises:
         ValueError: no gradient of the model reaches the images.
     """
+    if not isinstance(model, EOT):
+        return _gradient_of_one(model, images, labels, loss)
+    gradients, logits = zip(
+        *(_gradient_of_one(model.model, images, labels, loss) for _ in range(model.draws)), strict=True
+    )
+    return torch.stack(gradients).mean(0), torch.stack(logits).mean(0)
+
+
+def uphill(gradient: Tensor) -> Tensor:
+    """The sign of each entry; 0, not NaN, where there is no number."""
+    return gradient.nan_to_num(0.0).sign()
+
+
+def _gradient_of_one(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     images = images.detach().requires_grad_()
     with evaluating(model), torch.enable_grad():
         logits = model(images)

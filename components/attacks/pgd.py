@@ -43,7 +43,7 @@ class PGD(Attack):
         return best
 
     def _ascended(self, classifier: nn.Module, images: Tensor, labels: Tensor, seed: int, restart: int) -> Tensor:
-        from components.attacks.losses import cross_entropy, input_gradient
+        from components.attacks.losses import cross_entropy, input_gradient, uphill
 
         low, high = (images - self.epsilon).clamp(min=0), (images + self.epsilon).clamp(max=1)
         attacked = images
@@ -51,7 +51,7 @@ class PGD(Attack):
             attacked = (images + self.epsilon * noise(images, seed, restart)).clamp(0, 1)
         for _ in range(self.steps):
             gradient, _ = input_gradient(classifier, attacked, labels, cross_entropy)
-            attacked = (attacked + self.step_size * gradient.sign()).clamp(low, high)
+            attacked = (attacked + self.step_size * uphill(gradient)).clamp(low, high)
         return attacked
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -29,7 +29,6 @@ class Target:
         views: differentiable stand-ins by the name of their surrogate; the first is the best known.
         sources: models from which attacks are transferred, by what the attacker knows.
         levels, threshold: as `squeezing.squeezed`, where the model sees nothing else of the images; else None.
-        draws: passes of which a random model's mean is taken for gradients; 1: it is not random.
     """
 
     model: nn.Module
@@ -37,7 +36,6 @@ class Target:
     sources: Mapping[str, nn.Module] = field(default_factory=dict)
     levels: int | None = None
     threshold: float | None = None
-    draws: int = 1
 
     @torch.no_grad()
     def judge(self, images: Tensor) -> Tensor:
@@ -129,8 +127,10 @@ def _descents(defense: Defense) -> list[Literal["encoder", "unrolled"] | None]:
 
 
 def with_draws(target: Target, images: Tensor, draws: int) -> Target:
-    """The target with the mean of `draws` passes in its views, where it answers the same images differently."""
+    """The target with gradients over `draws` passes, where it answers the same images differently."""
     if torch.equal(target.judge(images), target.judge(images)):
         return target
-    views = {name: EOT(view, draws) for name, view in target.views.items()}
-    return Target(target.model, views, target.sources, target.levels, target.threshold, draws)
+    views, sources = (
+        {name: EOT(model, draws) for name, model in models.items()} for models in (target.views, target.sources)
+    )
+    return replace(target, views=views, sources=sources)

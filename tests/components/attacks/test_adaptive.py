@@ -245,6 +245,19 @@ def test_probabilities_in_place_of_logits_are_flagged() -> None:
     assert any("probabilities" in flag for flag in found.flags)
 
 
+@pytest.mark.parametrize(
+    ("logits", "clean"),
+    [([0.0, 0.0, 0.0, 0.0], 0.25), ([torch.nan, 0.0, 0.0, 0.0], 0.0)],
+    ids=["all equal", "NaN"],
+)
+def test_an_answer_without_a_best_class_is_no_right_answer(logits: list[float], clean: float) -> None:
+    """A model that says nothing is right only where the label is the one that its argmax happens to give."""
+    model = lambda_of(lambda images: images.flatten(1)[:, :1] * 0 + torch.tensor(logits))
+    images, labels = torch.rand(8, 1, 8, 8), torch.arange(8) % 4
+    found = evaluate_defense(model, images, labels, preset="quick", curves=False)
+    assert (found.clean, found.worst) == (clean, clean)
+
+
 def test_random_models_are_attacked_through_their_mean() -> None:
     images, labels = digits(20)
     found = evaluate_defense(Learned(noise=0.3), images, labels, preset="quick", curves=False)
