@@ -1,9 +1,11 @@
 """Reports of experiments, from their files alone. The modules in the order of the work:
 
-reading, data     the experiment's folder → frozen values
-scores, effects   test scores over seeds, intervals, doubts; effects of the parameters
-head, result, adaptive, detail, search, parameters, cost    the sections: each its words, tables and charts
-blocks, style     what sections are built of, and the look of charts
-summary, writer   report.json; the sections as HTML and as Markdown, by templates/
-comparison        several searches side by side
+reading             the experiment's files → frozen values
+facts               those and all that follows from them: what report.json holds and every section shows
+scores, effects     test scores over seeds, and what the parameters did: computed for the facts
+summary             the head of the page, and report.json
+result, adaptive, detail, search, parameters, cost    the sections: each the facts in words, tables and charts
+blocks, style       what sections are built of, how values are written, and the look of charts
+writer              the sections as HTML and as Markdown, by templates/
+comparison          several searches side by side
 """

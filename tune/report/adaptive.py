@@ -9,10 +9,9 @@ from matplotlib.ticker import PercentFormatter
 
 from components.attacks.presets import PRESETS
 from components.robustness import Robustness
-from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text
-from tune.report.data import Experiment
-from tune.report.head import Test, switched_on
-from tune.report.scores import interval, percent
+from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text, interval, percent
+from tune.report.facts import Facts
+from tune.report.scores import Score
 from tune.report.style import GREEN, blank, render
 
 TITLE = "An attacker who knows the defense"
@@ -21,11 +20,12 @@ PUBLISHED = "96.34 (99.26), 93.96 (98.38), 92.81 (99.48) and 88.50 (98.53)"
 LEFT_OUT = "Left out: the saved seed holds no adaptive attacks. `python -m tune evaluate` makes them."
 
 
-def adaptive(experiment: Experiment, test: Test) -> Section:
-    known = experiment.median.adaptive if experiment.median else None
+def adaptive(facts: Facts) -> Section:
+    known = facts.adaptive
     if known is None:
         return Section(TITLE, (Text(LEFT_OUT),))
-    blocks: list[Block] = [Text(_answer(known, test)), *map(Caution, map(_flag, known.flags))]
+    doubts = (Caution(f"A reason not to believe this figure: {flag}.") for flag in known.flags)
+    blocks: list[Block] = [Text(_answer(known, facts.test.get("robust"))), *doubts]
     if not known.flags:
         blocks.append(
             Text(
@@ -33,28 +33,24 @@ def adaptive(experiment: Experiment, test: Test) -> Section:
                 f"With {known.images} images and the few queries above that is a first look, no proof."
             )
         )
-    blocks += [_attacks(known, experiment), _beside(known, experiment), *_courses(known)]
+    blocks += [_attacks(known, facts), _beside(known, facts), *_courses(known)]
     return Section(TITLE, tuple(blocks))
 
 
-def _answer(known: Robustness, test: Test) -> str:
+def _answer(known: Robustness, score: Score | None) -> str:
+    """The share that stays right, of the saved defense and as the mean of the seeds."""
     words = (
         f"This attacker knows classifier, purifier and U-Net, with their weights, and attacks through them with ε = "
         f"{known.epsilon:g}. Every candidate is judged by the real defense, and each image counts as right only if no "
         f"attack broke it: {percent(known.worst)} % of {known.images:,} test images ({interval(known.interval)}), of "
         f"{percent(known.clean)} % that are right without an attack. They are a sample, drawn by a fixed seed. "
     )
-    if "robust" in test and len(test["robust"].values) > 1:
-        score = test["robust"]
+    if score and len(score.values) > 1:
         words += f"Mean of the seeds: {percent(score.mean)} % ({interval(score.ci95)}). "
     return words + f"The list of attacks is the {known.preset} one: a longer one may find more, none can find less."
 
 
-def _flag(sentence: str) -> str:
-    return f"A reason not to believe this figure: {sentence}."
-
-
-def _attacks(known: Robustness, experiment: Experiment) -> Table:
+def _attacks(known: Robustness, facts: Facts) -> Table:
     rows = [
         (
             row.name,
@@ -71,13 +67,13 @@ def _attacks(known: Robustness, experiment: Experiment) -> Table:
         "Each attack is made on the images that those above it left right. Steps: gradients, or queries, of each image "
         "and start. EOT: passes of which the mean is taken, where the defense is random. "
     )
-    return Table(columns, rows, numbers=6, note=note + switched_on(experiment))
+    return Table(columns, rows, numbers=6, note=note + facts.switched_on)
 
 
-def _beside(known: Robustness, experiment: Experiment) -> Table:
-    names = {"classifier": "nothing", "threshold": "two grey levels alone", "gan": experiment.part("psd_gan")}
+def _beside(known: Robustness, facts: Facts) -> Table:
+    names = {"classifier": "nothing", "threshold": "two grey levels alone", "gan": facts.part("psd_gan")}
     shares = [(names.get(stage, stage), one["clean"], one["worst"]) for stage, one in known.beside.items()]
-    shares.append((experiment.part("psd"), known.clean, known.worst))
+    shares.append((facts.part("psd"), known.clean, known.worst))
     rows = [(name, percent(clean), percent(worst), interval(known.interval_of(worst))) for name, clean, worst in shares]
     note = (
         "The same attacks and images. Strongest published networks on full MNIST under AutoAttack at ε = 0.3, robust "

@@ -1,4 +1,4 @@
-"""The blocks of a page. Both templates render these, so the report is worded once."""
+"""The blocks of a page, which both templates render, so the report is worded once; and how values are written."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup, escape
 
+from components.intervals import Interval
+from tune.report.scores import Score
 from tune.report.style import Chart
 
 LEFT, RIGHT = "left", "right"
@@ -127,6 +129,27 @@ def seconds(amount: float | None) -> str:
     if amount < 120:
         return f"{amount:.1f} s"
     return f"{amount / 60:.1f} min" if amount < 5400 else f"{amount / 3600:.1f} h"
+
+
+def percent(share: float | None) -> str:
+    """A fraction as percent without the sign, for tables whose head has it; a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.2f}"
+
+
+def interval(ends: Interval | None) -> str:
+    return "–" if ends is None else f"{percent(ends[0])}–{percent(ends[1])}"
+
+
+def seeds_interval(score: Score) -> str:
+    """The interval across seeds; none is claimed where all agree, as on images that no training touches."""
+    agree = len(score.values) > 1 and score.std == 0
+    return "same" if agree else interval(score.ci95)
+
+
+def points(more: Score) -> str:
+    """A gain in percentage points with its interval: `+1.27 (+0.20 to +2.33)`."""
+    mean, *ends = (f"{100 * value:+.2f}".replace("-", "−") for value in (more.mean, *(more.ci95 or ())))
+    return f"{mean} ({' to '.join(ends)})" if ends else mean
 
 
 def plain(block: Block, width: int | None) -> str:

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tune.report.blocks import Block, Code, Section, Table, Text, seconds, value
-from tune.report.data import Experiment
+from tune.report.facts import Facts
 from tune.storage.ledger import Outcome
 from tune.storage.record import versions_of
 
 
-def failures(experiment: Experiment) -> Section:
-    failed, pruned = experiment.with_status("failed"), experiment.with_status("pruned")
+def failures(facts: Facts) -> Section:
+    failed, pruned = facts.with_status("failed"), facts.with_status("pruned")
     if not failed:
         blocks: list[Block] = [Text("No trial failed.")]
     else:
@@ -32,9 +32,9 @@ def _reason(outcome: Outcome) -> str:
     return lines[-1] if lines else "no reason recorded"
 
 
-def cost(experiment: Experiment) -> Section:
-    work = stage_work(experiment.outcomes)
-    retraining = _total(score.seconds for score in experiment.seeds)
+def cost(facts: Facts) -> Section:
+    work = facts.work
+    retraining = _total(score.seconds for score in facts.seeds)
     rows, saved = [], 0.0
     for stage in dict.fromkeys([*work, *retraining]):
         built, reused, spent = (work.get(stage, {}).get(key, 0) for key in ("built", "reused", "seconds"))
@@ -44,27 +44,15 @@ def cost(experiment: Experiment) -> Section:
         rows.append((stage, f"{built:g}", f"{reused:g}", seconds(spent), seconds(spared) if spared else "–", again))
     if not rows:
         return Section("Cost", (Text("Left out: no trial recorded its work."),))
-    spent = sum(sums["seconds"] for sums in work.values())
     again = seconds(sum(retraining.values()) if retraining else None)
-    built, reused = (sum(sums[key] for sums in work.values()) for key in ("built", "reused"))
+    built, reused, spent = map(facts.worked, ("built", "reused", "seconds"))
     rows.append(("all", f"{built:g}", f"{reused:g}", seconds(spent), seconds(saved) if saved else "–", again))
     note = "Saved: what the reused results would have cost at the mean time of those built."
-    note += f" By the clock: {seconds(experiment.wall_s)}." if experiment.wall_s else ""
-    if (median := experiment.median) and median.images_per_second:
+    note += f" By the clock: {seconds(facts.wall_s)}." if facts.wall_s else ""
+    if (median := facts.median) and median.images_per_second:
         note += f" The saved defense purifies {median.images_per_second:.3g} images per second."
     columns = ("stage", "built", "reused", "computing time", "saved, about", "retraining")
     return Section("Cost", (Table(columns, rows, numbers=5, marked=len(rows) - 1, note=note),))
-
-
-def stage_work(outcomes: Iterable[Outcome]) -> dict[str, dict[str, float]]:
-    """Stage → times built and reused, and computing seconds spent, over all trials and in the order of the work."""
-    total: dict[str, dict[str, float]] = {}
-    for outcome in outcomes:
-        for stage, work in (outcome.work or {}).items():
-            sums = total.setdefault(stage, {"built": 0, "reused": 0, "seconds": 0.0})
-            for key in sums:
-                sums[key] += work.get(key, 0)
-    return total
 
 
 def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -75,21 +63,21 @@ def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return total
 
 
-def reproduce(experiment: Experiment) -> Section:
-    record = experiment.record
+def reproduce(facts: Facts) -> Section:
+    record = facts.record
     command = record.get("command")
     blocks: list[Block] = []
     if command:
         line = command if isinstance(command, str) else shlex.join(map(str, command))
         blocks += [Text("The search, from a checkout of the commit below:"), Code(line)]
-    blocks += [Text("This report, from the experiment's files alone:"), Code(rebuild(experiment))]
+    blocks += [Text("This report, from the experiment's files alone:"), Code(rebuild(facts))]
     rows = [(key, _line(item)) for key, item in record.items() if key not in ("command", "notes", "wall_s", "sessions")]
     if rows:
         blocks.append(Table(("recorded", "when the search began"), rows))
     if sessions := _sessions(record.get("sessions")):
         blocks.append(Text("The search was resumed with other versions; its trials are compared all the same:"))
         blocks.append(Table(("session", "trials", "versions"), sessions))
-    if settings := _fixed(experiment):
+    if settings := _fixed(facts):
         blocks.append(Table(("component", "fixed settings (space.yaml)"), settings))
     return Section("How to reproduce it", blocks)
 
@@ -119,18 +107,18 @@ def _numbers(trials: Sequence[int]) -> str:
     return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
-def _fixed(experiment: Experiment) -> list[tuple[str, str]]:
+def _fixed(facts: Facts) -> list[tuple[str, str]]:
     """The settings that were not searched, one row per component."""
     rows: dict[str, list[str]] = {}
-    for key, item in experiment.space.items():
+    for key, item in facts.space.items():
         section, _, name = key.partition(".")
-        if key not in experiment.ranges:
+        if key not in facts.ranges:
             rows.setdefault(section, []).append(f"{name}: {value(item)}")
     return [(section, ", ".join(items)) for section, items in rows.items()]
 
 
-def rebuild(experiment: Experiment) -> str:
-    return f"python -m tune report {shlex.quote(experiment.place)}"
+def rebuild(facts: Facts) -> str:
+    return f"python -m tune report {shlex.quote(facts.place)}"
 
 
 def _line(item: Any) -> str:

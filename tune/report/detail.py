@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,10 +11,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from tune.metrics import title_of
-from tune.report.blocks import Drawing, Section, Table, Text
-from tune.report.data import ROWS, Experiment, Pictures, SeedScore
-from tune.report.head import switched_on
-from tune.report.scores import interval, per_class, percent
+from tune.report.blocks import Drawing, Section, Table, Text, interval, percent
+from tune.report.facts import Facts
+from tune.report.reading import ROWS, Pictures, SeedScore
 from tune.report.style import BLUE, GREEN, GREY, GRID, INK, MUTED, ORANGE, RED, WIDTH, WRONG, blank, cells, render
 
 # The courses over ε: colour, line, marker, so that they are never told apart by colour alone.
@@ -30,8 +29,9 @@ PITCH = 1.5  # from one row of images to the next, in image widths: room for the
 ROW_NAMES = {"original": "a  original", "attacked": "b  attacked", "gan": "c  GAN", "denoised": "d  denoised"}
 
 
-def examples(pictures: Pictures | None) -> Section:
-    if pictures is None:
+def examples(facts: Facts) -> Section:
+    pictures = facts.median and facts.median.examples
+    if not pictures:
         return Section("Images", (Text("Left out: the folder holds no images of the test run."),))
     caption = (
         "a original, b attacked, c the GAN's nearest image, d denoised by the U-Net; under each image the "
@@ -40,8 +40,9 @@ def examples(pictures: Pictures | None) -> Section:
     return Section("Images", (Drawing(render("examples", _grid(pictures)), caption, _reading(pictures)),))
 
 
-def worst(pictures: Pictures | None) -> Section:
-    if pictures is None:
+def worst(facts: Facts) -> Section:
+    pictures = facts.median and facts.median.worst
+    if not pictures:
         return Section("Worst cases", (Text("Left out: the folder holds no misclassified images."),))
     caption = "The test images that the defense gets wrong with the highest confidence; rows and labels as above."
     return Section("Worst cases", (Drawing(render("worst", _grid(pictures)), caption, _reading(pictures)),))
@@ -83,18 +84,18 @@ def _picture(axes: Axes, image: np.ndarray, middle: tuple[float, float]) -> None
     axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=GRID, linewidth=0.8))
 
 
-def over_epsilon(experiment: Experiment) -> Section:
-    figure = _lines(experiment)
-    if figure is None:
+def over_epsilon(facts: Facts) -> Section:
+    courses = _courses(facts.seeds)
+    if not courses:
         return Section("Strength of the attack", (Text("Left out: the seeds hold no scores over ε."),))
-    grid = experiment.seeds[0].epsilon["values"]
-    means = {name: values.mean(axis=0) for name, values in _courses(experiment.seeds).items()}
+    grid = facts.seeds[0].epsilon["values"]
+    means = {name: values.mean(axis=0) for name, values in courses.items()}
     rows = [(f"{e:g}", *(percent(course[i]) for course in means.values())) for i, e in enumerate(grid)]
-    caption = f"{_sampled(experiment.seeds[0])} Not tuned again for each ε. "
+    caption = f"{_sampled(facts.seeds[0])} Not tuned again for each ε. "
     caption += "Mean over seeds; bands from the lowest seed to the highest."
     columns = ("ε", *(f"{title_of(name)} %" for name in means))
-    table = Table(columns, rows, numbers=len(means), note=switched_on(experiment))
-    chart = Drawing(render("epsilon", figure), caption, "Lines over ε; the table below has the values.")
+    table = Table(columns, rows, numbers=len(means), note=facts.switched_on)
+    chart = Drawing(render("epsilon", _lines(facts, courses)), caption, "Lines over ε; the table below has the values.")
     return Section("Strength of the attack", (chart, table))
 
 
@@ -108,21 +109,17 @@ def _sampled(score: SeedScore) -> str:
     return f"On {sample}: the values differ a little from the result above."
 
 
-def _lines(experiment: Experiment) -> Figure | None:
+def _lines(facts: Facts, courses: Mapping[str, np.ndarray]) -> Figure:
     """Means over the seeds against ε, each in a band from the lowest to the highest seed."""
-    seeds, attacked_with = experiment.seeds, experiment.setting("attack.epsilon")
-    found = _courses(seeds)
-    if not found:
-        return None
     figure, axes = blank(height=3.5)
-    x = np.array(seeds[0].epsilon["values"], dtype=float)
-    if attacked_with is not None:
+    x = np.array(facts.seeds[0].epsilon["values"], dtype=float)
+    if (attacked_with := facts.setting("attack.epsilon")) is not None:
         axes.axvline(attacked_with, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         place = (attacked_with, 1.01)  # above the frame, where no course passes
         axes.annotate(f"ε = {attacked_with:g}", place, xycoords=("data", "axes fraction"), ha="center", color=MUTED)
-    for name, values in found.items():
+    for name, values in courses.items():
         hue, line, marker = COURSES[name]
-        label = experiment.part(name) or title_of(name)
+        label = facts.part(name) or title_of(name)
         axes.fill_between(x, values.min(0), values.max(0), color=hue, alpha=0.18, linewidth=0)
         axes.plot(x, values.mean(0), line, color=hue, marker=marker, label=label)
     axes.set_ylim(0, 1.02)
@@ -144,22 +141,19 @@ def _courses(seeds: Sequence[SeedScore]) -> dict[str, np.ndarray]:
     return {name: np.array([score.epsilon[name] for score in seeds], dtype=float) for name in whole}
 
 
-def classes(experiment: Experiment) -> Section:
-    counts = experiment.median.confusion if experiment.median else None
-    if counts is None:
+def classes(facts: Facts) -> Section:
+    counts = facts.median.confusion if facts.median else None
+    if facts.median is None or counts is None:
         return Section("Classes", (Text("Left out: the median seed holds no confusion matrix."),))
     rows = []
-    for row in per_class(counts):
-        error, images = row["commonest_error"], row["commonest_error_images"]
-        often = "–" if error is None else f"{error} ({images} ×)"
-        ends = interval(tuple(row["wilson95"]) if row["wilson95"] else None)
-        rows.append((str(row["label"]), str(row["images"]), percent(row["psd"]), ends, often))
-    seed = experiment.median.seed if experiment.median else "–"
-    note = f"The saved defense (seed {seed}); Wilson intervals on each class's images. " + switched_on(experiment)
+    for row in facts.classes:
+        often = "–" if row.commonest_error is None else f"{row.commonest_error} ({row.commonest_error_images} ×)"
+        rows.append((str(row.label), str(row.images), percent(row.psd), interval(row.wilson95), often))
+    note = f"The saved defense (seed {facts.median.seed}); Wilson intervals on each class's images. "
     columns = ("class", "images", "PSD %", "95 % images", "commonest error")
     caption = "True label by row, denoised image's label by column; image counts, shaded by their share of the row."
     chart = Drawing(render("confusion", _confusion(counts)), caption, "Confusion matrix; see the table.")
-    return Section("Classes", (Table(columns, rows, numbers=4, note=note), chart))
+    return Section("Classes", (Table(columns, rows, numbers=4, note=note + facts.switched_on), chart))
 
 
 def _confusion(counts: np.ndarray) -> Figure:

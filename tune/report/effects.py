@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import optuna
@@ -15,7 +15,6 @@ import optuna
 from components.intervals import standard_error
 from tune.optimizer.choice import Objectives
 from tune.optimizer.surrogate import Array, Encoding, Surrogate
-from tune.report.data import Experiment, spaced
 from tune.storage.ledger import Outcome
 
 FEWEST = 8  # trials; below that, an importance is a story about noise
@@ -25,6 +24,8 @@ GROUPS = 3  # a parameter's values are compared in as many groups where they are
 AVERAGED = 64  # places of the other parameters that a course is the mean over
 # trials that the process is fitted to, and that are drawn: its time grows with the third power of their number
 MODELLED, MODELLED_BEST = 350, 50
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,28 @@ class Effects:
         return spaced(self.trials, AVERAGED)
 
 
-def effects(experiment: Experiment) -> Effects | None:
-    """None where too few trials showed a score, or nothing varied."""
-    trials, metric = shown(experiment.outcomes, experiment.objectives), next(iter(experiment.objectives))
+def effects(
+    outcomes: Sequence[Outcome], objectives: Objectives, ranges: Mapping[str, Mapping[str, Any]], images: int
+) -> Effects | None:
+    """Effects on the first objective; None where too few trials showed a score, or nothing varied.
+
+    Args:
+        outcomes: the trials.
+        objectives: of the search.
+        ranges: searched key → description of its range.
+        images: on which each score was measured; 0 where that is not known.
+    """
+    trials, metric = shown(outcomes, objectives), next(iter(objectives))
     scores = np.array([trial.score for trial in trials])
-    varied = [key for key in experiment.ranges if len({repr(trial.params.get(key)) for trial in trials}) > 1]
+    varied = [key for key in ranges if len({repr(trial.params.get(key)) for trial in trials}) > 1]
     if len(trials) < FEWEST or not varied or np.ptp(scores) == 0:
         return None
-    shares = importance(trials, varied, experiment.objectives[metric])
+    shares = importance(trials, varied, objectives[metric])
     if shares is None:
         return None
-    data = experiment.record.get("data")
-    images = data.get("validation", 0) if isinstance(data, Mapping) else 0
     noise = standard_error(float(np.median(np.abs(scores))), images) if images else 0.0
-    encoding = Encoding({key: _written(experiment.ranges[key], trials, key) for key in varied})
-    modelled = _modelled(trials, experiment.objectives[metric])
+    encoding = Encoding({key: _written(ranges[key], trials, key) for key in varied})
+    modelled = _modelled(trials, objectives[metric])
     fitted = encoding([trial.params for trial in modelled])
     surrogate = Surrogate.fit(fitted, np.array([trial.score for trial in modelled]), noise)
     level = LEVEL / len(varied)  # of each parameter, so that of all together it is LEVEL (Bonferroni)
@@ -105,6 +113,16 @@ def shown(outcomes: Sequence[Outcome], objectives: Objectives) -> list[Shown]:
             gains[epoch] = median(known) if known else 0.0
         found.append(Shown(outcome.params, float(outcome.intermediate[epoch] + gains[epoch]), False))
     return found
+
+
+def spaced(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """At most so many of the items, at even distances."""
+    return items[:: stride(len(items), most)]
+
+
+def stride(count: int, most: int) -> int:
+    """One of so many is taken, for at most `most` of them."""
+    return max(1, -(-count // most))
 
 
 def _modelled(trials: Sequence[Shown], direction: str) -> list[Shown]:

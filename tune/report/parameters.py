@@ -15,16 +15,17 @@ from matplotlib.ticker import PercentFormatter
 from tune.metrics import title_of
 from tune.optimizer.surrogate import place
 from tune.report.blocks import Block, Drawing, Section, Text
-from tune.report.data import Experiment, ProjectionMap
 from tune.report.effects import FEWEST, Effects
+from tune.report.facts import Facts
+from tune.report.reading import ProjectionMap
 from tune.report.style import BLUE, GREY, INK, ORANGE, RED, WIDTH, blank, cells, render
 
 PLACES = 25  # values along a range that is drawn as a line
 
 
-def parameters(experiment: Experiment, found: Effects | None) -> Section:
+def parameters(facts: Facts) -> Section:
     """Section on the parameters: importance, the course over the one or two most important, the surface over both."""
-    title, metric = "What the parameters did", title_of(next(iter(experiment.objectives)))
+    title, metric, found = "What the parameters did", title_of(facts.objective), facts.effects
     if found is None:
         return Section(title, (Text(f"Left out: it takes {FEWEST} trials that differ and showed a score."),))
     stopped = sum(not trial.finished for trial in found.trials)
@@ -38,9 +39,9 @@ def parameters(experiment: Experiment, found: Effects | None) -> Section:
     named = " and ".join(f"`{key}`" for key in keys)
     blocks: list[Block] = [
         Drawing(render("importance", _importances(found)), caption, alt),
-        Text(_told_apart(experiment, found)),
+        Text(_told_apart(facts, found)),
         Drawing(
-            render("courses", _courses(experiment, found, keys, metric)),
+            render("courses", _courses(facts, found, keys, metric)),
             f"Validation {metric} over {named}. Line and band: the mean over the other parameters and its standard "
             f"deviation, by a Gaussian process. Points: {_drawn(found)}, with one standard error of their images; "
             "orange ones were stopped early and are carried on by what others gained after that epoch.",
@@ -49,7 +50,7 @@ def parameters(experiment: Experiment, found: Effects | None) -> Section:
     ]
     if len(keys) == 2:
         caption = f"Mean validation {metric} by {named}, by the same process; crosses are those trials."
-        figure = _surface(experiment, found, *keys)
+        figure = _surface(facts, found, *keys)
         blocks.append(Drawing(render("surface", figure), caption, "A contour over two parameters."))
     return Section(title, blocks)
 
@@ -61,10 +62,10 @@ def _drawn(found: Effects) -> str:
     return f"the {len(found.modelled)} trials that it was fitted to, the best and others at even distances"
 
 
-def _told_apart(experiment: Experiment, found: Effects) -> str:
+def _told_apart(facts: Facts, found: Effects) -> str:
     """Names the parameters with an effect that chance does not explain, and those without."""
     clear = ", ".join(f"`{key}`" for key in found.shares if key in found.clear)
-    rest = ", ".join(f"`{key}`" for key in experiment.ranges if key not in found.clear)
+    rest = ", ".join(f"`{key}`" for key in facts.ranges if key not in found.clear)
     test = "by chance alone, some parameter would show as much in more than 5 % of searches"
     words = f"The search could tell the values of {clear} apart. " if clear else ""
     return words + (f"It could not tell apart those of {rest}: {test}." if rest else "")
@@ -87,20 +88,20 @@ def _importances(found: Effects) -> Figure:
     return figure
 
 
-def _courses(experiment: Experiment, found: Effects, keys: Sequence[str], metric: str) -> Figure:
+def _courses(facts: Facts, found: Effects, keys: Sequence[str], metric: str) -> Figure:
     """For each parameter the trials, with the noise of their scores, and the mean over the other parameters."""
     figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     plots = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     for axes, key in zip(plots, keys, strict=True):
-        _course(axes, found, key, _Scale(experiment, found, key))
+        _course(axes, found, key, _Scale(facts, found, key))
     plots[0].set_ylabel(f"validation {metric}")
     plots[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
     return figure
 
 
-def _surface(experiment: Experiment, found: Effects, one: str, other: str) -> Figure:
+def _surface(facts: Facts, found: Effects, one: str, other: str) -> Figure:
     """Mean score by the values of two parameters; crosses are trials."""
-    across, up = _Scale(experiment, found, one), _Scale(experiment, found, other)
+    across, up = _Scale(facts, found, one), _Scale(facts, found, other)
     heights = found.surface(one, other, (across.values, up.values))
     figure, axes = blank(height=3.3)
     image = axes.contourf(across.at(across.values), up.at(up.values), 100 * heights, levels=8, cmap="viridis")
@@ -118,8 +119,8 @@ def _surface(experiment: Experiment, found: Effects, one: str, other: str) -> Fi
 class _Scale:
     """The positions of a parameter's values on an axis, and the values that are drawn."""
 
-    def __init__(self, experiment: Experiment, found: Effects, key: str) -> None:
-        self.key, self.written = key, experiment.ranges[key]
+    def __init__(self, facts: Facts, found: Effects, key: str) -> None:
+        self.key, self.written = key, facts.ranges[key]
         tried = [trial.params[key] for trial in found.trials if key in trial.params]
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in tried)
         self.line = numbers and "choice" not in self.written
@@ -159,20 +160,20 @@ def _course(axes: Axes, found: Effects, key: str, scale: _Scale) -> None:
     scale.name(axes.xaxis)
 
 
-def projection_map(experiment: Experiment) -> Section:
+def projection_map(facts: Facts) -> Section:
     title = "Restarts and steps"
-    if experiment.projection is None:
+    if facts.projection is None:
         return Section(title, (Text("Left out: the folder holds no map over restarts and steps."),))
-    chosen = tuple(experiment.setting(f"projector.{key}") for key in ("restarts", "steps"))
-    figure = _map(experiment.projection, (chosen[0], chosen[1]))
+    chosen = tuple(facts.setting(f"projector.{key}") for key in ("restarts", "steps"))
+    figure = _map(facts.projection, (chosen[0], chosen[1]))
     caption = (
         "Validation accuracy in percent of the GAN's images alone, for every number of restarts R and "
         "gradient steps L, all from one projection. More is not always better: late steps can fit the "
         "attack's noise."
     )
-    if chosen[0] in experiment.projection.restarts and chosen[1] in experiment.projection.steps:
+    if chosen[0] in facts.projection.restarts and chosen[1] in facts.projection.steps:
         caption += " Framed: the chosen pair."
-    alt = "{} × {} shaded cells with their values.".format(*experiment.projection.psd_gan.shape)
+    alt = "{} × {} shaded cells with their values.".format(*facts.projection.psd_gan.shape)
     return Section(title, (Drawing(render("restarts_steps", figure), caption, alt),))
 
 

@@ -1,4 +1,4 @@
-"""Reads an experiment's folder as it stands. What is missing or torn is named, never fatal."""
+"""The files of an experiment as frozen values. What is missing or torn is named, never fatal."""
 
 from __future__ import annotations
 
@@ -6,39 +6,147 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tune.report.data import ROWS, Choice, Experiment, Finalists, Pictures, ProjectionMap, SeedScore
+from components.robustness import Robustness
+from tune.metrics import Direction
 from tune.space.strict_yaml import read_mapping
 from tune.storage.folder import Storage
-from tune.storage.ledger import Ledger
+from tune.storage.ledger import Ledger, Outcome
+
+ROWS = ("original", "attacked", "gan", "denoised")  # the rows of the published figure, a to d
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images of one seed's test run, and what the classifier sees in each."""
+
+    rows: Mapping[str, np.ndarray]  # row name → uint8 (n, C, H, W)
+    true: np.ndarray  # (n,) true labels
+    labels: np.ndarray  # (4, n) predicted labels, rows as in ROWS
+    realism: np.ndarray | None = None  # (n,) the discriminator's score of each GAN image
+
+    def __len__(self) -> int:
+        return len(self.true)
+
+
+_OrNone = BeforeValidator(lambda mapping: mapping or {})  # files may have null for what was not measured
+
+
+class SeedScore(BaseModel):
+    """One retrained seed of the best configuration, on the test images: best/seeds/<seed>.json and its images."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    seed: int
+    images: int = Field(alias="n", ge=1)  # number of test images
+    metrics: dict[str, float]  # fractions, unless the name says otherwise
+    epsilon: Annotated[dict[str, list[float]], _OrNone] = {}  # "values" and, per metric, its course
+    epsilon_images: int | None = None  # how many of the test images the course over ε is on
+    counts: list[list[int]] | None = Field(default=None, alias="confusion")  # true row, denoised column
+    seconds: Annotated[dict[str, float], _OrNone] = {}  # stage → computing seconds
+    images_per_second: float | None = None  # of the projection
+    adaptive: Robustness | None = None  # by an attacker who knows the defense; None where that was not measured
+    examples: Pictures | None = None
+    worst: Pictures | None = None
+
+    @field_validator("counts")
+    @classmethod
+    def _square(cls, rows: list[list[int]] | None) -> list[list[int]] | None:
+        if rows is not None and (not rows or any(len(row) != len(rows) for row in rows)):
+            raise ValueError("expected as many columns as rows")
+        return rows
+
+    @property
+    def confusion(self) -> np.ndarray | None:
+        """Image counts (classes, classes), true label by row, denoised image's by column; None where there are none."""
+        return None if self.counts is None else np.array(self.counts, dtype=np.int64)
+
+
+class Choice(BaseModel):
+    """The chosen configuration: best/choice.json."""
+
+    trial: int
+    params: dict[str, Any]
+    rule: str | None = None
+    objectives: dict[str, Direction] | None = None
+    max_cost: float | None = None
+    median_seed: int | None = None
+
+
+class Finalist(BaseModel):
+    """One trial of finalists.json."""
+
+    trial: int
+    searched: float
+    scores: dict[str, float] = Field(min_length=1)  # by seed
+    mean: float
+    fresh: float  # mean of the seeds that the search did not rank it by
+    behind: float  # the best one's mean
+    error: float  # standard error of that
+    equal: bool  # whether it cannot be told from the best
+
+
+class Finalists(BaseModel):
+    """finalists.json."""
+
+    chosen: int
+    best: int
+    finalists: list[Finalist] = Field(min_length=1)
+
+
+class ProjectionMap(BaseModel):
+    """Validation accuracy of the GAN's images for every number of restarts (rows) and of steps (columns)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    restarts: tuple[int, ...]
+    steps: tuple[int, ...]
+    rows: list[list[float]] = Field(alias="psd_gan", min_length=1)
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Self:
+        shape = (len(self.restarts), len(self.steps))
+        if len(self.rows) != shape[0] or any(len(row) != shape[1] for row in self.rows):
+            raise ValueError("expected a row for each of restarts, with a value for each of steps")
+        return self
+
+    @property
+    def psd_gan(self) -> np.ndarray:
+        """Fractions (restarts, steps)."""
+        return np.array(self.rows)
+
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _Reader:
-    """Reads the files of one experiment and collects what is wrong with them."""
+class Reader:
+    """Reads the files of one experiment, and collects what is wrong with them in `problems`."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.problems: list[str] = []
 
-    def bytes(self, storage: Storage, name: str) -> bytes | None:
-        try:
-            return storage.read(name)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self.problems.append(f"{name}: not readable: {error}")
-            return None
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """The trials, by number."""
+        ledger = Ledger(self.storage)
+        outcomes = tuple(ledger.outcomes())
+        self.problems += ledger.problems
+        return outcomes
 
-    def mapping(self, storage: Storage, name: str, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
-        content = self.bytes(storage, name)
+    def space(self) -> dict[str, Any]:
+        """The space's entries as written, not as today's config models: old searches outlive a renamed field."""
+        entries = self.mapping("space.yaml", lambda text: dict(read_mapping(text, "space.yaml")))
+        return {key: entry.value for key, entry in entries.items()}
+
+    def mapping(self, name: str, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
+        """A file's content; empty where it is missing or torn."""
+        content = self._bytes(name)
         if content is None:
             return {}
         try:
@@ -51,8 +159,9 @@ class _Reader:
             return {}
         return value
 
-    def checked(self, raw: dict[str, Any], name: str, kind: type[Model]) -> Model | None:
-        """A file's content as a model; None, and named, where it is none. Without content, silently None."""
+    def model(self, name: str, kind: type[Model]) -> Model | None:
+        """A file's content as a model; None where it is none."""
+        raw = self.mapping(name)
         if not raw:
             return None
         try:
@@ -63,39 +172,44 @@ class _Reader:
             self.problems.append(f"{name}: left out: {': '.join(filter(None, [place, detail['msg']]))}")
             return None
 
-    def seeds(self) -> Iterator[SeedScore]:
-        folder = self.storage.child("best").child("seeds")
-        for name in sorted(name for name in folder.names() if name.endswith(".json")):
-            score = self.checked(self.mapping(folder, name), f"best/seeds/{name}", SeedScore)
-            if score is not None:
-                yield self._whole(score, folder, name)
+    def seeds(self) -> tuple[SeedScore, ...]:
+        """The retrained seeds, each with its images and without what is no number."""
+        names = self.storage.child("best").child("seeds").names()
+        found = [self._seed(f"best/seeds/{name}") for name in names if name.endswith(".json")]
+        return tuple(sorted(filter(None, found), key=lambda score: score.seed))
 
-    def _whole(self, score: SeedScore, folder: Storage, name: str) -> SeedScore:
-        """The score with its images, and without what is no number."""
+    def _seed(self, name: str) -> SeedScore | None:
+        score = self.model(name, SeedScore)
+        if score is None:
+            return None
         good = {metric: value for metric, value in score.metrics.items() if math.isfinite(value)}
         if lost := sorted(set(score.metrics) - set(good)):
-            self.problems.append(f"best/seeds/{name}: not a finite number, left out: {', '.join(lost)}")
-        return score.model_copy(update={"metrics": good, **self._pictures(folder, name.replace(".json", ".npz"))})
+            self.problems.append(f"{name}: not a finite number, left out: {', '.join(lost)}")
+        return score.model_copy(update={"metrics": good, **self._pictures(name.replace(".json", ".npz"))})
 
-    def _pictures(self, folder: Storage, name: str) -> dict[str, Pictures | None]:
-        content = self.bytes(folder, name)
+    def _pictures(self, name: str) -> dict[str, Pictures | None]:
+        content = self._bytes(name)
         if content is None:
             return {}
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            self.problems.append(f"best/seeds/{name}: not readable: {error}")
+            self.problems.append(f"{name}: not readable: {error}")
             return {}
         found = {"examples": _pictures(arrays, ""), "worst": _pictures(arrays, "worst_")}
         if found["examples"] is None:
-            self.problems.append(f"best/seeds/{name}: expected four rows of as many images and their labels")
+            self.problems.append(f"{name}: expected four rows of as many images and their labels")
         return found
 
-
-def _space(text: str) -> dict[str, Any]:
-    """The entries as written, not as today's config models: old searches outlive a renamed field."""
-    return {key: entry.value for key, entry in read_mapping(text, "space.yaml").items()}
+    def _bytes(self, name: str) -> bytes | None:
+        try:
+            return self.storage.read(name)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.problems.append(f"{name}: not readable: {error}")
+            return None
 
 
 def _pictures(arrays: Mapping[str, np.ndarray], prefix: str) -> Pictures | None:
@@ -107,46 +221,3 @@ def _pictures(arrays: Mapping[str, np.ndarray], prefix: str) -> Pictures | None:
     if not whole or true.size == 0 or labels.shape != (len(ROWS), true.size):
         return None
     return Pictures(dict(zip(ROWS, rows, strict=True)), true, labels, arrays.get(prefix + "realism"))
-
-
-def _projection(raw: Mapping[str, Any], problems: list[str]) -> ProjectionMap | None:
-    if not raw:
-        return None
-    try:
-        restarts, steps = tuple(raw["restarts"]), tuple(raw["steps"])
-        values = np.array(raw["psd_gan"], dtype=float)
-        if values.shape != (len(restarts), len(steps)) or not values.size:
-            raise ValueError(f"expected {len(restarts)} × {len(steps)} values, found {values.shape}")
-    except (KeyError, TypeError, ValueError) as error:
-        problems.append(f"validation_map.json: left out: {type(error).__name__}: {error}")
-        return None
-    return ProjectionMap(restarts, steps, values)
-
-
-def read_experiment(storage: Storage) -> Experiment:
-    """Reads all that the experiment's folder holds.
-
-    Raises:
-        FileNotFoundError: the folder holds neither a space nor a trial: no experiment.
-    """
-    reader = _Reader(storage)
-    ledger = Ledger(storage)
-    outcomes = tuple(ledger.outcomes())
-    reader.problems += ledger.problems
-    space = reader.mapping(storage, "space.yaml", _space)
-    if not outcomes and not space:
-        raise FileNotFoundError(f"{storage.uri}: expected an experiment's folder (space.yaml, trials/), found neither")
-    choice = reader.checked(reader.mapping(storage.child("best"), "choice.json"), "best/choice.json", Choice)
-    finalists = reader.checked(reader.mapping(storage, "finalists.json"), "finalists.json", Finalists)
-    return Experiment(
-        name=urlsplit(storage.uri).path.rstrip("/").rsplit("/", 1)[-1],
-        place=str(storage.local or storage.uri),
-        space=space,
-        record=reader.mapping(storage, "record.json"),
-        outcomes=outcomes,
-        choice=choice,
-        seeds=tuple(sorted(reader.seeds(), key=lambda score: score.seed)),
-        projection=_projection(reader.mapping(storage, "validation_map.json"), reader.problems),
-        problems=tuple(reader.problems),
-        finalists=finalists,
-    )

@@ -10,19 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from tune.metrics import TARGETS, title_of
-from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text, value
-from tune.report.data import Experiment
-from tune.report.head import Test, attack, circumstances
-from tune.report.scores import (
-    PARTS,
-    PUBLISHED,
-    Score,
-    gain,
+from tune.report.blocks import (
+    Block,
+    Caution,
+    Drawing,
+    Section,
+    Table,
+    Text,
     interval,
     percent,
     points,
     seeds_interval,
+    value,
 )
+from tune.report.facts import Facts
+from tune.report.scores import PARTS, PUBLISHED, Score
 from tune.report.style import BLUE, GREEN, GREY, GRID, INK, ORANGE, PINK, blank, render
 
 HUES = {"pso": GRID, "noisy": GREY, "threshold": ORANGE, "psd_gan": BLUE, "psd_unet": PINK, "psd": GREEN}
@@ -34,21 +36,21 @@ LABELS = {
 }
 
 
-def asked(experiment: Experiment) -> Section:
-    trials = experiment.setting("search.trials")
-    sentence = f"The search's target was {TARGETS[experiment.target].title}"
+def asked(facts: Facts) -> Section:
+    trials = facts.setting("search.trials")
+    sentence = f"The search's target was {TARGETS[facts.target].title}"
     sentence += f", in {trials} trials." if trials else "."
     goals = " and ".join(
-        f"{'higher' if d == 'max' else 'lower'} {title_of(m)}" for m, d in experiment.objectives.items()
+        f"{'higher' if d == 'max' else 'lower'} {title_of(m)}" for m, d in facts.objectives.items()
     )
     blocks: list[Block] = [Text(f"{sentence} It sought {goals} on validation images, which no training sees.")]
-    blocks += [Text(str(note)) for note in experiment.record.get("notes") or ()]
-    blocks += _warm_start(experiment.record.get("warm_start"))
-    if experiment.ranges:
-        chosen = experiment.best_params
-        rows = [(f"`{k}`", _range(r), value(chosen[k]) if k in chosen else "–") for k, r in experiment.ranges.items()]
+    blocks += [Text(str(note)) for note in facts.record.get("notes") or ()]
+    blocks += _warm_start(facts.record.get("warm_start"))
+    if facts.ranges:
+        chosen = facts.best_params
+        rows = [(f"`{k}`", _range(r), value(chosen[k]) if k in chosen else "–") for k, r in facts.ranges.items()]
         blocks.append(Table(("searched parameter", "range", "chosen"), rows))
-    return Section("What was asked", (*blocks, *_data(experiment)))
+    return Section("What was asked", (*blocks, *_data(facts)))
 
 
 def _warm_start(noted: Any) -> list[Block]:
@@ -79,52 +81,50 @@ def _either(wanted: Any) -> str:
     return " or ".join(map(value, wanted)) if isinstance(wanted, list | tuple) else value(wanted)
 
 
-def _data(experiment: Experiment) -> list[Block]:
-    name = experiment.setting("data.name")
+def _data(facts: Facts) -> list[Block]:
+    name = facts.setting("data.name")
     if not name:
         return []
-    words = f"Data: {name}{_counts(experiment.record)}. "
+    words = f"Data: {name}{_counts(facts.data)}. "
     words += "Trials were judged on validation images cut from its training part."
-    if experiment.median:
+    if facts.median:
         words += (
             f" The best configuration was then trained again on training and validation images together, and "
-            f"{experiment.median.images:,} held-out test images were read once, after everything was decided."
+            f"{facts.median.images:,} held-out test images were read once, after everything was decided."
         )
     return [Text(words)]
 
 
-def _counts(record: Mapping[str, Any]) -> str:
-    data = record.get("data")
-    known = data if isinstance(data, Mapping) else {}
-    parts = [f"{known[part]:,} {part}" for part in ("train", "validation", "test") if isinstance(known.get(part), int)]
+def _counts(data: Mapping[str, Any]) -> str:
+    parts = [f"{data[part]:,} {part}" for part in ("train", "validation", "test") if isinstance(data.get(part), int)]
     return f" ({', '.join(parts)} images)" if parts else ""
 
 
-def threat(experiment: Experiment) -> Section:
+def threat(facts: Facts) -> Section:
     """The section on the attacker whom PSD is about, and on those whom it leaves open."""
-    source = LABELS.get(str(experiment.setting("attack.labels")), "")
+    source = LABELS.get(str(facts.setting("attack.labels")), "")
     return Section(
         "Threat model",
         (
             Text(
-                f"Gray-box {attack(experiment)}. The attacker knows the classifier completely, its "
+                f"Gray-box {facts.attack}. The attacker knows the classifier completely, its "
                 "architecture, weights and gradient, and moves every pixel once, by at most ε of the range "
                 f"from 0 to 1, in the direction that raises the classifier's loss.{source} The attacker does "
                 "not know that a defense stands in front of the classifier, and computes nothing through it."
             ),
-            Caution(_not_shown(experiment)),
+            Caution(_not_shown(facts)),
         ),
     )
 
 
-def _not_shown(experiment: Experiment) -> str:
+def _not_shown(facts: Facts) -> str:
     """A caution that says which attackers PSD leaves open, and where the report has an answer."""
     history = (
         "Purification by a GAN has lost much of its strength to adaptive attacks (Athalye, Carlini, Wagner: Obfuscated "
         "gradients give a false sense of security, ICML 2018). Read PSD as accuracy under this one attack, not as "
         "robustness."
     )
-    known = experiment.median.adaptive if experiment.median else None
+    known = facts.adaptive
     if known is None:
         return (
             "What this does not show: an adaptive (white-box) attacker, who knows the defense too and attacks through "
@@ -139,27 +139,27 @@ def _not_shown(experiment: Experiment) -> str:
     )
 
 
-def table(experiment: Experiment, test: Test) -> Section:
+def table(facts: Facts) -> Section:
     wanted = ("pso", "psd", "pco", "clean_purified", "clean_gan", "attacked_label", "robust")
-    names = [name for name in wanted if name in test]
-    rows = [_row(experiment.row(name), test[name], PUBLISHED.get(name)) for name in names]
+    names = [name for name in wanted if name in facts.test]
+    rows = [_row(facts.row(name), facts.test[name], PUBLISHED.get(name)) for name in names]
     columns = ("% of test images", "mean", "std", "95 % seeds", "95 % images", "published", "each seed")
-    seeds = ", ".join(str(score.seed) for score in experiment.seeds)
-    median = experiment.median.seed if experiment.median else "–"
+    seeds = ", ".join(str(score.seed) for score in facts.seeds)
+    median = facts.median.seed if facts.median else "–"
     note = (
         f"Seeds: {seeds}. 95 % seeds: Student's t interval of the mean over seeds, the chance in training; "
         "of a single seed, the Wilson interval; same: all seeds agree. 95 % images: Wilson interval on the "
         f"test images for the median seed ({median}), whose defense is the one saved; the chance in which "
-        f"images were drawn. {circumstances(experiment)}{_sampled(experiment)}"
+        f"images were drawn. {facts.circumstances}{_sampled(facts)}"
     )
-    place = Text(_setting_beside(experiment))
+    place = Text(_setting_beside(facts))
     marked = names.index("psd") if "psd" in names else None
     return Section("Result", (Table(columns, rows, numbers=6, marked=marked, note=note), place))
 
 
-def _sampled(experiment: Experiment) -> str:
+def _sampled(facts: Facts) -> str:
     """On which images the worst case was measured, which is not on all."""
-    known = experiment.median.adaptive if experiment.median else None
+    known = facts.adaptive
     return f" The worst case is on {known.images:,} of the test images, drawn by a fixed seed." if known else ""
 
 
@@ -170,31 +170,31 @@ def _row(label: str, score: Score, published: float | None) -> tuple[str, ...]:
     return (label, percent(score.mean), std, *ends, percent(published), each)
 
 
-def _setting_beside(experiment: Experiment) -> str:
+def _setting_beside(facts: Facts) -> str:
     published = "The published figures are for MNIST, 60,000 training and 10,000 test images, FGSM with ε = 0.3"
-    if experiment.setting("data.name") == "mnist" and experiment.setting("attack.epsilon") == 0.3:
+    if facts.setting("data.name") == "mnist" and facts.setting("attack.epsilon") == 0.3:
         return published + ": the setting of this search."
     return (
-        published + f"; this search had {experiment.setting('data.name')} and {attack(experiment)}. Compare with care."
+        published + f"; this search had {facts.setting('data.name')} and {facts.attack}. Compare with care."
     )
 
 
-def stages(test: Test, experiment: Experiment) -> Section:
+def stages(facts: Facts) -> Section:
     rows = []
     for name in PARTS:
-        if name in test:
-            score, more = test[name], gain(test, name)
+        if name in facts.test:
+            score, more = facts.test[name], facts.gain(name)
             ahead = "–" if name == "psd" or more is None else points(more)
             ends = (seeds_interval(score), interval(score.wilson95))
-            rows.append((experiment.part(name), percent(score.mean), *ends, ahead))
+            rows.append((facts.part(name), percent(score.mean), *ends, ahead))
     columns = ("attacked images behind", "% right", "95 % seeds", "95 % images", "both ahead by")
-    note = f"Both ahead by: {experiment.part('psd')} above it in percentage points, compared seed by seed; "
+    note = f"Both ahead by: {facts.part('psd')} above it in percentage points, compared seed by seed; "
     note += "mean and 95 % interval. "
-    note += circumstances(experiment)
-    if experiment.setting("projector.levels"):
+    note += facts.circumstances
+    if facts.setting("projector.levels"):
         note += " Every row with the GAN contains the reduction of grey levels; the threshold is two levels alone."
     chart = Drawing(
-        render("stages", _bars(experiment, test)),
+        render("stages", _bars(facts)),
         "Accuracy on the originals, and on attacked images behind each part of the defense. "
         "Whiskers: both 95 % intervals, from the lowest end to the highest.",
         "Bars: " + "; ".join(f"{row[0]} {row[1]} %" for row in rows),
@@ -202,13 +202,13 @@ def stages(test: Test, experiment: Experiment) -> Section:
     return Section("Each stage's part", (chart, Table(columns, rows, numbers=4, note=note)))
 
 
-def _bars(experiment: Experiment, test: Mapping[str, Score]) -> Figure:
+def _bars(facts: Facts) -> Figure:
     """Each stage's part: accuracy on attacked images, below that on originals, with widest intervals."""
-    bars = {"pso": "originals", **{name: f"attacked, {experiment.part(name)}" for name in PARTS}}
-    names = [name for name in bars if name in test]
+    bars = {"pso": "originals", **{name: f"attacked, {facts.part(name)}" for name in PARTS}}
+    names = [name for name in bars if name in facts.test]
     figure, axes = blank(height=0.62 + 0.36 * len(names))
     for place, name in enumerate(names):
-        score = test[name]
+        score = facts.test[name]
         low, high = score.widest
         axes.barh(place, score.mean, color=HUES[name], height=0.58)
         axes.plot([low, high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=7)

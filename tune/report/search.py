@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from tune.metrics import title_of
-from tune.optimizer.choice import rule
-from tune.report.blocks import Block, Drawing, Section, Table, Text, seconds, value
-from tune.report.data import Experiment, spaced, stride
-from tune.report.scores import percent
+from tune.optimizer.choice import has_objectives, rule
+from tune.report.blocks import Block, Drawing, Section, Table, Text, percent, seconds, value
+from tune.report.effects import spaced, stride
+from tune.report.facts import Facts
 from tune.report.style import BLUE, GREEN, GREY, MUTED, ORANGE, RED, blank, render
 from tune.storage.ledger import Outcome
 
@@ -22,42 +22,42 @@ SHOWN, FRONT = 10, 30  # trials in the tables; trials.csv has all
 DRAWN = 500  # trials in a chart beside the best: more cover each other, and make the page slow
 
 
-def choice(experiment: Experiment) -> Section:
-    best = experiment.best
+def choice(facts: Facts) -> Section:
+    best = facts.best
     if best is None:
         return Section("How best was chosen", (Text("No trial qualifies as best."),))
-    words = (experiment.choice and experiment.choice.rule) or rule(experiment.objectives)
-    limit = "no limit" if experiment.max_cost is None else f"at most {experiment.max_cost:g}"
-    by = "By it, and the comparison of finalists below," if experiment.finalists else "By it"
+    words = (facts.choice and facts.choice.rule) or rule(facts.objectives)
+    limit = "no limit" if facts.max_cost is None else f"at most {facts.max_cost:g}"
+    by = "By it, and the comparison of finalists below," if facts.finalists else "By it"
     blocks: list[Block] = [
         Text(
-            f"Rule: {words}; cost: {limit}. {by} trial {best.trial} is best of {len(experiment.finished)} "
+            f"Rule: {words}; cost: {limit}. {by} trial {best.trial} is best of {len(facts.finished)} "
             "finished. The choice saw validation images alone, and the best of many trials is a bit lucky: "
             "its validation score promises more than test images will hold."
         )
     ]
-    metric = _first(experiment)
-    blocks += _finalists(experiment, metric)
-    if figure := _pareto(experiment):
-        front = experiment.front
+    metric = title_of(facts.objective)
+    blocks += _finalists(facts, metric)
+    if figure := _pareto(facts):
+        front = facts.front
         caption = f"Validation {metric} against projection cost. No trial beats one on the front in both."
-        caption += _thinned(experiment.finished)
+        caption += _thinned(facts.finished)
         blocks.append(Drawing(render("pareto", figure), caption, "The table below lists the front."))
         listed = front[-FRONT:]
         some = f", of which the {FRONT} dearest are listed" if len(front) > FRONT else ""
-        blocks.append(_trials(experiment, listed, f"The Pareto front, cheapest first{some}."))
-    elif len(experiment.objectives) > 1:
+        blocks.append(_trials(facts, listed, f"The Pareto front, cheapest first{some}."))
+    elif len(facts.objectives) > 1:
         blocks.append(Text("Pareto front left out: fewer than two finished trials that differ in cost."))
     return Section("How best was chosen", blocks)
 
 
-def _pareto(experiment: Experiment) -> Figure | None:
+def _pareto(facts: Facts) -> Figure | None:
     """First objective against cost; the front is what no other trial beats in both."""
-    finished = experiment.finished
-    if len(experiment.objectives) < 2 or len({o.metrics["cost"] for o in finished}) < 2:
+    finished = facts.finished
+    if len(facts.objectives) < 2 or len({o.metrics["cost"] for o in finished}) < 2:
         return None
-    metric = next(iter(experiment.objectives))
-    front = experiment.front
+    metric = facts.objective
+    front = facts.front
     figure, axes = blank(height=3.3)
     axes.plot(*_points(spaced(finished, DRAWN), metric), "o", color=GREY, alpha=0.75, label="finished trial")
     axes.step(*_points(front, metric), where="post", color=BLUE, linewidth=1.2)
@@ -65,10 +65,10 @@ def _pareto(experiment: Experiment) -> Figure | None:
     for outcome in _apart(front):
         point = (outcome.metrics["cost"], outcome.metrics[metric])
         axes.annotate(f"{outcome.trial:03d}", point, (-3, 6), textcoords="offset points", ha="right", fontsize=7.5)
-    if best := experiment.best:
+    if (best := facts.best) and has_objectives(best, facts.objectives):
         axes.plot(*_points([best], metric), "o", color=RED, ms=11, mfc="none", mew=1.6, label="chosen")
-    if experiment.max_cost is not None:
-        axes.axvline(experiment.max_cost, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="largest cost allowed")
+    if facts.max_cost is not None:
+        axes.axvline(facts.max_cost, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="largest cost allowed")
     _cost_axis(axes)
     axes.set_ylabel(f"validation {title_of(metric)}")
     _shares(axes)
@@ -96,11 +96,11 @@ def _cost_axis(axes: Axes) -> None:
     axes.set_xlabel("projection cost: gradient evaluations per image (restarts × steps)")
 
 
-def _finalists(experiment: Experiment, metric: str) -> list[Block]:
+def _finalists(facts: Facts, metric: str) -> list[Block]:
     """The comparison of the best few over several seeds, and by how much the search had flattered the chosen one."""
-    if not experiment.finalists:
+    if not facts.finalists:
         return []
-    rows, chosen, leader = experiment.finalists.finalists, experiment.finalists.chosen, experiment.finalists.best
+    rows, chosen, leader = facts.finalists.finalists, facts.finalists.chosen, facts.finalists.best
     own = next(row for row in rows if row.trial == chosen)
     fresh = len(own.scores) - 1
     table = [
@@ -130,16 +130,10 @@ def _finalists(experiment: Experiment, metric: str) -> list[Block]:
     return [compared, shrunk] if fresh else [compared]
 
 
-def _first(experiment: Experiment) -> str:
-    """Names the deciding objective."""
-    metric = next(iter(experiment.objectives))
-    return title_of(metric)
-
-
-def _trials(experiment: Experiment, outcomes: Sequence[Outcome], note: str) -> Table:
+def _trials(facts: Facts, outcomes: Sequence[Outcome], note: str) -> Table:
     """Trials as rows: number, objectives, parameters, seconds."""
-    keys = [key for key in experiment.ranges if any(key in outcome.params for outcome in outcomes)]
-    metrics = list(experiment.objectives)
+    keys = [key for key in facts.ranges if any(key in outcome.params for outcome in outcomes)]
+    metrics = list(facts.objectives)
     rows = [
         (
             f"{o.trial:03d}",
@@ -150,53 +144,47 @@ def _trials(experiment: Experiment, outcomes: Sequence[Outcome], note: str) -> T
         for o in outcomes
     ]
     heads = [m if m == "cost" else f"{title_of(m)} %" for m in metrics]
-    chosen = experiment.best.trial if experiment.best else None
+    chosen = facts.best.trial if facts.best else None
     marked = next((place for place, o in enumerate(outcomes) if o.trial == chosen), None)
     columns = ("trial", *heads, *(f"`{key}`" for key in keys), "time")
     return Table(columns, rows, numbers=len(columns) - 1, marked=marked, note=note)
 
 
-def history(experiment: Experiment) -> Section:
-    counts = [f"{len(experiment.with_status(status))} {status}" for status in ("finished", "pruned", "failed")]
-    ended = experiment.record.get("stopped")
+def history(facts: Facts) -> Section:
+    counts = [f"{len(facts.with_status(status))} {status}" for status in ("finished", "pruned", "failed")]
+    ended = facts.record.get("stopped")
     why = f" No further one was begun: {ended}." if isinstance(ended, str) else ""
-    blocks: list[Block] = [Text(f"{len(experiment.outcomes)} trials: {', '.join(counts)}.{why}")]
-    if figure := _history(experiment):
-        metric = _first(experiment)
+    blocks: list[Block] = [Text(f"{len(facts.outcomes)} trials: {', '.join(counts)}.{why}")]
+    if figure := _history(facts):
+        metric = title_of(facts.objective)
         caption = f"Validation {metric} in the order in which the trials were proposed."
-        caption += _thinned(experiment.outcomes)
+        caption += _thinned(facts.outcomes)
         blocks.append(Drawing(render("history", figure), caption, "One mark per trial; the table has the best."))
     else:
         blocks.append(Text("Optimisation history left out: fewer than two trials finished."))
-    if best := _ranked(experiment)[:SHOWN]:
+    if best := facts.ranked[:SHOWN]:
         note = f"The {len(best)} best finished trials, on validation images; trials.csv has them all."
-        blocks.append(_trials(experiment, best, note))
+        blocks.append(_trials(facts, best, note))
     return Section("The search", blocks)
 
 
-def _ranked(experiment: Experiment) -> list[Outcome]:
-    metric, direction = next(iter(experiment.objectives.items()))
-    sign = -1 if direction == "max" else 1
-    return sorted(experiment.finished, key=lambda o: (sign * o.metrics[metric], o.metrics.get("cost", 0), o.trial))
-
-
-def _history(experiment: Experiment) -> Figure | None:
+def _history(facts: Facts) -> Figure | None:
     """The first objective by trial number, the best so far as steps, and the trials that did not finish."""
-    finished = experiment.finished
+    finished = facts.finished
     if len(finished) < 2:
         return None
-    metric, direction = next(iter(experiment.objectives.items()))
+    metric, direction = next(iter(facts.objectives.items()))
     figure, axes = blank(height=3.0)
-    step = stride(len(experiment.outcomes), DRAWN)
+    step = stride(len(facts.outcomes), DRAWN)
     x, y = np.array([o.trial for o in finished]), np.array([o.metrics[metric] for o in finished])
     best = np.maximum.accumulate(y) if direction == "max" else np.minimum.accumulate(y)
     turns = [0, *np.flatnonzero(np.diff(best)) + 1]
     axes.step([*x[turns], x[-1]], [*best[turns], best[-1]], where="post", color=GREEN, label="best so far")
     axes.plot(x[::step], y[::step], "o", color=BLUE, label="finished")
-    pruned = [o for o in experiment.with_status("pruned")[::step] if o.intermediate]
+    pruned = [o for o in facts.with_status("pruned")[::step] if o.intermediate]
     if seen := [(o.trial, o.intermediate[max(o.intermediate, key=int)]) for o in pruned]:
         axes.plot(*zip(*seen, strict=True), "v", color=ORANGE, mfc="none", label="pruned, last value")
-    if failed := [o.trial for o in experiment.with_status("failed")[::step]]:
+    if failed := [o.trial for o in facts.with_status("failed")[::step]]:
         axes.plot(failed, [0.02] * len(failed), "x", color=RED, label="failed", transform=axes.get_xaxis_transform())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")

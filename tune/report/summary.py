@@ -1,90 +1,166 @@
-"""report.json: every figure of the report, as raw fractions in full precision."""
+"""The answer and every reason to doubt it: the head of the page, and report.json, which holds every figure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from tune.metrics import title_of
 from tune.optimizer.choice import rule
-from tune.report.cost import stage_work
-from tune.report.data import Experiment
-from tune.report.effects import Effects
-from tune.report.head import cautions
-from tune.report.scores import PARTS, PUBLISHED, Score, gain, per_class
+from tune.report.blocks import Block, Caution, Text, Tile, Tiles, interval, percent, points
+from tune.report.facts import Facts
+from tune.report.scores import PARTS, PUBLISHED, clearly_above
 
+MEANING = (
+    "PSO is the share of the originals that the classifier labels correctly; PSD the share of the denoised images that "
+    "it labels correctly; PCO the share of the denoised images that it labels as it labels their original."
+)
 INTERVALS = {
     "ci95": "Student t across seeds, clipped to [0, 1]; of a single seed the Wilson interval",
     "wilson95": "Wilson interval on the test images, for the median seed",
 }
 
 
-def summary(experiment: Experiment, test: Mapping[str, Score], found: Effects | None) -> dict[str, Any]:
-    """The fields that the design names first, then what else a reader may want. No NaN: JSON has none."""
-    median = experiment.median
-    adaptive = median.adaptive.to_json() if median and median.adaptive else None
+def head(facts: Facts) -> list[Block]:
+    """The answer first: the figures, one sentence, and every reason for doubt."""
+    answer: list[Block] = [Text(_verdict(facts))]
+    if facts.test:
+        answer = [Tiles(_tiles(facts)), *answer, Text(MEANING)]
+    return [*answer, *map(Caution, cautions(facts))]
+
+
+def _tiles(facts: Facts) -> list[Tile]:
+    names = {"robust": "attacked through the defense"} if "robust" in facts.objectives else {}
+    names |= {
+        "psd": "PSD: attacked, defended",
+        "noisy": "attacked, undefended",
+        "pso": "PSO: originals",
+        "pco": "PCO: as the original",
+    }
+    known = [(label, facts.test[name]) for name, label in names.items() if name in facts.test]
+    return [Tile(label, f"{percent(score.mean)} %", f"95 %: {interval(score.widest)}") for label, score in known]
+
+
+def _verdict(facts: Facts) -> str:
+    best, test = facts.best, facts.test
+    if best is None:
+        return "No trial has finished yet, so there is no best configuration."
+    if "psd" in test and "noisy" in test and facts.median:
+        seeds = f"{len(facts.seeds)} seeds" if len(facts.seeds) > 1 else "one seed"
+        return (
+            f"Of {facts.median.images:,} test images of {facts.setting('data.name') or 'the data'}, attacked with "
+            f"{facts.attack} (gray-box: the attacker knows the classifier, not the defense), the classifier alone gets "
+            f"{percent(test['noisy'].mean)} % right. Behind the defense it gets {percent(test['psd'].mean)} % right "
+            f"(mean of {seeds}, trained with the configuration of trial {best.trial})."
+        )
+    return (
+        f"Trial {best.trial} is the best of {len(facts.finished)} finished trials, with a validation "
+        f"{title_of(facts.objective)} of {percent(best.metrics.get(facts.objective))} %. This report covers the search "
+        "alone: the folder holds no test scores."
+    )
+
+
+def cautions(facts: Facts) -> list[str]:
+    """Everything that a reader should know before believing the figures."""
+    found = [_doubt(facts, rival) for rival in ("threshold", "psd_gan") if _rivals(facts, rival)]
+    if len(facts.seeds) == 1 and facts.test:
+        found.append("One seed only: the intervals say how well the images tell its score, not how seeds differ.")
+    if facts.test and "psd" not in facts.test:
+        found.append("The seeds' test scores lack PSD.")
+    if (settled := facts.ruled) and facts.best and settled.trial != facts.best.trial:
+        found.append(
+            f"best/choice.json names trial {facts.best.trial}; by its own rule it would now be trial "
+            f"{settled.trial}. Trials were added since, or the choice was made by hand."
+        )
+    git = facts.record.get("git")
+    if facts.record.get("dirty") is True or (isinstance(git, Mapping) and git.get("dirty") is True):
+        found.append("The code had uncommitted changes when the search began: the commit alone is not enough.")
+    if failed := facts.with_status("failed"):
+        found.append(f"{len(failed)} of {len(facts.outcomes)} trials failed; the reasons are under Failures.")
+    return [*found, *(f"Not read: {problem}" for problem in facts.problems)]
+
+
+def _rivals(facts: Facts, simpler: str) -> bool:
+    """True where PSD does not clearly beat a simpler defense."""
+    return {"psd", simpler} <= facts.test.keys() and not clearly_above(facts.test["psd"], facts.test[simpler])
+
+
+def _doubt(facts: Facts, rival: str) -> str:
+    """A sentence on a simpler defense that PSD does not clearly beat."""
+    ours, theirs, more = facts.test["psd"], facts.test[rival], facts.gain(rival)
+    verdict = "is below" if ours.mean < theirs.mean else "is not clearly above"
+    better = "better" if ours.mean < theirs.mean else "as well"
+    reason = "" if clearly_above(theirs, ours) else " The 95 % intervals overlap."
+    if more and more.ci95:
+        reason += f" Compared seed by seed, the difference is {points(more)} points."
+    return (
+        f"PSD ({percent(ours.mean)} %, {interval(ours.widest)}) {verdict} {facts.part(rival)} "
+        f"({percent(theirs.mean)} %, {interval(theirs.widest)}).{reason} The simpler defense may serve {better}."
+    )
+
+
+def summary(facts: Facts) -> dict[str, Any]:
+    """The content of report.json, shares as raw fractions in full precision; JSON has no NaN, so it has none either."""
+    median, found = facts.median, facts.effects
+    adaptive = facts.adaptive.to_json() if facts.adaptive else None
     report = {
-        "dataset": experiment.setting("data.name"),
+        "dataset": facts.setting("data.name"),
         "attack": {
-            "name": experiment.setting("attack.name"),
-            "epsilon": experiment.setting("attack.epsilon"),
-            "labels": experiment.setting("attack.labels"),
+            "name": facts.setting("attack.name"),
+            "epsilon": facts.setting("attack.epsilon"),
+            "labels": facts.setting("attack.labels"),
             "knows": "the classifier, not the defense (gray-box)",
         },
-        "best": experiment.best_params,
-        "test": {name: score.as_json() for name, score in test.items()} | ({"adaptive": adaptive} if adaptive else {}),
+        "best": facts.best_params,
+        "test": {name: score.as_json() for name, score in facts.test.items()}
+        | ({"adaptive": adaptive} if adaptive else {}),
         "adaptive": adaptive,
-        "search": _search(experiment),
-        "experiment": experiment.name,
-        "target": experiment.target,
+        "search": _search(facts),
+        "experiment": facts.name,
+        "target": facts.target,
         "published": PUBLISHED,
         "intervals": INTERVALS,
-        "seeds": [score.seed for score in experiment.seeds],
+        "seeds": [score.seed for score in facts.seeds],
         "median_seed": median.seed if median else None,
         "test_images": median.images if median else None,
-        "gain": {name: more.as_json() for name in PARTS if name != "psd" and (more := gain(test, name))},
-        "epsilon": {str(score.seed): dict(score.epsilon) for score in experiment.seeds if score.epsilon},
-        "per_class": per_class(median.confusion) if median and median.confusion is not None else [],
-        "choice": _choice(experiment),
-        "finalists": experiment.finalists.model_dump() if experiment.finalists else None,
+        "gain": {name: more.as_json() for name in PARTS if name != "psd" and (more := facts.gain(name))},
+        "epsilon": {str(score.seed): dict(score.epsilon) for score in facts.seeds if score.epsilon},
+        "per_class": [asdict(row) for row in facts.classes],
+        "choice": _choice(facts),
+        "finalists": facts.finalists.model_dump() if facts.finalists else None,
         "importance": dict(found.shares) if found else None,
         "told_apart": sorted(found.clear) if found else None,
-        "failures": [{"trial": o.trial, "error": o.error} for o in experiment.with_status("failed")],
-        "cautions": cautions(experiment, test),
+        "failures": [{"trial": o.trial, "error": o.error} for o in facts.with_status("failed")],
+        "cautions": cautions(facts),
     }
     return {key: _clean(item) for key, item in report.items()}
 
 
-def _search(experiment: Experiment) -> dict[str, Any]:
-    work = stage_work(experiment.outcomes)
-    counts = {status: len(experiment.with_status(status)) for status in ("finished", "failed", "pruned")}
+def _search(facts: Facts) -> dict[str, Any]:
     return {
-        "trials": len(experiment.outcomes),
-        **counts,
-        "wall_s": experiment.wall_s,
-        "stopped": experiment.record.get("stopped"),
-        "stages_built": {stage: int(sums["built"]) for stage, sums in work.items()},
-        "stages_reused": {stage: int(sums["reused"]) for stage, sums in work.items()},
-        "stages_seconds": {stage: sums["seconds"] for stage, sums in work.items()},
+        "trials": len(facts.outcomes),
+        **{status: len(facts.with_status(status)) for status in ("finished", "failed", "pruned")},
+        "wall_s": facts.wall_s,
+        "stopped": facts.record.get("stopped"),
+        "stages_built": {stage: int(sums["built"]) for stage, sums in facts.work.items()},
+        "stages_reused": {stage: int(sums["reused"]) for stage, sums in facts.work.items()},
+        "stages_seconds": {stage: sums["seconds"] for stage, sums in facts.work.items()},
     }
 
 
-def _choice(experiment: Experiment) -> dict[str, Any]:
-    best, objectives = experiment.best, experiment.objectives
-    front = experiment.front
+def _choice(facts: Facts) -> dict[str, Any]:
+    best, objectives = facts.best, facts.objectives
     return {
         "trial": best.trial if best else None,
         "validation": {metric: best.metrics.get(metric) for metric in objectives} if best else {},
-        "rule": (experiment.choice and experiment.choice.rule) or rule(objectives),
+        "rule": (facts.choice and facts.choice.rule) or rule(objectives),
         "objectives": dict(objectives),
-        "max_cost": experiment.max_cost,
+        "max_cost": facts.max_cost,
         "pareto_front": [
-            {
-                "trial": o.trial,
-                "params": dict(o.params),
-                **{metric: o.metrics[metric] for metric in objectives},
-            }
-            for o in front
+            {"trial": o.trial, "params": dict(o.params), **{metric: o.metrics[metric] for metric in objectives}}
+            for o in facts.front
         ],
     }
 

@@ -10,10 +10,9 @@ import pytest
 
 from tests.tune.experiment_fixture import write_experiment
 from tune.report.blocks import Drawing
-from tune.report.data import Experiment
-from tune.report.effects import Effects, effects, shown
+from tune.report.effects import Effects, shown
+from tune.report.facts import Facts, facts_of
 from tune.report.parameters import parameters
-from tune.report.reading import read_experiment
 from tune.report.search import _history, history
 from tune.storage.folder import Storage
 from tune.storage.ledger import Outcome
@@ -26,10 +25,10 @@ RANGES: dict[str, Any] = {
 }
 
 
-def experiment(outcomes: list[Outcome]) -> Experiment:
+def facts(outcomes: list[Outcome]) -> Facts:
     space = {"search.target": "unet", **RANGES}
     record = {"data": {"validation": 1000}}
-    return Experiment("one", "one", space, record, tuple(outcomes), None, (), None, ())
+    return Facts("one", "one", space, record, tuple(outcomes))
 
 
 def trials(count: int, noise: float = 0.002, by_weight: float = 0.05, pruned: int = 0) -> list[Outcome]:
@@ -56,7 +55,7 @@ def trials(count: int, noise: float = 0.002, by_weight: float = 0.05, pruned: in
 
 
 def found(outcomes: list[Outcome]) -> Effects:
-    result = effects(experiment(outcomes))
+    result = facts(outcomes).effects
     assert result is not None
     return result
 
@@ -75,7 +74,7 @@ def test_a_parameter_that_not_every_trial_has_is_judged() -> None:
 def test_nothing_is_told_apart_in_noise() -> None:
     result = found(trials(40, noise=0.01, by_weight=0.0))
     assert not result.clear
-    words = parameters(experiment(trials(40, noise=0.01, by_weight=0.0)), result).blocks[1]
+    words = parameters(facts(trials(40, noise=0.01, by_weight=0.0))).blocks[1]
     assert "could not tell apart those of `projector.steps`, `projector.distance`" in words.text  # type: ignore[union-attr]
 
 
@@ -86,7 +85,7 @@ def test_stopped_trials_count_with_what_they_showed() -> None:
     whole = {trial.params["unet.high_level_weight"]: trial.score for trial in shown(trials(8), {"psd": "max"})}
     for trial in showed:  # the others gained 0.1 after the first epoch, and these would have
         assert trial.score == pytest.approx(whole[trial.params["unet.high_level_weight"]])
-    assert effects(experiment(outcomes)) is not None
+    assert facts(outcomes).effects is not None
 
 
 EQUAL = [outcome.model_copy(update={"metrics": {"psd": 0.5}}) for outcome in trials(9)]
@@ -94,8 +93,8 @@ EQUAL = [outcome.model_copy(update={"metrics": {"psd": 0.5}}) for outcome in tri
 
 @pytest.mark.parametrize("outcomes", [[], trials(7), EQUAL])
 def test_too_few_or_equal_trials_say_nothing(outcomes: list[Outcome]) -> None:
-    assert effects(experiment(outcomes)) is None
-    assert "Left out" in parameters(experiment(outcomes), None).blocks[0].text  # type: ignore[union-attr]
+    assert facts(outcomes).effects is None
+    assert "Left out" in parameters(facts(outcomes)).blocks[0].text  # type: ignore[union-attr]
 
 
 def test_the_course_over_a_parameter_is_its_own() -> None:
@@ -110,8 +109,8 @@ def test_the_course_over_a_parameter_is_its_own() -> None:
 
 
 def test_of_a_whole_experiment(tmp_path: Path) -> None:
-    read = read_experiment(Storage(write_experiment(tmp_path / "whole")))
-    result = effects(read)
+    read = facts_of(Storage(write_experiment(tmp_path / "whole")))
+    result = read.effects
     assert result is not None
     assert len(result.trials) == 22  # nineteen finished and three that were pruned
     assert set(result.shares) == {*read.ranges}
@@ -134,8 +133,8 @@ def test_of_many_trials_the_process_is_fitted_to_the_best_and_some_others(monkey
 def test_of_many_trials_a_chart_draws_some_and_the_best_so_far_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tune.report.search.DRAWN", 100)
     outcomes = trials(450, pruned=20)
-    section = history(experiment(outcomes))
-    figure = _history(experiment(outcomes))
+    section = history(facts(outcomes))
+    figure = _history(facts(outcomes))
     assert figure is not None
     steps, *points = figure.axes[0].lines
     assert sum(len(line.get_xdata()) for line in points) <= 100

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.tune.experiment_fixture import do_not_draw, edit, rebuilt, seed_file, write_experiment
+from tests.tune.experiment_fixture import FAILED, do_not_draw, edit, rebuilt, seed_file, write_experiment
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
 
@@ -108,3 +108,12 @@ def test_a_search_of_which_nothing_finished(tmp_path: Path) -> None:
     assert changed["search"]["failed"] == 1
     assert changed["best"] == {}
     assert "No trial has finished yet" in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize("seeds", [3, 0])
+def test_a_choice_of_a_trial_that_failed_is_doubted(tmp_path: Path, seeds: int) -> None:
+    folder = write_experiment(tmp_path / "chosen", seeds=3)
+    edit(folder / "best/choice.json", lambda choice: choice.update(trial=FAILED[0]))
+    if not seeds:
+        shutil.rmtree(folder / "best/seeds")
+    assert any(f"names trial {FAILED[0]}; by its own rule" in caution for caution in rebuilt(folder)["cautions"])
