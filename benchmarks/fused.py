@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from components.gan.folded import FrozenGenerator, _Generate
+from components.projector.descent import Objective
 from components.projector.projector import Projector
 
 # as plain functions, since torch's compiler takes an autograd function's backward for one that autograd calls
@@ -43,8 +44,8 @@ def evaluate(net: FrozenGenerator, latents: Tensor, targets: Tensor) -> tuple[Te
     return errors, gradient.to(latents.dtype)
 
 
-class Fused:
-    """`evaluate` in the place of a projector's own evaluation; for distance l2 without further terms.
+class Fused(Objective):
+    """`evaluate` in the place of a projector's own objective; for distance l2 without further terms.
 
     Args:
         projector: whose generator it is; its steps use this from now on.
@@ -52,15 +53,15 @@ class Fused:
     """
 
     def __init__(self, projector: Projector, *, compiled: bool) -> None:
-        config = projector.config
+        config, own = projector.config, projector.objective
         if config.distance != "l2" or config.prior_weight or config.realism_weight:
             raise ValueError(f"projector: expected distance l2 and no further terms, found {config}")
-        self._net: Any = projector._folded
+        super().__init__(config, own.generator, None)
         self._run = torch.compile(evaluate, fullgraph=True, dynamic=False) if compiled else evaluate
-        projector._evaluate = self  # type: ignore[method-assign]
+        projector.objective = self
 
-    def __call__(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
-        """As `components.projector.descent_loop.Evaluate`."""
-        with torch.no_grad():
-            errors, gradient = self._run(self._net, rows.detach(), targets)
-        return errors, gradient if with_gradient else rows
+    @torch.no_grad()
+    def slope(self, latents: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """As the objective's own."""
+        net: Any = self.generator
+        return self._run(net, latents.detach(), targets)

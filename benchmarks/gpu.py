@@ -33,9 +33,10 @@ from benchmarks.fused import Fused
 from benchmarks.gpu_hours import mnist_like
 from benchmarks.printing import Paper
 from benchmarks.roofs import Ceilings, Demand, ceilings, demand, finish, shortest
+from components import hardware
 from components.defense import Defense
+from components.hardware import keep_memory
 from components.pretrained import shipped_defense
-from components.processor import keep_memory
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
 from tune.cluster.resources import GIB, gpu_problem
@@ -124,7 +125,7 @@ def projection_rows(defense: Defense, device: torch.device, sizes: Sizes, limits
         needed = _demand_of_projection(defense, precision)
         chosen = _chosen_chunk(defense, device, sizes, precision)
         for chunk in dict.fromkeys([*sizes.chunks, chosen]):
-            for graphs in (False, True) if _has_graphs() else (False,):
+            for graphs in (False, True):
                 with _graphs(on=graphs):
                     rate = _projected_per_second(defense, device, sizes, precision, chunk)
                 name = f"ours, {precision}" + (", CUDA graph" if graphs else "")
@@ -205,28 +206,18 @@ def _projected_per_second(
     return latents * sizes.steps / taken
 
 
-def _has_graphs() -> bool:
-    try:
-        from components import capture  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 @contextmanager
 def _graphs(*, on: bool) -> Iterator[None]:
     """Within the block steps are captured, or none is."""
-    if on or not _has_graphs():
+    if on:
         yield
         return
-    from components import capture
-
-    before = capture.WORTHWHILE
-    capture.WORTHWHILE = math.inf
+    before = hardware.WORTHWHILE
+    hardware.WORTHWHILE = math.inf
     try:
         yield
     finally:
-        capture.WORTHWHILE = before
+        hardware.WORTHWHILE = before
 
 
 # ------------------------------------------------------------------- trainings

@@ -29,9 +29,9 @@ from components.classifiers.config import ClassifierConfig
 from components.classifiers.training import ClassifierTraining
 from components.datasets.dataset import load_dataset
 from components.gan.pair import Pair
+from components.hardware import keep_memory
 from components.metrics import agreement
 from components.pretrained import shipped_folder
-from components.processor import keep_memory
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projection, Projector
 from components.training import freeze

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
-from components.capture import Captured
 from components.config import Config
+from components.hardware import Captured
 from components.precision import Precision
 from components.squeezing import squeezed_with_gradient
 from components.training import Training, autocast, batches, freeze

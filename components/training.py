@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from components.capture import Captured
+from components.hardware import Captured
 from components.optimizer import Adam
 from components.precision import Precision, resolved
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
-from components.capture import Captured
 from components.gan.encoder import Encoder
 from components.gan.networks import Generator
+from components.hardware import Captured
 from components.optimizer import Adam
 from components.precision import Precision
 from components.squeezing import squeezed

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.capture import Captured
 from components.gan.config import GanConfig
 from components.gan.losses import LOSSES
 from components.gan.networks import Discriminator, Generator
+from components.hardware import Captured
 from components.optimizer import Adam
 from components.training import Training, drawn_from, freeze
 

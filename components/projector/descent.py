@@ -1,4 +1,4 @@
-"""The descent of many restarts at once: what a step is, and the loop of evaluations and steps."""
+"""The descent of many restarts at once: the objective, what a step is, and the loop of evaluations and steps."""
 
 from __future__ import annotations
 
@@ -6,13 +6,89 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from components.capture import Captured
+from components.hardware import Captured
 from components.projector.settings import ProjectorSettings
 from components.projector.trace import DescentState
 
 Memory = dict[str, Tensor]  # what a descent remembers of the steps before: tensors of the latents' shape
+
+
+def l2(difference: Tensor, tolerance: float) -> Tensor:
+    """Mean square over each image: (…, C, H, W) → (…)."""
+    return difference.square().flatten(-3).mean(-1)
+
+
+def huber(difference: Tensor, tolerance: float) -> Tensor:
+    """Huber's loss (1964), quadratic up to `tolerance` and linear beyond, scaled to agree with `l2` near zero."""
+    size = difference.abs()
+    inner = size.clamp(max=tolerance)
+    return (inner * (2 * size - inner)).flatten(-3).mean(-1)
+
+
+def insensitive(difference: Tensor, tolerance: float) -> Tensor:
+    """Mean of max(|d| − tolerance, 0)²: Vapnik's ε-insensitive loss, squared.
+
+    What an attack of radius ≤ tolerance can have added costs nothing, so it is not fitted.
+    """
+    return functional.softshrink(difference, tolerance).square().flatten(-3).mean(-1)
+
+
+DISTANCES = {"l2": l2, "huber": huber, "insensitive": insensitive}
+
+
+class Objective:
+    """Distance between the image of a latent and the image that is sought, and what is added to it.
+
+    Args:
+        config: of the projector.
+        generator: folded and frozen, where and in the precision in which it is to compute.
+        discriminator: scores realism, where `config.realism_weight` is positive.
+    """
+
+    def __init__(self, config: ProjectorSettings, generator: nn.Module, discriminator: nn.Module | None) -> None:
+        self.config, self.generator, self.discriminator = config, generator, discriminator
+        self._precision = next(generator.parameters()).dtype
+
+    def images(self, latents: Tensor) -> Tensor:
+        """G(z): latents (m, latent_dim) → images (m, C, H, W) in [0, 1], in the latents' precision."""
+        images: Tensor = self.generator(latents.to(self._precision))
+        return images.to(latents.dtype)
+
+    def distances(self, images: Tensor, targets: Tensor) -> Tensor:
+        """(…, C, H, W) and what is sought, likewise → (…)."""
+        return DISTANCES[self.config.distance](images - targets, self.config.tolerance)
+
+    def loss(self, latents: Tensor, images: Tensor, errors: Tensor) -> Tensor:
+        """The sum of all terms: the step of an image must not depend on how many others are in the batch.
+
+        Args:
+            latents: (m, latent_dim).
+            images: of the latents, (m, C, H, W).
+            errors: their distances, (m,).
+        """
+        loss, config = errors.sum(), self.config
+        if config.prior_weight:
+            loss = loss + config.prior_weight * latents.square().mean(1).sum()
+        if config.realism_weight and self.discriminator is not None:
+            loss = loss + config.realism_weight * functional.softplus(-self.discriminator(images)).sum()
+        return loss
+
+    @torch.no_grad()
+    def errors(self, latents: Tensor, targets: Tensor) -> Tensor:
+        """Latents (m, latent_dim), images (m, C, H, W) → distances (m,)."""
+        return self.distances(self.images(latents), targets)
+
+    @torch.enable_grad()
+    def slope(self, latents: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (m, latent_dim), images (m, C, H, W) → distances (m,) and the loss's gradient by the latents."""
+        latents = latents.detach().requires_grad_()
+        images = self.images(latents)
+        errors = self.distances(images, targets)
+        (gradient,) = torch.autograd.grad(self.loss(latents, images, errors), latents)
+        return errors.detach(), gradient
 
 
 class Descent(Protocol):
@@ -66,27 +142,19 @@ def descent_of(config: ProjectorSettings) -> Descent:
     return Adam(config.learning_rate)
 
 
-class Evaluate(Protocol):
-    """Distance of each latent's generated image from its target image."""
-
-    def __call__(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
-        """Latents (m, latent_dim), images (m, C, H, W) → errors (m,) and, where wanted, gradients like the latents."""
-        ...
-
-
 class DescentLoop:
     """The restarts of n images, in tensors that stay, so that a card can take a step as one CUDA graph.
 
     Args:
-        evaluate: error and gradient.
+        objective: of the descent.
         descent: gradient → step.
         images: (n, C, H, W); gives the number of images, their shape, type and device.
         begin: gives the shape of the latents, (n, R, latent_dim).
         calls: steps that will be taken in all.
     """
 
-    def __init__(self, evaluate: Evaluate, descent: Descent, images: Tensor, begin: DescentState, calls: int) -> None:
-        self._evaluate, self._descent = evaluate, descent
+    def __init__(self, objective: Objective, descent: Descent, images: Tensor, begin: DescentState, calls: int) -> None:
+        self._objective, self._descent = objective, descent
         self._latents = torch.empty_like(begin.latents, memory_format=torch.contiguous_format)
         self._memory = {name: torch.empty_like(self._latents) for name in begin.memory}
         self._targets = images.new_empty((*self._latents.shape[:2], *images.shape[1:]))
@@ -114,7 +182,7 @@ class DescentLoop:
             if step in record:
                 errors.append(self._errors.clone())
         latents.append(self._latents.clone())
-        last, _ = self._evaluate(self._latents.flatten(0, 1), self._targets.flatten(0, 1), with_gradient=False)
+        last = self._objective.errors(self._latents.flatten(0, 1), self._targets.flatten(0, 1))
         errors.append(last.view_as(self._errors))
         memory = {name: tensor.clone() for name, tensor in self._memory.items()}
         return torch.stack(latents, 1), torch.stack(errors, 1), DescentState(record[-1], latents[-1], memory)
@@ -129,7 +197,7 @@ class DescentLoop:
     def _advance(self) -> None:
         """One step of every restart; `_errors` are those of where they stood before it."""
         z = self._latents.flatten(0, 1)
-        errors, gradient = self._evaluate(z, self._targets.flatten(0, 1), with_gradient=True)
+        errors, gradient = self._objective.slope(z, self._targets.flatten(0, 1))
         self._errors.copy_(errors.view_as(self._errors))
         self._count += 1
         memory = {name: part.flatten(0, 1) for name, part in self._memory.items()}

@@ -22,11 +22,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from components.hardware import in_threads
 from components.precision import resolved
-from components.processor import in_threads
 from components.projector.chunks import bytes_for_gradient, chunk_on
-from components.projector.descent import DescentLoop, descent_of
-from components.projector.distances import DISTANCES, regularisation
+from components.projector.descent import DescentLoop, Objective, descent_of
 from components.projector.settings import ProjectorSettings
 from components.projector.starts import Starts
 from components.projector.surrogates import reconstruct
@@ -80,14 +79,13 @@ class Projector:
         self.encoder = None if encoder is None else encoder.eval().to(device)
         self.generator, self.discriminator, self.seed = generator, discriminator, seed
         self.device = torch.device(device)
-        self._folded = generator.folded().to(self.device, _DTYPES[resolved(self.config.precision, self.device)])
-        self._weight_dtype = next(self._folded.parameters()).dtype
-        self._distance = DISTANCES[self.config.distance]
+        folded = generator.folded().to(self.device, _DTYPES[resolved(self.config.precision, self.device)])
+        self.objective = Objective(config, folded, discriminator)
         self._descent = descent_of(self.config)
         self._unfrozen: nn.Module | None = None  # the folded generator in the images' precision, once it is asked for
         self.chunk = config.chunk or chunk_on(self.device, self._bytes_per_latent)
         latent_dim = generator.latent_dim
-        self._starts = Starts(self.config, latent_dim, self.render, self._distances, self.encoder, seed, self.chunk)
+        self._starts = Starts(self.objective, latent_dim, self.render, self.encoder, seed, self.chunk)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -186,7 +184,7 @@ class Projector:
         def loop(part: Tensor, begin: DescentState) -> DescentLoop:
             calls = (record[-1] - begin.step) * len(starts)
             if beside or len(part) not in loops:
-                loops[len(part)] = DescentLoop(self._evaluate, self._descent, part, begin, calls)
+                loops[len(part)] = DescentLoop(self.objective, self._descent, part, begin, calls)
             return loops[len(part)]
 
         def traced(start: int) -> ProjectionTrace:
@@ -211,12 +209,8 @@ class Projector:
     def render(self, latents: Tensor) -> Tensor:
         """G(z): latents (N, latent_dim) → images (N, C, H, W) in [0, 1], on the latents' device."""
         size = max(self.chunk, 512)
-        parts = [self._generate(part.to(self.device)).to(latents.device) for part in latents.split(size)]
+        parts = [self.objective.images(part.to(self.device)).to(latents.device) for part in latents.split(size)]
         return torch.cat(parts)
-
-    def _generate(self, latents: Tensor) -> Tensor:
-        images: Tensor = self._folded(latents.to(self._weight_dtype))
-        return images.to(latents.dtype)
 
     def _trace_chunk(
         self, loop: DescentLoop, images: Tensor, record: Sequence[int], begin: DescentState
@@ -232,30 +226,13 @@ class Projector:
             standing.to("cpu"),
         )
 
-    def _evaluate(self, rows: Tensor, targets: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
-        """As `descent.Evaluate`."""
-        with torch.set_grad_enabled(with_gradient):
-            rows = rows.detach().requires_grad_(with_gradient)
-            generated = self._generate(rows)
-            errors = self._distance(generated - targets, self.config.tolerance)
-            if not with_gradient:
-                return errors, rows
-            # a sum, so that the step of an image does not depend on how many others are in the batch
-            loss = errors.sum() + regularisation(self.config, rows, generated, self.discriminator)
-            (gradient,) = torch.autograd.grad(loss, rows)
-        return errors.detach(), gradient
-
     def _bytes_per_latent(self) -> int:
         """Bytes that one more latent takes: its gradient, and where it and its error stand after each step."""
         some = torch.zeros(8, self.generator.latent_dim, device=self.device)
         with torch.no_grad():
-            targets = self._generate(some)
-        gradient = bytes_for_gradient(lambda: self._evaluate(some, targets, with_gradient=True)) // len(some)
+            targets = self.objective.images(some)
+        gradient = bytes_for_gradient(lambda: self.objective.slope(some, targets)) // len(some)
         return gradient + 2 * 4 * self.config.steps * (self.generator.latent_dim + 1)
-
-    def _distances(self, generated: Tensor, images: Tensor) -> Tensor:
-        """(n, K, C, H, W) and (n, C, H, W) → (n, K)."""
-        return self._distance(generated - images.unsqueeze(1), self.config.tolerance)
 
 
 _DTYPES = {"float32": None, "bfloat16": torch.bfloat16}

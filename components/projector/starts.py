@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.projector.settings import ProjectorSettings
+from components.projector.descent import Objective
 from components.training import mix
 
 _CANDIDATES = 64  # of the bank, by plain distance, among which the configured distance chooses the starts
@@ -18,10 +18,9 @@ class Starts:
     """Images → starting latents, the first r of R restarts being those of r.
 
     Args:
-        config: of the projector.
+        objective: of the descent.
         latent_dim: length of z.
-        render: latents (N, latent_dim) → images (N, C, H, W).
-        distances: images (n, K, C, H, W) and (n, C, H, W) → distances (n, K).
+        render: latents (N, latent_dim), as many as there are → images (N, C, H, W).
         encoder: images → latents; needed for `init: encoder`.
         seed: of all draws.
         chunk: images compared at once.
@@ -29,15 +28,14 @@ class Starts:
 
     def __init__(
         self,
-        config: ProjectorSettings,
+        objective: Objective,
         latent_dim: int,
         render: Callable[[Tensor], Tensor],
-        distances: Callable[[Tensor, Tensor], Tensor],
         encoder: nn.Module | None,
         seed: int,
         chunk: int,
     ) -> None:
-        self.config, self.latent_dim, self.render, self.distances = config, latent_dim, render, distances
+        self.config, self.objective, self.latent_dim, self.render = objective.config, objective, latent_dim, render
         self.encoder, self.seed, self.chunk = encoder, seed, chunk
         self._bank: tuple[Tensor, Tensor] | None = None
 
@@ -88,7 +86,7 @@ class Starts:
         """Rows of the bank, int64 (n, K), from the nearest to the farthest by the configured distance."""
         rows = max(1, self.chunk // candidates.shape[1])  # images at once: a chunk is what suits the memory
         distances = [
-            self.distances(drawn[some].unflatten(2, images.shape[1:]), targets)
+            self.objective.distances(drawn[some].unflatten(2, images.shape[1:]), targets.unsqueeze(1))
             for some, targets in zip(candidates.split(rows), images.split(rows), strict=True)
         ]
         return candidates.gather(1, torch.cat(distances).argsort(dim=1, stable=True))

@@ -14,8 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from components.projector.descent import descent_of
-from components.projector.distances import DISTANCES, regularisation
+from components.projector.descent import Objective, descent_of
 from components.projector.settings import ProjectorSettings
 from components.projector.trace import Projection, ProjectionTrace
 from components.purifiers import NoGradient, Surrogates
@@ -41,8 +40,8 @@ class Descending(Protocol):
         ...
 
     @property
-    def discriminator(self) -> nn.Module | None:
-        """Scores realism, where there is one."""
+    def objective(self) -> Objective:
+        """What its descent minimises."""
         ...
 
     def project(self, images: Tensor) -> Projection:
@@ -113,7 +112,8 @@ def _unrolled(projector: Descending, images: Tensor, seen: Tensor, most: int) ->
     for step in range(first + 1, config.steps + 1):
         if not latents.requires_grad:
             latents.requires_grad_()
-        loss = _loss(projector, generator(latents), latents, seen)
+        generated = generator(latents)
+        loss = projector.objective.loss(latents, generated, projector.objective.distances(generated, seen))
         (gradient,) = torch.autograd.grad(loss, latents, create_graph=True)
         # a root's slope at zero is infinite, where Adam has met no gradient yet
         gradient.register_hook(lambda slope: torch.nan_to_num(slope, 0, 0, 0))
@@ -132,10 +132,3 @@ def _before(projector: Descending, images: Tensor, first: int) -> tuple[Tensor, 
     winners = (done.leads[:, -1] * (restarts + 1)).argmax(1)  # the last that leads
     memory = {name: tensor[rows, winners].to(images.device) for name, tensor in standing.memory.items()}
     return standing.latents[rows, winners].to(images.device), memory
-
-
-def _loss(projector: Descending, generated: Tensor, latents: Tensor, targets: Tensor) -> Tensor:
-    """The objective of the descent, summed over images."""
-    config = projector.config
-    distance = DISTANCES[config.distance](generated - targets, config.tolerance).sum()
-    return distance + regularisation(config, latents, generated, projector.discriminator)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.capture import WORTHWHILE, Captured
+from components.hardware import WORTHWHILE, Captured
 
 CPU = torch.device("cpu")
 needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from components.processor import in_threads, keep_memory
+from components.hardware import in_threads, keep_memory
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
 from tests.tiny_networks import generator_of

@@ -15,8 +15,8 @@ from components.attacks.target import Stage
 from components.datasets.dataset import DataSplit, load_dataset
 from components.defense import Defense
 from components.files import write_json
+from components.hardware import keep_memory
 from components.plugins import plugged
-from components.processor import keep_memory
 from components.robustness import Robustness
 from tune.commands.purify import load_defense
 

@@ -22,9 +22,9 @@ from rich.text import Text
 from components.datasets.images import DARK, border, printable
 from components.defense import Defense
 from components.files import write_atomic
+from components.hardware import keep_memory
 from components.plugins import plugged
 from components.pretrained import shipped_defense, shipped_defenses
-from components.processor import keep_memory
 from tune.commands.image_files import Picture, Reading, batch_of, find_pictures, png_of
 from tune.storage.folder import Storage
 from tune.storage.scratch import scratch

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from components.datasets.dataset import DataSplit
-from components.processor import keep_memory
+from components.hardware import keep_memory
 from tune.evaluation.retraining import retrain_seed
 from tune.execution.gpu_errors import (
     GpuErrorCount,

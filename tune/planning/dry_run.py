@@ -9,7 +9,7 @@ from textwrap import indent
 
 import torch
 
-from components.processor import keep_memory
+from components.hardware import keep_memory
 from tune.cluster.resources import Resources
 from tune.monitor.terminal_page import duration
 from tune.pipeline.recipe import bounds_of

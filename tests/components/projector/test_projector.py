@@ -341,7 +341,7 @@ def test_an_extension_computes_the_difference_alone() -> None:
     earlier = projector_of(**given_config, restarts=4, steps=5).trace(IMAGES, [5])
     larger = projector_of(**given_config, restarts=6, steps=8)
     counted: list[int] = []
-    larger._folded.register_forward_hook(lambda module, given, images: counted.append(len(images)))
+    larger.objective.generator.register_forward_hook(lambda module, given, images: counted.append(len(images)))
     larger.extend(earlier, IMAGES, [5, 8])
     # 4 restarts from step 5 to 8, whose first evaluation was the earlier one's last; 2 new ones from the start
     assert sum(counted) == 7 * (4 * (8 - 5 + 1) + 2 * (8 + 1))

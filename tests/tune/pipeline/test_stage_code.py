@@ -31,7 +31,7 @@ def test_code_that_changed_has_another_version(found: Record) -> None:
         ("attack", "components.attacks.pgd.PGD"),  # by the registry
         ("classifier", "components.classifiers.defense_gan.ARCHITECTURES"),  # a constant
         ("gan", "components.gan.training.GanTraining"),
-        ("projection", "components.projector.distances.huber"),  # in a table of functions
+        ("projection", "components.projector.descent.huber"),  # in a table of functions
         ("projection_train", "tune.pipeline.projection.ProjectionStage.build"),
         ("score_unet", "tune.pipeline.smoothing.SmoothingStages"),  # as any purifier
         ("unet", "components.adversarial_training.AdversarialTraining"),  # by a module's name

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from components.projector.distances import DISTANCES, huber, insensitive, l2
+from components.projector.descent import DISTANCES, huber, insensitive, l2
 
 DIFFERENCE = torch.randn(2, 3, 1, 4, 5, generator=torch.Generator().manual_seed(0)).double()
 
