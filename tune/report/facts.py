@@ -230,7 +230,8 @@ def facts_of(storage: Storage) -> Facts:
     reader = Reader(storage)
     outcomes, space = reader.outcomes(), reader.space()
     if not outcomes and not space:
-        raise FileNotFoundError(f"{storage.uri}: expected an experiment's folder (space.yaml, trials/), found neither")
+        found = "; ".join(problem for problem in reader.problems if problem.startswith("space.yaml")) or "neither"
+        raise FileNotFoundError(f"{storage.uri}: expected an experiment's folder (space.yaml, trials/), found {found}")
     return Facts(
         name=urlsplit(storage.uri).path.rstrip("/").rsplit("/", 1)[-1],
         place=str(storage.local or storage.uri),

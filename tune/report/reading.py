@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import zipfile
 from collections.abc import Callable, Mapping
@@ -29,7 +30,6 @@ class Pictures:
     rows: Mapping[str, np.ndarray]  # row name → uint8 (n, C, H, W)
     true: np.ndarray  # (n,) true labels
     labels: np.ndarray  # (4, n) predicted labels, rows as in ROWS
-    realism: np.ndarray | None = None  # (n,) the discriminator's score of each GAN image
 
     def __len__(self) -> int:
         return len(self.true)
@@ -123,6 +123,7 @@ class ProjectionMap(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+log = logging.getLogger(__name__)
 
 
 class Reader:
@@ -136,7 +137,7 @@ class Reader:
         """The trials, by number."""
         ledger = Ledger(self.storage)
         outcomes = tuple(ledger.outcomes())
-        self.problems += ledger.problems
+        self.problems += ledger.problems  # which the ledger has told
         return outcomes
 
     def space(self) -> dict[str, Any]:
@@ -152,10 +153,10 @@ class Reader:
         try:
             value = parse(content.decode("utf-8"))
         except ValueError as error:
-            self.problems.append(f"{name}: not readable: {str(error).splitlines()[0]}")
+            self._tell(f"{name}: not readable: {str(error).splitlines()[0]}")
             return {}
         if not isinstance(value, dict):
-            self.problems.append(f"{name}: expected a mapping, found {type(value).__name__}")
+            self._tell(f"{name}: expected a mapping, found {type(value).__name__}")
             return {}
         return value
 
@@ -169,7 +170,7 @@ class Reader:
         except ValidationError as error:
             detail = error.errors()[0]
             place = ".".join(map(str, detail["loc"]))
-            self.problems.append(f"{name}: left out: {': '.join(filter(None, [place, detail['msg']]))}")
+            self._tell(f"{name}: left out: {': '.join(filter(None, [place, detail['msg']]))}")
             return None
 
     def seeds(self) -> tuple[SeedScore, ...]:
@@ -184,7 +185,7 @@ class Reader:
             return None
         good = {metric: value for metric, value in score.metrics.items() if math.isfinite(value)}
         if lost := sorted(set(score.metrics) - set(good)):
-            self.problems.append(f"{name}: not a finite number, left out: {', '.join(lost)}")
+            self._tell(f"{name}: not a finite number, left out: {', '.join(lost)}")
         return score.model_copy(update={"metrics": good, **self._pictures(name.replace(".json", ".npz"))})
 
     def _pictures(self, name: str) -> dict[str, Pictures | None]:
@@ -195,12 +196,16 @@ class Reader:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            self.problems.append(f"{name}: not readable: {error}")
+            self._tell(f"{name}: not readable: {error}")
             return {}
         found = {"examples": _pictures(arrays, ""), "worst": _pictures(arrays, "worst_")}
         if found["examples"] is None:
-            self.problems.append(f"{name}: expected four rows of as many images and their labels")
+            self._tell(f"{name}: expected four rows of as many images and their labels")
         return found
+
+    def _tell(self, problem: str) -> None:
+        self.problems.append(problem)
+        log.warning("%s/%s", self.storage.uri, problem)
 
     def _bytes(self, name: str) -> bytes | None:
         try:
@@ -208,7 +213,7 @@ class Reader:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self.problems.append(f"{name}: not readable: {error}")
+            self._tell(f"{name}: not readable: {error}")
             return None
 
 
@@ -220,4 +225,4 @@ def _pictures(arrays: Mapping[str, np.ndarray], prefix: str) -> Pictures | None:
     whole = all(row.ndim == 4 and row.shape[1] in (1, 3) and len(row) == true.size for row in rows)
     if not whole or true.size == 0 or labels.shape != (len(ROWS), true.size):
         return None
-    return Pictures(dict(zip(ROWS, rows, strict=True)), true, labels, arrays.get(prefix + "realism"))
+    return Pictures(dict(zip(ROWS, rows, strict=True)), true, labels)

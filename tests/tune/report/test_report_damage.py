@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.tune.experiment_fixture import FAILED, do_not_draw, edit, rebuilt, seed_file, write_experiment
+from tests.tune.experiment_fixture import do_not_draw, edit, rebuilt, seed_file, write_experiment
+from tune.report.writer import write_report
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
 
@@ -59,9 +60,13 @@ PIECES = [
 
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("content", [b"{", b"[1]"], ids=repr)
-def test_a_torn_piece_is_named_and_left_out(folder: Path, piece: str, content: bytes) -> None:
+def test_a_torn_piece_is_named_and_left_out(
+    folder: Path, piece: str, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Named in the report, and where it is asked for."""
     (folder / piece).write_bytes(content)
-    assert any(Path(piece).name in caution for caution in rebuilt(folder)["cautions"])
+    assert any(piece in caution for caution in rebuilt(folder)["cautions"])
+    assert f"{folder / piece}: " in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\x00", b"{}"], ids=repr)
@@ -101,6 +106,12 @@ def test_a_metric_that_is_not_finite_is_left_out_and_named(folder: Path) -> None
     assert any("pco" in caution and "2.json" in caution for caution in changed["cautions"])
 
 
+def test_a_space_that_is_all_there_is_and_torn_is_named(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("projector.steps: {low: 1, hi")
+    with pytest.raises(FileNotFoundError, match=r"found space\.yaml: not readable: not valid YAML"):
+        write_report(tmp_path)
+
+
 def test_a_search_of_which_nothing_finished(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "none", trials=0, seeds=0)
     Ledger(Storage(folder)).record(Ledger(Storage(write_experiment(tmp_path / "x", trials=6))).outcomes()[5])
@@ -113,7 +124,7 @@ def test_a_search_of_which_nothing_finished(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seeds", [3, 0])
 def test_a_choice_of_a_trial_that_failed_is_doubted(tmp_path: Path, seeds: int) -> None:
     folder = write_experiment(tmp_path / "chosen", seeds=3)
-    edit(folder / "best/choice.json", lambda choice: choice.update(trial=FAILED[0]))
+    edit(folder / "best/choice.json", lambda choice: choice.update(trial=5))
     if not seeds:
         shutil.rmtree(folder / "best/seeds")
-    assert any(f"names trial {FAILED[0]}; by its own rule" in caution for caution in rebuilt(folder)["cautions"])
+    assert any("names trial 5; by its own rule" in caution for caution in rebuilt(folder)["cautions"])
