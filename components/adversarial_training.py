@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,13 +70,13 @@ class Purifier(nn.Module):
         return self.unet(generated), generated
 
 
-class AdversarialTraining(Training):
-    """Trains generator, encoder and U-Net against attacks through them, for a classifier that stays as it is.
+class AttackedTraining(Training):
+    """Trains networks against attacks through them as they stand.
 
     Args:
         config: attacks and training.
-        generator, encoder, unet: trained before, or new; copies of them learn.
-        classifier: images → logits; gradients pass through it.
+        learner: the networks, which are changed.
+        learning: names of its parts that learn; the others stay as they are.
         images: x, (N, C, H, W) in [0, 1].
         labels: int64 (N,).
         seed: of order, attacks and augmentation.
@@ -88,22 +89,19 @@ class AdversarialTraining(Training):
     def __init__(
         self,
         config: AdversarialConfig,
-        generator: nn.Module,
-        encoder: nn.Module,
-        unet: nn.Module,
-        classifier: nn.Module,
+        learner: nn.Module,
+        learning: Sequence[str],
         images: Tensor,
         labels: Tensor,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
+        seed: int,
+        device: torch.device | str,
     ) -> None:
         super().__init__(config.epochs, seed, device)
-        self.config, self.classifier = config, freeze(classifier).to(device)
+        self.config = config
         self.images, self.labels = images.to(device), labels.to(device)
         self.batch_size = min(config.batch_size, len(labels))
-        self.learner = Purifier(*(copy.deepcopy(part) for part in (generator, encoder, unet)))
-        self.learner.to(device).to(memory_format=torch.channels_last).requires_grad_(False)
-        self.learning = [self.learner.get_submodule(name) for name in learning_parts(config.learning)]
+        self.learner = learner.to(device).to(memory_format=torch.channels_last).requires_grad_(False)
+        self.learning = [self.learner.get_submodule(name) for name in learning]
         self.averaged = freeze(copy.deepcopy(self.learner))
         self._ascent: Ascent | None = None
         weights = [weight for part in self.learning for weight in part.requires_grad_(True).parameters()]
@@ -113,6 +111,10 @@ class AdversarialTraining(Training):
         )
         steps = config.epochs * -(-len(labels) // self.batch_size)
         self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1, pct_start=0.15)
+
+    @abstractmethod
+    def _through(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits (N, classes) of images (N, C, H, W), with a gradient, and what was made of the images on the way."""
 
     def parts(self) -> Mapping[str, Any]:
         return {
@@ -186,18 +188,46 @@ class AdversarialTraining(Training):
         (gradient,) = torch.autograd.grad(loss, attacked)
         return gradient
 
-    def _through(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """C(U(x_g)), U(x_g) and x_g."""
-        seen = squeezed_with_gradient(images, self.config.levels, self.config.threshold)
-        denoised, generated = self.learner(seen)
-        return self.classifier(denoised), denoised, generated
-
     @torch.no_grad()
     def _average(self) -> None:
         step = self.schedule.last_epoch
         decay = min(self.config.average, (1 + step) / (10 + step))  # a short memory while the weights still move fast
         averages, weights = (_floating(network) for network in (self.averaged, self.learner))
         torch._foreach_lerp_(averages, weights, 1 - decay)
+
+
+class AdversarialTraining(AttackedTraining):
+    """Trains generator, encoder and U-Net against attacks through them, for a classifier that stays as it is.
+
+    Args:
+        config, images, labels, seed, device: as `AttackedTraining`.
+        generator, encoder, unet: trained before, or new; copies of them learn.
+        classifier: images → logits; gradients pass through it.
+    """
+
+    averaged: Purifier
+
+    def __init__(
+        self,
+        config: AdversarialConfig,
+        generator: nn.Module,
+        encoder: nn.Module,
+        unet: nn.Module,
+        classifier: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.classifier = freeze(classifier).to(device)
+        learner = Purifier(*(copy.deepcopy(part) for part in (generator, encoder, unet)))
+        super().__init__(config, learner, learning_parts(config.learning), images, labels, seed, device)
+
+    def _through(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """C(U(x_g)), U(x_g) and x_g."""
+        seen = squeezed_with_gradient(images, self.config.levels, self.config.threshold)
+        denoised, generated = self.learner(seen)
+        return self.classifier(denoised), denoised, generated
 
 
 class Ascent:

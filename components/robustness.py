@@ -52,6 +52,8 @@ class Robustness(BaseModel):
         flags: reasons not to believe it.
         over_epsilon: (ε, share right under a short attack on some of the images).
         over_steps: (gradient steps, share right), likewise.
+        grey: of the images of the curves that plain grey, in the ball of ε 0.5, would break: how many the short attack
+            left right there, of how many; None where that was not measured.
         preset: the list of attacks.
         beside: stage of the defense → its clean and its worst, under the same attacks.
         seconds: how long it took; None where that is not to be kept.
@@ -67,6 +69,7 @@ class Robustness(BaseModel):
     flags: tuple[str, ...] = ()
     over_epsilon: tuple[tuple[float, float], ...] = ()
     over_steps: tuple[tuple[int, float], ...] = ()
+    grey: tuple[int, int] | None = None
     preset: str = "quick"
     beside: Mapping[str, Mapping[str, float]] = {}
     seconds: float | None = None

@@ -121,13 +121,14 @@ class Campaign:
 
     def result(self, over_epsilon: Curve, over_steps: Curve, preset: PresetName, seconds: float) -> Attacked:
         """The accuracy that remains under all attacks together, with the reasons not to believe it."""
+        escaped = self._escaped(over_epsilon)
         again = self.target.judge(self.images).argmax(1)
         evidence = Evidence(
             self.logits,
             broken=(self._broken(by_gradient=True), self._broken(by_gradient=False)),
             dead=_dead_gradients(self),
             unsteady=float((again != self.logits.argmax(1)).double().mean()),
-            escaped=self._escaped(over_epsilon),
+            escaped=escaped or (0, 0),
             over_steps=[left for _, left in over_steps],
             seeds=self._seeds(),
         )
@@ -140,6 +141,7 @@ class Campaign:
             flags=reasons(evidence),
             over_epsilon=_shares(over_epsilon),
             over_steps=tuple((int(steps), share) for steps, share in _shares(over_steps)),
+            grey=escaped,
             preset=preset,
             seconds=seconds,
             stands=self.stands.cpu(),
@@ -160,11 +162,11 @@ class Campaign:
             for outcome, broken in zip(self.outcomes, later, strict=True)
         ]
 
-    def _escaped(self, over_epsilon: Curve) -> Count:
+    def _escaped(self, over_epsilon: Curve) -> Count | None:
         """Of the images that at ε 0.5 would be misread as plain grey ones, those that the attack left right."""
         left = [left for epsilon, left in over_epsilon if epsilon == 0.5]
         if not left:
-            return 0, 0
+            return None
         grey = self.target.judge(torch.full_like(self.images[:1], 0.5)).argmax(1)
         within_reach = self.labels[: len(left[0])] != grey
         return int((left[0] & within_reach).sum()), int(within_reach.sum())

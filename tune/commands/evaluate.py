@@ -10,14 +10,16 @@ from typing import Annotated, Literal
 from rich.console import Console
 from rich.table import Table
 
+from components.adversarial_training import AdversarialConfig
 from components.attacks.adaptive import evaluate_defense
 from components.attacks.target import Stage
-from components.datasets.dataset import DataSplit, load_dataset
+from components.datasets.dataset import Dataset, DataSplit, load_dataset
 from components.defense import Defense
 from components.files import write_json
 from components.hardware import keep_memory
 from components.plugins import plugged
 from components.robustness import Robustness
+from components.static_reference import static_reference
 from tune.commands.purify import load_defense
 
 IMAGES = {"quick": 200, "standard": 1000, "full": 1000}  # where the command line does not say
@@ -27,6 +29,7 @@ BESIDE: dict[Stage, str] = {
     "gan": "GAN only",
     "defense": "whole defense",
 }
+REFERENCE = "threshold, classifier trained on attacks"
 Attacks = Literal["quick", "standard", "full"]
 
 
@@ -38,6 +41,7 @@ def evaluate(
     data: str = "mnist_mini",
     data_dir: Annotated[str | None, "DIR"] = None,
     epsilon: float = 0.3,
+    reference: Annotated[int, "EPOCHS"] = 0,
     seed: int = 0,
     device: str | None = None,
     out: Annotated[str | None, "FILE.json"] = None,
@@ -52,6 +56,8 @@ def evaluate(
         data: whose test images, by name or folder.
         data_dir: where a named data set is.
         epsilon: radius of the L∞ ball, on images in [0, 1].
+        reference: also train the classifier itself against the attacker for so many epochs, behind the grey levels
+            alone, and attack that by the same list: what a defense without a purifier is worth.
         seed: of all random starts.
         device: where to compute; a GPU where there is one.
         out: where to write the rows, as JSON.
@@ -60,6 +66,7 @@ def evaluate(
     Examples:
         python -m tune evaluate mnist
         python -m tune evaluate results/quickstart --attacks standard --images 500 --out adaptive.json
+        python -m tune evaluate mnist_robust --reference 4
 
     Raises:
         ValueError: no defense, ε outside [0, 1], or images that it was not trained for; nothing was attacked.
@@ -68,58 +75,82 @@ def evaluate(
         raise ValueError(f"--epsilon: expected a number in 0 … 1, found {epsilon:g}")
     if images is not None and images < 1:
         raise ValueError(f"--images: expected an integer ≥ 1, found {images}")
+    if reference < 0:
+        raise ValueError(f"--reference: expected an integer ≥ 0, found {reference}")
     with plugged(plugin):
         defense = load_defense(folder)
     if device:
         defense = defense.to(device)
-    test = _images(defense, data, data_dir, images or IMAGES[attacks])
+    whole_data = load_dataset(data, data_dir)
+    test = _images(defense, whole_data, images or IMAGES[attacks])
     keep_memory()
-    found = {stage: _attacked(defense, test, stage, attacks, epsilon, seed) for stage in BESIDE}
+    found: dict[str, Robustness] = {
+        stage: _attacked(defense, test, stage, attacks if stage == "defense" else "quick", epsilon, seed)
+        for stage in BESIDE
+    }
+    if reference:
+        trained = _reference(defense, whole_data.train, epsilon, reference, seed)
+        found["static"] = _attacked(trained, test, "threshold", attacks, epsilon, seed, REFERENCE)
     whole = found["defense"]
     beside = {stage: {"clean": one.clean, "worst": one.worst} for stage, one in found.items()}
     if out:
         write_json(Path(out).expanduser(), {"adaptive": whole.model_copy(update={"beside": beside}).to_json()})
-    _show(found, attacks)
+    _show(found)
     return 0
 
 
-def _images(defense: Defense, data: str, data_dir: str | None, wanted: int) -> DataSplit:
-    test = load_dataset(data, data_dir).test
+def _images(defense: Defense, data: Dataset, wanted: int) -> DataSplit:
+    test = data.test
     shape, expected = tuple(test.images.shape[1:]), defense.classifier.image_shape
     if shape != expected:
-        raise ValueError(f"--data: expected images of shape {expected}, found {shape} in {data}")
+        raise ValueError(f"--data: expected images of shape {expected}, found {shape} in {data.name}")
     return test.subset(min(wanted, len(test)))
 
 
 def _attacked(
-    defense: Defense, test: DataSplit, stage: Stage, attacks: Attacks, epsilon: float, seed: int
+    defense: Defense,
+    test: DataSplit,
+    stage: Stage,
+    attacks: Attacks,
+    epsilon: float,
+    seed: int,
+    title: str | None = None,
 ) -> Robustness:
-    """The whole defense by all attacks; what stands beside it by the quick ones, without curves."""
-    whole, began = stage == "defense", time.perf_counter()
-
-    def tell(sentence: str) -> None:
-        print(f"{time.perf_counter() - began:6.1f} s  {BESIDE[stage]}: {sentence}", file=sys.stderr, flush=True)
-
+    """One stage by a list of attacks; with curves where it is the whole defense."""
+    began, title = time.perf_counter(), title or BESIDE[stage]
     return evaluate_defense(
         defense,
         test.images,
         test.labels,
         epsilon=epsilon,
-        preset=attacks if whole else "quick",
+        preset=attacks,
         stage=stage,
         seed=seed,
-        curves=whole,
-        tell=tell,
+        curves=stage == "defense",
+        tell=lambda what: _tell(began, f"{title}: {what}"),
     )
 
 
-def _show(found: dict[Stage, Robustness], attacks: str) -> None:
+def _reference(defense: Defense, train: DataSplit, epsilon: float, epochs: int, seed: int) -> Defense:
+    """The classifier itself trained behind the defense's grey levels, by one to three steps of attack a batch."""
+    levels = defense.projector.config
+    threat = {"levels": levels.levels, "threshold": levels.threshold, "epsilon": epsilon}
+    effort = {"epochs": epochs, "first_steps": 1, "steps": 3, "batch_size": 128, "learning_rate": 1e-3}
+    config, began = AdversarialConfig.model_validate({**threat, **effort}), time.perf_counter()
+    return static_reference(defense, train, config, seed, lambda what: _tell(began, f"{REFERENCE}: {what}"))
+
+
+def _tell(began: float, sentence: str) -> None:
+    print(f"{time.perf_counter() - began:6.1f} s  {sentence}", file=sys.stderr, flush=True)
+
+
+def _show(found: dict[str, Robustness]) -> None:
     console = Console(highlight=False)
     console.print(found["defense"].table(), soft_wrap=True)
     table = Table("in front of the classifier", "clean %", "worst %", "attacks", box=None, header_style="dim")
+    titles = {str(stage): title for stage, title in BESIDE.items()} | {"static": REFERENCE}
     for stage, one in found.items():
-        numbers = (f"{100 * one.clean:.2f}", f"{100 * one.worst:.2f}")
-        table.add_row(BESIDE[stage], *numbers, attacks if stage == "defense" else "quick")
+        table.add_row(titles[stage], f"{100 * one.clean:.2f}", f"{100 * one.worst:.2f}", one.preset)
     console.print(table)
     wrong = round((1 - found["defense"].clean) * found["defense"].images)
     console.print(f"{wrong} images were wrong without an attack: counted as wrong, not attacked.", style="dim")

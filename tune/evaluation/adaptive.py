@@ -10,6 +10,8 @@ from components.attacks.target import Stage
 from components.datasets.dataset import DataSplit
 from components.defense import Defense
 from components.robustness import Robustness
+from components.static_reference import static_reference
+from tune.pipeline.adaptive import settings
 from tune.pipeline.purifier import cost
 from tune.space.config import ExperimentConfig
 
@@ -25,19 +27,22 @@ def adaptive_images(config: ExperimentConfig, images: int) -> int:
 
 
 def adaptive(
-    defense: Defense, config: ExperimentConfig, test: DataSplit, tell: Callable[[str], None]
+    defense: Defense, config: ExperimentConfig, train: DataSplit, test: DataSplit, tell: Callable[[str], None]
 ) -> dict[str, Any] | None:
     """The quick adaptive attacks on a sample of the test images, with the ε of the configuration's attack.
 
+    Where the defense was trained against such attacks, the classifier itself is too, by the same settings and on the
+    same images `train`, behind the grey levels alone: a static reference at the same effort.
+
     Returns:
-        As `Robustness.to_json`, with the threshold and the purifier alone in `beside`; without seconds, which differ
-        each time. None where no gradient passes through the defense, so that nothing could be said.
+        As `Robustness.to_json`, with the threshold, the purifier alone and the static reference in `beside`; without
+        seconds, which differ each time. None where no gradient passes through the defense: nothing could be said.
     """
     some = test.sample(adaptive_images(config, len(test)), seed=DRAW)
 
-    def attacked(stage: Stage, curves: bool) -> Robustness:
+    def attacked(model: Defense, stage: Stage, curves: bool = False) -> Robustness:
         return evaluate_defense(
-            defense,
+            model,
             some.images,
             some.labels,
             epsilon=config.attack.epsilon,
@@ -48,9 +53,15 @@ def adaptive(
         )
 
     try:
-        found = {stage: attacked(stage, curves=stage == "defense") for stage in ("defense", *BESIDE)}
+        whole = attacked(defense, "defense", curves=True)
+        found: dict[str, Robustness] = {stage: attacked(defense, stage) for stage in BESIDE}
+        if config.unet.training == "adaptive":
+            reference = static_reference(
+                defense, train, settings(config), DRAW, lambda what: tell(f"a static reference, {what}")
+            )
+            found["static"] = attacked(reference, "threshold")
     except ValueError as error:  # a part of a plug-in's may pass no gradient
         tell(f"no adaptive attack: {error}")
         return None
-    beside = {stage: {"clean": found[stage].clean, "worst": found[stage].worst} for stage in BESIDE}
-    return found["defense"].model_copy(update={"beside": beside, "seconds": None}).to_json()
+    beside = {name: {"clean": one.clean, "worst": one.worst} for name, one in found.items()}
+    return whole.model_copy(update={"beside": beside, "seconds": None}).to_json()

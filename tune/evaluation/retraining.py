@@ -15,6 +15,7 @@ from components.datasets.dataset import DataSplit
 from components.defense import Defense
 from tune.evaluation.scores import evaluate
 from tune.optimizer.choice import median_seed
+from tune.pipeline.attack import split_of
 from tune.pipeline.classifier import classifier_of
 from tune.pipeline.executor import Executor, Path
 from tune.pipeline.gan import gan_of
@@ -52,7 +53,7 @@ def retrain_seed(
     path = executor.get(config, final_path_of(config), report)
     defense = assemble(executor, path)
     scores, pictures = evaluate(
-        defense, config, test, lambda what: report(Progress(f"measuring {what}", 0, 0))
+        defense, config, split_of(path.recipe, "train"), test, lambda what: report(Progress(f"measuring {what}", 0, 0))
     )
     work = {stage: asdict(done) for stage, done in path.work.items()}
     seconds = {stage: done.seconds for stage, done in path.work.items()}

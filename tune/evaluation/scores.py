@@ -29,13 +29,14 @@ DRAW = 0  # seed of what is drawn for the curve and the figure: chosen before an
 
 
 def evaluate(
-    defense: Defense, config: ExperimentConfig, test: DataSplit, tell: Callable[[str], None]
+    defense: Defense, config: ExperimentConfig, train: DataSplit, test: DataSplit, tell: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Measures a defense on the test images.
 
     Args:
         defense: trained, every choice made.
         config: its configuration, with the attack.
+        train: images that its U-Net learned from, for what is trained to stand beside it.
         test: images and true labels.
         tell: told what is being measured.
 
@@ -53,7 +54,7 @@ def evaluate(
     plain, seen = Labels.of(judge, test.images, clean), Labels.of(judge, attacked, purified)
     tell("the U-Net alone")
     metrics = _metrics(defense, test, attacked, plain, seen)
-    known = adaptive(defense, config, test, tell)
+    known = adaptive(defense, config, train, test, tell)
     tell("other strengths of the attack")
     scores = {
         "n": len(test),

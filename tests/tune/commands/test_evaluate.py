@@ -15,6 +15,7 @@ def test_a_saved_defense_is_attacked_and_written_down(
     defense_of(init="encoder", levels=2, restarts=1).save(tmp_path / "saved")
     out = tmp_path / "adaptive.json"
     words = ["evaluate", str(tmp_path / "saved"), "--data", str(tiny_folder), "--images", "6", "--out", str(out)]
+    words += ["--reference", "1"]
     assert entry.main(words) == 0
     shown = capsys.readouterr()
     for stage in ("classifier alone", "threshold alone", "GAN only", "whole defense"):
@@ -26,7 +27,14 @@ def test_a_saved_defense_is_attacked_and_written_down(
         adaptive["clean"] == 0
     )
     assert 0 <= adaptive["worst"] <= adaptive["clean"] <= 1
-    assert set(adaptive["beside"]) == {"classifier", "threshold", "gan", "defense"}
+    assert set(adaptive["beside"]) == {"classifier", "threshold", "gan", "defense", "static"}
+    assert "classifier trained on attacks: epoch 1 of 1" in shown.err
+    assert "threshold, classifier trained on attacks" in shown.out
+
+
+def test_a_reference_of_less_than_no_epochs_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["evaluate", "mnist", "--reference", "-1"]) == 2
+    assert "--reference: expected an integer ≥ 0, found -1" in capsys.readouterr().err
 
 
 def test_images_of_another_shape_are_refused(

@@ -15,6 +15,7 @@ from components.datasets.dataset import Dataset
 from components.defense import Defense
 from components.metrics import agreement
 from tests.tune.executor_fixture import setting_on, tiny_config
+from tests.tune.pipeline.test_adaptive_training import ENCODED
 from tune.evaluation.adaptive import adaptive_images
 from tune.evaluation.retraining import retrain_seed, save_median
 from tune.evaluation.scores import EPSILONS
@@ -32,14 +33,16 @@ def executor(tmp_path: Path, tiny_dataset: Dataset) -> Executor:
     return final_executor(setting_on(tmp_path, tiny_dataset), arrays, final.fingerprint, tiny_config(), 0)
 
 
-def retrained(executor: Executor, dataset: Dataset, home: Storage) -> tuple[dict[str, Any], list[str]]:
+def retrained(
+    executor: Executor, dataset: Dataset, home: Storage, **changes: Any
+) -> tuple[dict[str, Any], list[str]]:
     """The scores of one seed, and what it was busy with."""
     seen: list[str] = []
 
     def note(progress: Progress) -> None:
         seen.append(progress.stage)
 
-    return retrain_seed(executor, tiny_config(), dataset.test, home, note), seen
+    return retrain_seed(executor, tiny_config(**changes), dataset.test, home, note), seen
 
 
 def test_scores_are_those_of_the_saved_defense(executor: Executor, tmp_path: Path, tiny_dataset: Dataset) -> None:
@@ -81,6 +84,17 @@ def test_an_attacker_who_knows_the_defense_is_measured(
     assert scores["metrics"]["robust"] == known["worst"] <= known["clean"] == scores["metrics"]["clean_purified"]
     assert set(known["beside"]) == {"threshold", "gan"}
     assert known["attacks"]
+
+
+def test_beside_what_is_trained_against_attacks_stands_the_classifier_trained_so(
+    executor: Executor, tmp_path: Path, tiny_dataset: Dataset
+) -> None:
+    against = {"unet__training": "adaptive", "unet__steps": 2, "unet__batch_size": 16, "unet__epochs": 2, **ENCODED}
+    scores, seen = retrained(executor, tiny_dataset, Storage(tmp_path / "one"), **against)
+    known = scores["adaptive"]
+    assert set(known["beside"]) == {"threshold", "gan", "static"}
+    assert 0 <= known["beside"]["static"]["worst"] <= known["beside"]["static"]["clean"] <= 1
+    assert sum("a static reference" in stage for stage in seen) == 2  # as many epochs
 
 
 def test_dear_defenses_are_attacked_on_fewer_images() -> None:
