@@ -17,12 +17,11 @@ from tune.execution.trial_callback import TrialCallback, results_of, seed_view
 from tune.monitor.kept_runs import KeptRuns
 from tune.monitor.progress import ProgressFeed
 from tune.monitor.terminal import LiveView
-from tune.optimizer.early_stopping import SuccessiveHalving
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.recipe import Development
 from tune.pipeline.saves import Saves
 from tune.pipeline.stages import signer
-from tune.storage.ledger import Ledger
+from tune.space.config import rungs
 from tune.storage.scratch import scratch
 
 
@@ -47,17 +46,17 @@ def run_trials(
     runs = KeptRuns(setting.home, searcher.objectives)
     runs.resume(ledger.known())
     callback = TrialCallback(setting, ledger, view, saves, runs, check)
-    judge = _judge(setting, ledger, len(dataset.validation))
     scheduler = SharingScheduler(
         searcher,
         concurrent,
         signer(setting.space, data, setting.seed),
         Awaited(store, lambda: leases_of(store)).any_over,
         lambda: not searcher.over,
-        judge,
+        searcher.halving,
     )
     left = total - sum(outcome.trial < total for outcome in ledger.known())
-    if left == 0 or searcher.over:
+    if searcher.over:
+        saves.forget(ledger.known(), last=True)
         return
     feed = ProgressFeed()
     callback.listen(feed)
@@ -74,7 +73,7 @@ def run_trials(
             tune_config=tune.TuneConfig(
                 search_alg=scheduler.limiter,
                 scheduler=scheduler,
-                num_samples=left,
+                num_samples=left + _most_promotions(setting),
                 reuse_actors=True,  # no trial pays for importing torch again
                 trial_name_creator=lambda trial: f"trial_{trial.config.get('trial', 'unknown')}",
                 trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
@@ -89,6 +88,7 @@ def run_trials(
         )
         tuner.fit()
     callback.refresh(last=True)
+    saves.forget(ledger.known(), last=searcher.over)
     if runs.left_out:
         view.note(f"TensorBoard shows the best, the latest and a sample; {runs.left_out} other trials have no run")
 
@@ -136,13 +136,9 @@ def cores_of(runs: int, concurrent: int, cpus: float) -> list[float]:
     return [cpus] * (runs - last) + [cpus * (concurrent // last)] * last
 
 
-def _judge(setting: Setting, ledger: Ledger, images: int) -> SuccessiveHalving | None:
-    """Early stopping where the target has U-Net epochs of one length to compare."""
+def _most_promotions(setting: Setting) -> int:
+    """The number of times that trials may go on after they were set aside."""
     fixed = setting.space.fixed
-    if not fixed["search.early_stopping"] or fixed["search.target"] not in ("unet", "defense"):
-        return None
-    if "unet.epochs" not in fixed:
-        return None  # trainings of different lengths are not comparable by epoch
-    if fixed["search.objective"] != "psd":
-        return None  # an epoch measures PSD, by which the most robust may be the worst
-    return SuccessiveHalving("psd", fixed["search.warmup_epochs"], fixed["unet.epochs"], ledger.outcomes(), images)
+    if not fixed["search.promotion"]:
+        return 0
+    return int(fixed["search.trials"]) * len(rungs(fixed["search.warmup_epochs"], setting.space.bound("unet.epochs")))

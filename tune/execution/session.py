@@ -25,6 +25,7 @@ from tune.monitor.runs import viewing_commands
 from tune.monitor.tensorboard import write_experiment
 from tune.monitor.terminal import LiveView
 from tune.optimizer.choice import NoChoiceError, choose, rule
+from tune.optimizer.early_stopping import halving_of
 from tune.optimizer.export import export_study
 from tune.optimizer.finalists import as_json, decide, finalists_of
 from tune.optimizer.searcher import LedgerSearcher, WarmStart
@@ -145,6 +146,7 @@ class Session:
             max_cost=search.max_cost,
             rules=StopRules(plan.space, len(plan.dataset.validation)),
             costs=stage_costs(plan) if self.options.reuse else None,
+            halving=halving_of(plan.space, self.ledger.outcomes(), len(plan.dataset.validation)),
         )
         _tell_of_warm_start(plan.home, searcher.warm_started)
         with self._view(search.target, searcher.most, search.objectives, self._budget()) as view:

@@ -132,10 +132,12 @@ def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, chan
     number, params = int(config["trial"]), dict(config["params"])
     ledger = Ledger(setting.home)
     tell_tune({"trial": number})  # the driver learns the number even of a trial that dies at once
-    if ledger.outcome(number) is not None:
+    promotions = int(config.get("promotions", 0))
+    if ledger.outcome(number, promotions) is not None:
         return  # it had ended just before its worker was lost
+    earlier = ledger.outcome(number) if promotions else None
     with TensorBoardRun(setting.home, setting.space, number, params) as run:
-        reporter = ProgressReporter(number, channel, run, judged=True, before=config.get("before"))
+        reporter = ProgressReporter(number, channel, run, judged=True, before=config.get("before"), earlier=earlier)
         outcome, path = attempt(setting, development(setting, arrays), number, params, reporter)
         run.metrics({**outcome.metrics, **reporter.speed})
         if path is not None:
@@ -185,7 +187,7 @@ def attempt(
     if error:
         free_memory()
     known |= {"intermediate": reporter.intermediate, "right": reporter.right, "work": reporter.work()}
-    known |= {"seconds": reporter.seconds, "ended": round(time.time(), 3)}
+    known |= {"seconds": reporter.seconds, "ended": round(time.time(), 3), "earlier": reporter.earlier}
     return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
 
 

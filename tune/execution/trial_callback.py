@@ -44,6 +44,7 @@ class TrialCallback(Callback):
         self._values: dict[int, dict[str, float]] = {}
         self._right: dict[int, dict[str, str]] = {}
         self._last: dict[int, dict[str, Any]] = {}  # trial → what it told after its last epoch
+        self._aside: dict[int, Outcome] = {}  # of trials that were promoted, the outcome before
         self._outage: OSError | None = None
         self._over = EndedTrials()
         self._active: dict[int, TrialView] = {}
@@ -62,11 +63,16 @@ class TrialCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number, params = trial.config["trial"], trial.config["params"]
-        self._values.setdefault(number, {})
-        self._right.setdefault(number, {})
+        if trial.config.get("promotions") and number not in self._aside and (aside := self._ledger.outcome(number)):
+            self._aside[number] = aside
+            self._add_work(aside, -1)  # its next record has this work, too
+        earlier = self._aside.get(number)
+        self._values.setdefault(number, dict(earlier.intermediate) if earlier else {})
+        self._right.setdefault(number, dict(earlier.right) if earlier else {})
         paused = self._active.get(number)
         started = paused.started if paused is not None and paused.state == "waiting" else time.time()
-        self._active[number] = TrialView(number, run_name(number, params), "running", started=started)
+        shown = TrialView(number, run_name(number, params), "running", started=started, promoted=earlier is not None)
+        self._active[number] = shown
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -126,7 +132,7 @@ class TrialCallback(Callback):
 
     def _record(self, trial: Any, status: Any, error: str | None) -> None:
         number, params = trial.config["trial"], trial.config["params"]
-        outcome = self._ledger.outcome(number)
+        outcome = self._ledger.outcome(number, trial.config.get("promotions", 0))
         if outcome is None:
             outcome = self._ledger.record(self._unrecorded(number, params, status, error))
             last = self._last.get(number, {"metrics": {}, "epoch": 0})
@@ -138,27 +144,32 @@ class TrialCallback(Callback):
 
     def _count(self, outcome: Outcome) -> None:
         """Takes a trial among those that have ended."""
-        for told in (self._active, self._values, self._right, self._last):
+        for told in (self._active, self._values, self._right, self._last, self._aside):
             told.pop(outcome.trial, None)
         self._ended.append(_ended(outcome))
+        self._add_work(outcome, 1)
+
+    def _add_work(self, outcome: Outcome, sign: int) -> None:
         for name, row in outcome.work.items():
             built, reused = self._stages.get(name, (0, 0))
-            self._stages[name] = built + int(row.get("built", 0)), reused + int(row.get("reused", 0))
+            self._stages[name] = built + sign * int(row.get("built", 0)), reused + sign * int(row.get("reused", 0))
 
     def _unrecorded(self, number: int, params: dict[str, Any], status: Any, error: str | None) -> Outcome:
         ended = round(time.time(), 3)
         started = (number in self._active and self._active[number].started) or ended
+        earlier = self._aside[number].spans if number in self._aside else []
         return Outcome(
             trial=number,
             status=status,
             params=params,
-            seconds=round(ended - started, 3),
+            seconds=round(ended - started + sum(end - begin for begin, end in earlier), 3),
             ended=ended,
             seed=self._setting.seed,
             error=error,
             intermediate=self._values.get(number, {}),
             right=self._right.get(number, {}),
             work=self._last.get(number, {}).get("work", {}),
+            earlier=earlier,
         )
 
 
@@ -183,6 +194,7 @@ def _running(shown: TrialView, message: Message) -> TrialView:
         shown.started,
         message.since,
         host="" if message.host == socket.gethostname() else message.host,
+        promoted=shown.promoted,
     )
 
 

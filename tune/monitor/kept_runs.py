@@ -47,12 +47,14 @@ class KeptRuns:
 
     def add(self, outcome: Outcome) -> None:
         """Takes a trial in that has just ended, and removes the run that is one too many."""
-        self._remove(self._add(outcome))
+        self._remove(self._add(outcome, again=outcome.promotions > 0))
 
-    def _add(self, outcome: Outcome) -> list[str]:
+    def _add(self, outcome: Outcome, again: bool = False) -> list[str]:
+        self.left_out -= again and outcome.trial not in self._selection  # it has a run again
         self._names[outcome.trial] = run_name(outcome.trial, outcome.params)
         known = has_objectives(outcome, self._objectives)
-        gone = self._selection.add(outcome.trial, losses_of(outcome, self._objectives) if known else None)
+        losses = losses_of(outcome, self._objectives) if known else None
+        gone = self._selection.add(outcome.trial, losses, again=again)
         self.left_out += len(gone)
         return [self._names.pop(trial) for trial in gone]
 

@@ -17,6 +17,7 @@ from tune.cluster.coordinator import PERIOD, Message, start_coordinator
 from tune.cluster.line import line
 from tune.monitor.tensorboard import TensorBoardRun
 from tune.pipeline.job import RIGHT, Progress, Row, Work
+from tune.storage.ledger import Outcome
 
 PATIENCE, LONGEST_PATIENCE = 2.0, 60.0  # seconds of waiting until Tune is told, for the first time, and after many
 MEASURED = ("psd", "pco", "validation_loss")  # after each epoch of a trial's U-Net
@@ -81,6 +82,7 @@ class ProgressReporter:
         run: its run in TensorBoard; None = none.
         judged: whether it is a trial, which Tune compares with others by epoch.
         before: what the trial told when it was paused, as the scheduler gives it back; None where it was not.
+        earlier: the outcome with which it was set aside, of a trial that was promoted.
     """
 
     def __init__(
@@ -90,17 +92,23 @@ class ProgressReporter:
         run: TensorBoardRun | None,
         judged: bool,
         before: Mapping[str, Any] | None = None,
+        earlier: Outcome | None = None,
     ) -> None:
         self.trial, self.channel, self.run, self.judged = trial, channel, run, judged
         self.cost = 0  # of its projection; the trial sets it
         self.rungs: Collection[int] = ()  # epochs after which trials are compared; likewise
-        self.intermediate: dict[str, float] = {}
-        self.right: dict[str, str] = {}
+        self.intermediate: dict[str, float] = dict(earlier.intermediate) if earlier else {}
+        self.right: dict[str, str] = dict(earlier.right) if earlier else {}
+        self.earlier = earlier.spans if earlier else []
         self._rates: list[float] = []
         self._work: Mapping[str, Work] = {}
         self._stage, self._since = "", 0.0
-        self._before = {stage: Work(*done) for stage, *done in before["work"]} if before else {}
-        self._began = time.time() - (before["seconds"] if before else 0.0)
+        done = {stage: Work(**_counted(row)) for stage, row in earlier.work.items()} if earlier else {}
+        self._before = {stage: work for stage, work in done.items() if work.built or work.reused}
+        self._unfinished = {stage: work.seconds for stage, work in done.items() if stage not in self._before}
+        if before:
+            self._before = {stage: Work(*done) for stage, *done in before["work"]}
+        self._began = time.time() - (before["seconds"] if before else earlier.seconds if earlier else 0.0)
         self._offered, self._patience = 0.0, PATIENCE
 
     def __call__(self, progress: Progress) -> None:
@@ -137,7 +145,8 @@ class ProgressReporter:
         """Work so far by stage and the projection's speed; of the stage `unfinished`, the seconds until now."""
         work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in self._all_work().items()}
         if unfinished:
-            work[unfinished] = asdict(Work(seconds=round(time.time() - self._since, 3)))
+            spent = self._unfinished.get(unfinished, 0.0) + time.time() - self._since
+            work[unfinished] = asdict(Work(seconds=round(spent, 3)))
         if self.speed:
             work["projection"] |= self.speed
         return work
@@ -171,6 +180,11 @@ class ProgressReporter:
             if epoch in self.rungs and RIGHT in row:
                 told[RIGHT] = self.right[str(epoch)] = row[RIGHT]
             tell_tune({"trial": self.trial, **told})
+
+
+def _counted(row: Mapping[str, float]) -> dict[str, Any]:
+    """Of a stage's work in a record what `Work` has; a projection's record has more."""
+    return {name: row[name] for name in ("built", "reused", "seconds") if name in row}
 
 
 def tell_tune(metrics: dict[str, Any]) -> None:

@@ -103,8 +103,8 @@ class LiveView:
             if before is not trial:
                 self._report(before, trial)
                 self._counts[trial.state] += 1
-                if before is not None:
-                    self._counts[before.state] -= 1
+                if before is not None or trial.promoted:
+                    self._counts[before.state if before is not None else "pruned"] -= 1
                 self._trials[trial.number] = trial
         if len(self._trials) > 2 * REMEMBERED:
             kept = shown(self._trials.values(), self._view.objectives, self._view.max_cost, REMEMBERED)
@@ -138,7 +138,8 @@ class LiveView:
     def _events(self, before: TrialView | None, trial: TrialView) -> Iterator[str]:
         old_stage = before.stage if before is not None and before.state == "running" else ""
         if trial.state == "running" and (before is None or before.state != "running"):
-            yield "goes on" if before is not None and before.stage else "started"
+            paused = before is not None and before.stage
+            yield "goes on" if paused else "promoted, goes on" if trial.promoted else "started"
         if trial.state == "waiting" and before is not None and before.state == "running":
             yield f"{trial.stage}; others have its share of the machine"
         ended = trial.state in ENDED and (before is None or before.state not in ENDED)

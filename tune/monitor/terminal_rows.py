@@ -27,6 +27,7 @@ class TrialView:
     host: str = ""  # the node it runs on, where that is another than the search's own
     metrics: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    promoted: bool = False  # it goes on after it was set aside
 
 
 def ranked(

@@ -1,15 +1,19 @@
-"""Stops U-Nets early that are clearly worse than others were after as many epochs."""
+"""Stops U-Nets early that are clearly worse than others of equal fidelity, or sets them aside to go on later."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from components.intervals import paired_error, standard_error
-from tune.space.config import rungs
-from tune.storage.ledger import Outcome
+from tune.space.config import Fidelity, rungs
+from tune.space.space import SearchSpace
+from tune.storage.ledger import Outcome, Params
+
+COMPARED = "psd"  # reported with `epoch`; a share of the validation images, higher is better
 
 
 class Score(NamedTuple):
@@ -19,47 +23,97 @@ class Score(NamedTuple):
     right: str | None  # which validation images are right, the bits of a number as hex; None = not known
 
 
+class Rung(NamedTuple):
+    """An epoch after which the trials of one fidelity are compared."""
+
+    fidelity: Fidelity
+    epoch: int
+
+
 class SuccessiveHalving(FIFOScheduler):
-    """Asynchronous successive halving (Li et al., MLSys 2020): after `first`, 2·`first`, 4·`first` … epochs the better
-    half goes on.
+    """Asynchronous successive halving (Li et al., MLSys 2020): after `search.warmup_epochs`, twice, four times as many
+    the better half goes on.
 
     Ray's own ASHA forgets its rungs with the driver, and may stop a trial after its last epoch, when the work is done.
     This one is told what the ledger knows, so a resumed search decides as the undisturbed one would, and compares a
-    trial only with others at the same epoch. What lies below the better half by less than one standard error goes on,
-    too: it may be as good. The error is that of the difference on the same validation images where it is known which
-    are right, and else that of a share of them.
+    trial only with others that had learned from as many images after as many of as many epochs. What lies below the
+    better half by less than one standard error goes on, too: it may be as good. The error is that of the difference on
+    the same validation images where it is known which are right, and else that of a share of them.
+
+    With `search.promotion` a trial that does not go on is set aside, and may be promoted (algorithm 2 there): once it
+    belongs to the better half, as worse ones have come to its rung since, it goes on from where it was.
 
     Args:
-        metric: reported with `epoch`; higher is better.
-        first: epochs before the first decision.
-        epochs: of a whole training; no decision is made at its end.
+        space: what is searched.
         known: outcomes of earlier trials.
-        images: that the metric is a share of; None = it has no noise.
+        images: validation images, of which a score is the share that is right; None = it has no noise.
     """
 
-    def __init__(
-        self, metric: str, first: int, epochs: int, known: Iterable[Outcome] = (), images: int | None = None
-    ) -> None:
+    def __init__(self, space: SearchSpace, known: Iterable[Outcome] = (), images: int | None = None) -> None:
         super().__init__()
-        self._images = images
-        self._compared = metric
-        self._rungs: dict[int, dict[str, Score]] = {epoch: {} for epoch in rungs(first, epochs)}
+        self._space, self._images = space, images
+        self._scores: dict[Rung, dict[int, Score]] = defaultdict(dict)  # by trial
+        self._aside: dict[int, Rung] = {}  # trial → where it was set aside
+        self._promoted: dict[int, int] = {}  # trial → epoch up to which it is not judged again
         for outcome in known:
-            for epoch, value in outcome.intermediate.items():
-                if int(epoch) in self._rungs:
-                    score = Score(value, outcome.right.get(epoch))
-                    self._rungs[int(epoch)][f"known-{outcome.trial}"] = score
+            self._learn(outcome)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        rung = self._rungs.get(int(result.get("epoch") or 0))
-        value = result.get(self._compared)
-        if rung is None or value is None:
+        if COMPARED not in result:
+            return TrialScheduler.CONTINUE
+        number = int(result["trial"])
+        rung = next((rung for rung in self._rungs(trial.config["params"]) if rung.epoch == result.get("epoch")), None)
+        if rung is None:
             return TrialScheduler.CONTINUE
         # by number, so that a trial that is taken up again replaces its own entry
-        own = rung[f"known-{result['trial']}"] = Score(value, result.get("right"))
-        ranked = sorted(rung.values(), key=lambda score: score.value, reverse=True)
-        least = ranked[(len(ranked) - 1) // 2]
-        return TrialScheduler.CONTINUE if value >= least.value - self._noise(least, own) else TrialScheduler.STOP
+        own = self._scores[rung][number] = Score(result[COMPARED], result.get("right"))
+        if rung.epoch <= self._promoted.get(number, 0) or self._goes_on(own, self._least(rung)):
+            return TrialScheduler.CONTINUE
+        self._aside[number] = rung
+        return TrialScheduler.STOP
+
+    @property
+    def promotes(self) -> bool:
+        """True where trials are set aside, and not stopped for good."""
+        return bool(self._space.fixed["search.promotion"])
+
+    @property
+    def promotable(self) -> list[int]:
+        """The trials that were set aside and may go on by now: those after most epochs first, and of these the best."""
+        if not self.promotes:
+            return []
+        least = {rung: self._least(rung) for rung in set(self._aside.values())}
+        found = []
+        for number, rung in self._aside.items():
+            own = self._scores[rung][number]
+            if self._goes_on(own, least[rung]):
+                found.append((-rung.epoch, -own.value, number))
+        return [number for *_, number in sorted(found)]
+
+    def promote(self, number: int) -> None:
+        """Notes that a trial that was set aside goes on."""
+        self._promoted[number] = self._aside.pop(number).epoch
+
+    def _learn(self, outcome: Outcome) -> None:
+        reached = [rung for rung in self._rungs(outcome.params) if str(rung.epoch) in outcome.intermediate]
+        for rung in reached:
+            epoch = str(rung.epoch)
+            self._scores[rung][outcome.trial] = Score(outcome.intermediate[epoch], outcome.right.get(epoch))
+        if reached and outcome.status == "pruned":
+            self._aside[outcome.trial] = reached[-1]
+
+    def _rungs(self, params: Params) -> Iterator[Rung]:
+        fidelity = self._space.fidelity(params)
+        return (Rung(fidelity, epoch) for epoch in rungs(self._space.fixed["search.warmup_epochs"], fidelity.epochs))
+
+    def _least(self, rung: Rung) -> Score:
+        """The worst of the better half."""
+        ranked = sorted(self._scores[rung].values(), key=lambda score: score.value, reverse=True)
+        return ranked[(len(ranked) - 1) // 2]
+
+    def _goes_on(self, own: Score, least: Score) -> bool:
+        """Tells whether a score is in the better half, or as good as that within the noise."""
+        return own.value >= least.value - self._noise(least, own)
 
     def _noise(self, least: Score, own: Score) -> float:
         if not self._images:
@@ -67,3 +121,16 @@ class SuccessiveHalving(FIFOScheduler):
         if least.right is None or own.right is None:
             return standard_error(least.value, self._images)
         return paired_error(int(least.right, 16), int(own.right, 16), self._images)[1]
+
+
+def halving_of(space: SearchSpace, known: Iterable[Outcome], images: int) -> SuccessiveHalving | None:
+    """Early stopping, where it is wanted and the target has U-Net epochs to compare.
+
+    Args: see `SuccessiveHalving`.
+    """
+    fixed = space.fixed
+    if not fixed["search.early_stopping"] or fixed["search.target"] not in ("unet", "defense"):
+        return None
+    if fixed["search.objective"] != COMPARED:
+        return None  # an epoch measures PSD, by which the most robust may be the worst
+    return SuccessiveHalving(space, known, images)

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from tune.optimizer.choice import Objectives
 from tune.optimizer.costs import StageCosts
+from tune.optimizer.early_stopping import SuccessiveHalving
 from tune.optimizer.stopping import Clock, StopRules
 from tune.optimizer.study import LedgerStudy
 from tune.space.space import SearchSpace
@@ -53,6 +54,11 @@ class LedgerSearcher(Searcher):
         objectives: metric → "max" or "min"; by default those of the space's target.
         rules: what ends the search earlier; None = nothing.
         costs: makes what proposals are ranked by, seconds of stages; None = the sampler's own stand.
+        halving: says which of the trials that were stopped early are to go on, before any new one is proposed; None =
+            none is.
+
+    Attributes:
+        halving: as above.
 
     Raises:
         ValueError: a point that is not in the space.
@@ -73,6 +79,7 @@ class LedgerSearcher(Searcher):
         objectives: Objectives | None = None,
         rules: StopRules | None = None,
         costs: Callable[[], StageCosts] | None = None,
+        halving: SuccessiveHalving | None = None,
     ) -> None:
         super().__init__()
         _check(points, space)
@@ -81,9 +88,11 @@ class LedgerSearcher(Searcher):
         self._points = [dict(point) for point in points]
         self._warm_start = list(warm_start)
         self._settings = (space, seed, startup, max_cost, objectives)
-        self._rules, self._costs = rules, costs
+        self._rules, self._costs, self.halving = rules, costs, halving
         self._began: dict[int, float] = {}  # number → seconds since 1970, of trials that were handed out here
         self._numbers: dict[str, int] = {}  # Ray's trial id → number, of trials that run
+        self._promotions: dict[int, int] = {}  # number → how often it was promoted
+        self._outdated = False  # of a trial that was promoted the study knows the outcome before
         self.warm_started: dict[str, WarmStart] = {}
         self._rebuild()
 
@@ -109,6 +118,10 @@ class LedgerSearcher(Searcher):
             return f"trials: all {self._trials} were proposed"
         if self._study.exhausted:
             return f"exhausted: all {self._study.size} points of the space were tried"
+        return self._ended_by_rule
+
+    @property
+    def _ended_by_rule(self) -> str | None:
         if self._rules is None:
             return None
         running = [self._began[number] for number in self._numbers.values()]
@@ -116,8 +129,8 @@ class LedgerSearcher(Searcher):
 
     @property
     def over(self) -> bool:
-        """True where there is nothing to run: no trial was interrupted, and no further one is proposed."""
-        return not self._interrupted and self.stopped is not None
+        """True where there is nothing to run: no trial was interrupted, none is promoted, and none is proposed."""
+        return not self._interrupted and self.stopped is not None and self._promotable is None
 
     @property
     def most(self) -> int:
@@ -132,15 +145,20 @@ class LedgerSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """The next trial as `{"trial": number, "params": {…}}`, or Searcher.FINISHED.
 
+        One that goes on after it was set aside also has `promotions`, how often it has done so. None where one may do
+        so once those that run have come further.
+
         Raises:
             OSError: the proposal cannot be written; nothing is lost.
         """
         self._settle(final=True)
-        number = self._interrupted.popleft() if self._interrupted else self._propose()
+        number = self._interrupted.popleft() if self._interrupted else self._promote()
+        number = self._propose() if number is None else number
         if number is None:
-            return Searcher.FINISHED
+            return None if self._may_promote else Searcher.FINISHED
         self._numbers[trial_id], self._began[number] = number, time.time()
-        return {"trial": number, "params": dict(self._params[number])}
+        promoted = {"promotions": self._promotions[number]} if number in self._promotions else {}
+        return {"trial": number, "params": dict(self._params[number]), **promoted}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -165,15 +183,39 @@ class LedgerSearcher(Searcher):
         missing at the next suggestion is a failure for Optuna, and in the ledger a trial to run again.
         """
         for number in sorted(self._ended):
-            outcome = self._ledger.outcome(number)
+            outcome = self._ledger.outcome(number, self._promotions.get(number, 0))
             if outcome is not None or final:
                 self._finish(number, outcome)
                 self._ended.remove(number)
+                self._outdated = self._outdated or number in self._promotions
+
+    @property
+    def _promotable(self) -> int | None:
+        """The trial to promote; None where none is, or the search has ended by a rule."""
+        waiting = self.halving.promotable if self.halving else []
+        return waiting[0] if waiting and self._ended_by_rule is None else None
+
+    @property
+    def _may_promote(self) -> bool:
+        """True where no trial is left to propose, but one that runs may bring others into the better half."""
+        if self.halving is None or not self.halving.promotes or self.halving.promotable:
+            return False  # what could be promoted and was not is held back by a rule
+        return bool(self._numbers) and (self._next is None or self._study.exhausted)
+
+    def _promote(self) -> int | None:
+        number = self._promotable
+        if number is not None and self.halving:
+            self.halving.promote(number)
+            earlier = self._ledger.outcome(number)
+            self._promotions[number] = 1 + (earlier.promotions if earlier else 0)
+        return number
 
     def _propose(self) -> int | None:
         number = self._next
         if number is None or self.stopped is not None:
             return None
+        if self._outdated:
+            self._rebuild()
         wanted = self._points[number] if number < len(self._points) else {}
         suggested = self._study.suggest(number, wanted, self._remaining(number))
         if suggested is None:
@@ -200,6 +242,7 @@ class LedgerSearcher(Searcher):
     def _rebuild(self) -> None:
         """The study as the ledgers have it."""
         self._study = LedgerStudy(*self._settings, self._costs() if self._costs else None)
+        self._outdated = False
         self._ended: set[int] = set()
         for source in self._warm_start:
             self._learn(source)

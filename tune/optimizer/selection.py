@@ -49,25 +49,29 @@ class Selection:
     def __len__(self) -> int:
         return len(self._reasons)
 
-    def add(self, number: int, losses: tuple[float, ...] | None = None, kind: Hashable = None) -> list[int]:
+    def add(
+        self, number: int, losses: tuple[float, ...] | None = None, kind: Hashable = None, again: bool = False
+    ) -> list[int]:
         """Takes a trial in, once; returns the numbers of those that are left out from now on, perhaps its own.
 
         Args:
             number: of the trial.
             losses: each the less the better; None = it is never among the best.
             kind: only trials of one kind are compared, and they have equally many losses.
+            again: it was taken in before, without losses.
         """
         out = [] if losses is None else self._lead(_Leader(number, losses), self._leaders.setdefault(kind, []))
-        insort(self._latest, number)
-        if len(self._latest) > self._most_latest:
-            out.append(self._latest.pop(0))
-        insort(self._sample, (random.Random(number).random(), number))
-        if len(self._sample) > self._most_sampled:
-            out.append(self._sample.pop()[1])
-        self._reasons[number] = 2 + (losses is not None)
+        if not again:
+            insort(self._latest, number)
+            if len(self._latest) > self._most_latest:
+                out.append(self._latest.pop(0))
+            insort(self._sample, (random.Random(number).random(), number))
+            if len(self._sample) > self._most_sampled:
+                out.append(self._sample.pop()[1])
+        self._reasons[number] = (self._reasons.get(number, 0) if again else 2) + (losses is not None)
         for left in out:
             self._reasons[left] -= 1
-        gone = [left for left in dict.fromkeys(out) if not self._reasons[left]]
+        gone = [left for left in dict.fromkeys([*out, number]) if not self._reasons[left]]
         for left in gone:
             del self._reasons[left]
         return gone

@@ -123,9 +123,10 @@ class Clock:
 
     def add(self, outcome: Outcome) -> None:
         """Takes an ended trial in; one that does not say when it ended has no time."""
-        if outcome.ended is None:
-            return
-        begin, end = outcome.ended - outcome.seconds, outcome.ended
+        for begin, end in outcome.spans:
+            self._add(begin, end)
+
+    def _add(self, begin: float, end: float) -> None:
         first = bisect_left(self._spans, begin, key=lambda span: span[1])
         last = bisect_right(self._spans, end, key=lambda span: span[0])
         touched = self._spans[first:last]

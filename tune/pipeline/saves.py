@@ -18,7 +18,7 @@ class Saves:
     """Removes what trials that were stopped early, or failed by their own error, have saved of their U-Nets.
 
     Nobody would go on from it, and a search of a thousand U-Nets would fill the disk. What several trials share, such
-    as a GAN, stays.
+    as a GAN, stays; and so do, as long as trials may be promoted, the saves of those that were set aside.
 
     Args:
         space: what is searched.
@@ -29,10 +29,17 @@ class Saves:
 
     def __init__(self, space: SearchSpace, data: Development, seed: int, store: Store) -> None:
         self._signatures, self._store = signer(space, data, seed), store
+        self._promotes = bool(space.fixed["search.promotion"])
 
-    def forget(self, outcomes: Iterable[Outcome]) -> None:
-        """Removes the saves of those of the trials that have not finished."""
-        ended = [outcome for outcome in outcomes if outcome.status != "finished"]
+    def forget(self, outcomes: Iterable[Outcome], last: bool = False) -> None:
+        """Removes the saves of those of the trials that have not finished.
+
+        Args:
+            outcomes: of the trials.
+            last: no further trial will be promoted.
+        """
+        over = ("failed",) if self._promotes and not last else ("failed", "pruned")
+        ended = [outcome for outcome in outcomes if outcome.status in over]
         try:
             saved = set(self._store.storage.child(UNFINISHED).folders()) if ended else set()
             for outcome in ended if saved else ():

@@ -22,7 +22,8 @@ def failures(facts: Facts) -> Section:
         blocks = [Table(("trial", "reason", "time"), rows, numbers=1)]
     if pruned:
         numbers = ", ".join(f"{outcome.trial:03d}" for outcome in pruned)
-        blocks.append(Text(f"Stopped early, because others were better after as many epochs: {numbers}."))
+        how = "Set aside for good" if facts.setting("search.promotion") else "Stopped early"
+        blocks.append(Text(f"{how}, because others were better after as many epochs: {numbers}."))
     return Section("Failures", blocks)
 
 

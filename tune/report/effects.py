@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -15,6 +15,7 @@ import optuna
 from components.intervals import standard_error
 from tune.optimizer.choice import Objectives
 from tune.optimizer.surrogate import Array, Encoding, Surrogate
+from tune.space.config import FIDELITY
 from tune.storage.ledger import Outcome
 
 FEWEST = 8  # trials; below that, an importance is a story about noise
@@ -99,20 +100,25 @@ def effects(
 def shown(outcomes: Sequence[Outcome], objectives: Objectives) -> list[Shown]:
     """The score of each finished trial, and of each stopped one what it would have come to.
 
-    A stopped trial's last score is of an early epoch. It is carried on by what the finished ones gained from there on,
-    in the median.
+    A stopped trial's last score is of an early epoch. It is carried on by what the finished ones of equal fidelity
+    gained from there on, in the median.
     """
     metric = next(iter(objectives))
     finished = [o for o in outcomes if o.status == "finished" and metric in o.metrics]
     found = [Shown(o.params, float(o.metrics[metric]), True) for o in finished]
-    gains: dict[str, float] = {}  # epoch → what the finished ones gained after it
+    gains: dict[Hashable, float] = {}  # fidelity and epoch → what the finished ones gained after it
     for outcome in (o for o in outcomes if o.status == "pruned" and o.intermediate):
         epoch = max(outcome.intermediate, key=int)
-        if epoch not in gains:
-            known = [o.metrics[metric] - o.intermediate[epoch] for o in finished if epoch in o.intermediate]
-            gains[epoch] = median(known) if known else 0.0
-        found.append(Shown(outcome.params, float(outcome.intermediate[epoch] + gains[epoch]), False))
+        rung = (_fidelity(outcome), epoch)
+        if rung not in gains:
+            equal = [o for o in finished if epoch in o.intermediate and _fidelity(o) == rung[0]]
+            gains[rung] = median(o.metrics[metric] - o.intermediate[epoch] for o in equal) if equal else 0.0
+        found.append(Shown(outcome.params, float(outcome.intermediate[epoch] + gains[rung]), False))
     return found
+
+
+def _fidelity(outcome: Outcome) -> tuple[Any, ...]:
+    return tuple(outcome.params.get(key) for key in FIDELITY)
 
 
 def spaced(items: Sequence[Item], most: int) -> Sequence[Item]:

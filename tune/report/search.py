@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -154,7 +155,7 @@ def history(facts: Facts) -> Section:
     counts = [f"{len(facts.with_status(status))} {status}" for status in ("finished", "pruned", "failed")]
     ended = facts.record.get("stopped")
     why = f" No further one was begun: {ended}." if isinstance(ended, str) else ""
-    blocks: list[Block] = [Text(f"{len(facts.outcomes)} trials: {', '.join(counts)}.{why}")]
+    blocks: list[Block] = [Text(f"{len(facts.outcomes)} trials: {', '.join(counts)}.{_promoted(facts)}{why}")]
     if figure := _history(facts):
         metric = title_of(facts.objective)
         caption = f"Validation {metric} in the order in which the trials were proposed."
@@ -166,6 +167,17 @@ def history(facts: Facts) -> Section:
         note = f"The {len(best)} best finished trials, on validation images; trials.csv has them all."
         blocks.append(_trials(facts, best, note))
     return Section("The search", blocks)
+
+
+def _promoted(facts: Facts) -> str:
+    """Says how many of the trials that were set aside went on later, where they may."""
+    if not facts.setting("search.promotion"):
+        return ""
+    promoted = [o for o in facts.outcomes if o.promotions]
+    aside = [o for o in facts.outcomes if o.promotions or o.status == "pruned"]
+    end = Counter(o.status for o in promoted)
+    became = f": {', '.join(f'{n} {status}' for status, n in end.items())}" if promoted else ""
+    return f" Promoted were {len(promoted)} of {len(aside)} that had been set aside{became}."
 
 
 def _history(facts: Facts) -> Figure | None:

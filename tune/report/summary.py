@@ -142,6 +142,7 @@ def _search(facts: Facts) -> dict[str, Any]:
     return {
         "trials": len(facts.outcomes),
         **{status: len(facts.with_status(status)) for status in ("finished", "failed", "pruned")},
+        "promoted": sum(outcome.promotions > 0 for outcome in facts.outcomes),
         "wall_s": facts.wall_s,
         "stopped": facts.record.get("stopped"),
         "stages_built": {stage: int(sums["built"]) for stage, sums in facts.work.items()},

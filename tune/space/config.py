@@ -1,7 +1,7 @@
 """One experiment's complete configuration: a section for each component, and one for the search itself."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -51,6 +51,9 @@ class SearchConfig(Config):
         default=False, json_schema_extra={"neutral": False}
     )  # ends once Optuna's bound on what is left to gain lies below the noise
     early_stopping: bool = True  # stop a U-Net early that is worse than others were after as many epochs
+    promotion: bool = Field(
+        default=False, json_schema_extra={"neutral": False}
+    )  # what is worse is set aside, and goes on where it was once it is among the better half
     warmup_epochs: int = Field(default=2, ge=1)  # U-Net epochs before early stopping may judge
     retries: int = Field(default=2, ge=0)  # further attempts for a trial whose worker died
     finalists: int = Field(
@@ -92,6 +95,17 @@ class ExperimentConfig(Config):
         """The settings of one section of a search space."""
         found: Config = self.others[name] if name in self.others else getattr(self, name)
         return found
+
+
+class Fidelity(NamedTuple):
+    """The length of a U-Net's training: trials are compared after the same epoch of trainings of equal length."""
+
+    epochs: int
+    images: int | None
+    first_images: int | None
+
+
+FIDELITY = tuple(f"unet.{name}" for name in Fidelity._fields)
 
 
 def rungs(first: int, epochs: int) -> list[int]:

@@ -236,9 +236,26 @@ class _Reader:
                 self.refuse(key, f"expected a parameter that target {target} depends on, found one behind it")
         if fixed["search.objective"] != "psd" and target not in ROBUST_TARGETS:
             self.refuse("search.objective", f"expected psd for target {target}, whose trials end in no whole defense")
+        if fixed["search.promotion"]:
+            self.check_promotion(fixed, ranges)
         self.check_sampler(fixed["search.sampler"], ranges)
         if fixed["search.max_cost"] is not None and "cost" not in OBJECTIVES[target]:
             self.refuse("search.max_cost", f"expected none for target {target}, whose trials have no cost")
+
+    def check_promotion(self, fixed: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
+        """Trials must be compared after some epoch, to be promoted from there."""
+        if fixed["search.target"] not in ("unet", "defense"):
+            found = f"found target {fixed['search.target']}"
+            self.refuse("search.promotion", f"expected false where no U-Net is trained, {found}")
+        if not fixed["search.early_stopping"]:
+            self.refuse("search.promotion", "expected search.early_stopping true beside it, found false")
+        if fixed["search.objective"] != "psd":
+            found = f"found {fixed['search.objective']}"
+            self.refuse("search.promotion", f"expected search.objective psd, by which epochs are compared, {found}")
+        epochs = ranges["unet.epochs"].ends()[-1] if "unet.epochs" in ranges else fixed["unet.epochs"]
+        if epochs <= fixed["search.warmup_epochs"]:
+            first = f"expected unet.epochs above search.warmup_epochs ({fixed['search.warmup_epochs']})"
+            self.refuse("search.promotion", f"{first}, so that there is an epoch to be promoted from, found {epochs}")
 
     def check_sampler(self, sampler: str, ranges: Mapping[str, Range]) -> None:
         """The sampler must be one for this kind of space."""

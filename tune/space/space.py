@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from components.config import explain, nearest
-from tune.space.config import ExperimentConfig, section_models
+from tune.space.config import FIDELITY, ExperimentConfig, Fidelity, section_models
 from tune.space.fields import Leaf, found, leaves, variant_of
 from tune.space.ranges import Choice, Interval, Range
 from tune.space.reading import COMMAND_LINE, find_file, read_space
@@ -96,6 +96,11 @@ class SearchSpace:
         """True where this space could have suggested `params`."""
         active = {key for key in self.ranges if self.applies(key, params)}
         return set(params) == active and all(params[key] in self.ranges[key] for key in active)
+
+    def fidelity(self, params: Mapping[str, Any]) -> Fidelity:
+        """The length of the U-Net's training with these parameters."""
+        known = {**self.fixed, **params}
+        return Fidelity(*(known.get(key, leaves()[key].default) for key in FIDELITY))
 
     def config(self, params: Mapping[str, Any]) -> ExperimentConfig:
         """The experiment with `params` for the searched fields, and defaults for those left out.

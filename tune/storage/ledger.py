@@ -1,7 +1,7 @@
 """The ledger of a search: one small JSON file per trial, from which alone a search is resumed.
 
     <experiment>/proposals/007.json   what trial 7 is to try, written before it starts
-    <experiment>/trials/007.json      what became of it, written when it ends
+    <experiment>/trials/007.json      what became of it, written when it ends, and anew where it goes on after all
     <experiment>/trials.csv           the same as a table, derived
 """
 
@@ -41,6 +41,11 @@ class Proposal(BaseModel):
     trial: int = Field(ge=0)  # its number in the search
     params: Params  # dotted key → value, of the searched fields only
 
+    @property
+    def promotions(self) -> int:
+        """The number of times that the trial went on after it had been set aside."""
+        return 0
+
 
 class Outcome(Proposal):
     """The result of a trial: status, metrics, and the artifacts that it used."""
@@ -55,6 +60,19 @@ class Outcome(Proposal):
     work: dict[str, dict[str, int | float]] = Field(default_factory=dict)  # built, reused, seconds by stage
     intermediate: dict[str, int | float] = Field(default_factory=dict)  # first objective by epoch
     right: dict[str, str] = Field(default_factory=dict)  # by epoch, validation images that are right: bits as hex
+    earlier: list[list[float]] = Field(default_factory=list)  # from when to when it ran before it was promoted
+
+    @property
+    def promotions(self) -> int:
+        return len(self.earlier)
+
+    @property
+    def spans(self) -> list[list[float]]:
+        """From when to when it ran, in seconds since 1970; where it is not known when it ended, nothing."""
+        if self.ended is None:
+            return []
+        own = self.seconds - sum(end - begin for begin, end in self.earlier)
+        return [*self.earlier, [self.ended - own, self.ended]]
 
     def settled(self) -> Outcome:
         """This outcome; or, where a result in it is NaN or infinite, the failed one that says so."""
@@ -72,8 +90,9 @@ class Outcome(Proposal):
 class Ledger:
     """The proposals and outcomes of one experiment, which several processes may read and write.
 
-    A record, once valid, never changes: the first one counts, and each is read only once. A file that is
-    torn, truncated or no record is treated as not there, named in `problems`, and replaced by the next one.
+    A record, once valid, never changes, and each is read only once: the first one counts, until its trial is promoted,
+    whose next record takes its place. A file that is torn, truncated or no record is treated as not there, named in
+    `problems`, and replaced by the next one.
 
     Every method raises OSError where the storage fails: a record out of reach is not a lost one.
     """
@@ -101,16 +120,16 @@ class Ledger:
         """The outcomes read or recorded so far, in no order; looks for no others."""
         return self._outcomes.known.values()
 
-    def outcome(self, trial: int) -> Outcome | None:
-        """A trial's outcome; None while there is no valid one."""
-        return self._outcomes.one(trial)
+    def outcome(self, trial: int, promotions: int = 0) -> Outcome | None:
+        """A trial's outcome; None while there is no valid one, or none since it was promoted so many times."""
+        return self._outcomes.one(trial, promotions)
 
     def learn(self, trial: int, record: str) -> None:
         """Takes the JSON of an outcome from who has recorded it, so that it need not be read."""
         self._outcomes.learn(trial, record.encode())
 
     def record(self, outcome: Outcome) -> Outcome:
-        """Writes a trial's outcome unless it has one; returns the one that counts.
+        """Writes a trial's outcome unless it has one after as many promotions; returns the one that counts.
 
         Raises:
             ValueError: a number in it is NaN or infinite; `Outcome.settled` makes a failure of it.
@@ -164,14 +183,17 @@ class _Records(Generic[Record]):
         self.known: dict[int, Record] = {}
         self.problems: dict[int, str] = {}
 
-    def one(self, trial: int) -> Record | None:
-        if trial not in self.known:
+    def one(self, trial: int, promotions: int = 0) -> Record | None:
+        if not self._has(trial, promotions):
             try:
                 data = self._folder.read(_name(trial))
             except FileNotFoundError:
                 return None
             self.learn(trial, data)
-        return self.known.get(trial)
+        return self.known[trial] if self._has(trial, promotions) else None
+
+    def _has(self, trial: int, promotions: int) -> bool:
+        return trial in self.known and self.known[trial].promotions >= promotions
 
     def all(self) -> dict[int, Record]:
         numbers = {int(match[1]) for match in map(_FILE.fullmatch, self._folder.names()) if match}
@@ -182,14 +204,13 @@ class _Records(Generic[Record]):
         where = f"{self._folder.uri}/{_name(record.trial)}"
         if found := next(_not_finite(dict(record)), None):
             raise ValueError(f"{found} ({where})")
-        settled = self.known.get(record.trial)
-        if settled is not None:
-            return settled
+        if self._has(record.trial, record.promotions):
+            return self.known[record.trial]
         data = json.dumps(record.model_dump(), indent=1, allow_nan=False, ensure_ascii=False).encode()
         if not self._folder.create(_name(record.trial), data):
-            if (earlier := self.one(record.trial)) is not None:
+            if (earlier := self.one(record.trial, record.promotions)) is not None:
                 return earlier
-            self._folder.write(_name(record.trial), data)  # what stood there was no record
+            self._folder.write(_name(record.trial), data)  # there stood no record, or one from before it was promoted
         self.learn(record.trial, data)
         return self.known[record.trial]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 
 from components.datasets.dataset import Dataset
-from tests.tune.executor_fixture import PARAMS, setting_on, tiny_space, try_here
-from tune.execution.trial import arrays_of, development, split_of
+from components.unet.training import UNetTraining
+from tests.tune.executor_fixture import PARAMS, SilentChannel, setting_on, tiny_space, try_here
+from tune.execution.trial import arrays_of, development, run_trial, split_of
 from tune.pipeline.executor import Executor
 from tune.pipeline.recipe import bounds_of
+from tune.storage.ledger import Ledger, Outcome
 from tune.storage.outage import outage
 
 
@@ -38,6 +41,77 @@ def test_a_trial_fails_by_its_own_error(
     outcome = try_here(setting_on(tmp_path, tiny_dataset), tiny_dataset, 3, PARAMS)
     assert (outcome.status, outcome.error) == ("failed", "ValueError: too warm in here")
     assert outcome.params == PARAMS
+
+
+class SetAside(BaseException):
+    """What Tune ends a trial with that its scheduler stops."""
+
+
+def test_a_promoted_trial_trains_no_epoch_twice(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its worker runs it, with the answers of a scheduler in place of Tune."""
+    lengths = {"unet__epochs": 4, "unet__first_images": 8, "search__warmup_epochs": 1, "search__early_stopping": True}
+    space = tiny_space(search__promotion=True, **lengths)
+    arrays = arrays_of(train=tiny_dataset.train, validation=tiny_dataset.validation)
+    told: list[dict[str, Any]] = []
+    trained: list[int] = []
+    run_epoch, last = UNetTraining.run_epoch, 9
+
+    def counted(training: UNetTraining) -> dict[str, float]:
+        trained.append(training.epoch + 1)
+        return run_epoch(training)
+
+    def tell(result: dict[str, Any]) -> None:
+        told.append(result)
+        if result.get("epoch") == last:
+            raise SetAside
+
+    monkeypatch.setattr(UNetTraining, "run_epoch", counted)
+    monkeypatch.setattr("tune.execution.trial.tell_tune", tell)
+    monkeypatch.setattr("tune.monitor.progress.tell_tune", tell)
+
+    def run(storage: Path, **more: Any) -> Outcome | None:
+        setting, config = setting_on(storage, tiny_dataset, space), {"trial": 0, "params": PARAMS, **more}
+        with suppress(SetAside):
+            run_trial(config, setting=setting, arrays=arrays, channel=SilentChannel())
+        return Ledger(setting.home).outcome(0)
+
+    undisturbed = run(tmp_path / "quiet")
+    assert trained == [1, 2, 3, 4]
+    trained.clear()
+    ledger = Ledger(setting_on(tmp_path / "aside", tiny_dataset, space).home)
+    known: Outcome | None = None
+    for promotions, last in enumerate((1, 2, 9)):  # set aside after the first epoch, promoted, again after the second
+        assert run(tmp_path / "aside", promotions=promotions) == known or last == 9
+        if last < 9:  # what the driver does
+            scores = {str(result["epoch"]): result["psd"] for result in told[-last:]}
+            known = ledger.record(
+                Outcome(
+                    trial=0,
+                    status="pruned",
+                    params=PARAMS,
+                    intermediate=scores,
+                    work=told[-1]["work"],
+                    seconds=2.0 * (promotions + 1),
+                    ended=10.0 * (promotions + 1),
+                    earlier=known.spans if known else [],
+                )
+            )
+    assert trained == [1, 2, 3, 4]
+    promoted = ledger.outcome(0, promotions=2)
+    assert promoted is not None
+    assert undisturbed is not None
+    same = {"metrics", "stages", "intermediate", "right", "params", "status"}
+    assert promoted.model_dump(include=same) == undisturbed.model_dump(include=same)
+    assert promoted.earlier == [[8.0, 10.0], [18.0, 20.0]]
+    assert promoted.seconds > 4
+    counts = {stage: (row["built"], row["reused"]) for stage, row in promoted.work.items()}
+    assert counts == {stage: (row["built"], row["reused"]) for stage, row in undisturbed.work.items()}
+    times = [row["work"]["unet"]["seconds"] for row in told if row.get("epoch") == 2]
+    assert times[-1] > times[-2] > 0  # of a training that goes on those of its earlier runs count, too
+    assert run(tmp_path / "aside", promotions=2) == promoted  # what has ended is left as it is
+    assert trained == [1, 2, 3, 4]
 
 
 def test_a_diverging_trial_fails_and_says_so(tmp_path: Path, tiny_dataset: Dataset) -> None:

@@ -41,3 +41,50 @@ def test_what_a_trial_tells_is_not_read(
     assert asked == []
     ((shown, _), _) = view.update.call_args
     assert [(trial.number, trial.state) for trial in shown] == [(3, "finished")]
+
+
+def test_a_promoted_trial_goes_on_from_what_it_was_set_aside_with(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting, view = setting_on(tmp_path, tiny_dataset), mock.Mock()
+    ledger = Ledger(setting.home)
+    work = {"gan": {"built": 1, "reused": 0, "seconds": 4.0}, "unet": {"built": 0, "reused": 0, "seconds": 3.0}}
+    known = {"intermediate": {"1": 0.5}, "right": {"1": "f"}, "seconds": 7.0, "ended": 100.0, "work": work}
+    ledger.record(Outcome(trial=3, status="pruned", params=PARAMS, **known))
+    callback = TrialCallback(setting, ledger, view, mock.Mock(), mock.Mock(), lambda: None)
+
+    def shown() -> tuple[list[tuple[str, bool]], dict[str, tuple[int, int]]]:
+        callback.refresh(last=True)
+        ((trials, stages), _) = view.update.call_args
+        return [(trial.state, trial.promoted) for trial in trials], dict(stages)
+
+    assert shown() == ([("pruned", False)], {"gan": (1, 0), "unet": (0, 0)})
+    trial = SimpleNamespace(config={"trial": 3, "params": PARAMS, "promotions": 1})
+    monkeypatch.setattr("time.time", lambda: 200.0)
+    for _ in range(2):  # the second time as its worker was lost
+        callback.on_trial_start(1, [], trial)
+        assert shown() == ([("running", True)], {"gan": (0, 0), "unet": (0, 0)})
+    told = {"epoch": 2, "psd": 0.75, "metrics": {}, "right": "7", "work": {**work, "unet": {"seconds": 5.0}}}
+    callback.on_trial_result(1, [], trial, told)
+    monkeypatch.setattr("time.time", lambda: 202.0)
+    callback.on_trial_complete(1, [], trial)
+    assert shown() == ([("pruned", False)], {"gan": (1, 0), "unet": (0, 0)})
+    outcome = ledger.outcome(3)
+    assert outcome is not None
+    assert (outcome.status, outcome.seconds, outcome.spans) == ("pruned", 9.0, [[93.0, 100.0], [200.0, 202.0]])
+    assert (outcome.intermediate, outcome.right) == ({"1": 0.5, "2": 0.75}, {"1": "f", "2": "7"})
+    assert outcome.work["unet"] == {"seconds": 5.0}
+
+
+def test_a_promoted_trial_whose_worker_is_lost_at_once_keeps_its_scores(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    setting = setting_on(tmp_path, tiny_dataset)
+    ledger = Ledger(setting.home)
+    ledger.record(Outcome(trial=3, status="pruned", params=PARAMS, intermediate={"1": 0.5}, ended=1.0))
+    callback = TrialCallback(setting, ledger, mock.Mock(), mock.Mock(), mock.Mock(), lambda: None)
+    config = {"trial": 3, "params": PARAMS, "promotions": 1}
+    trial = SimpleNamespace(config=config, get_error=lambda: "its worker died", num_failures=3)
+    callback.on_trial_start(1, [], trial)
+    callback.on_trial_error(1, [], trial)
+    outcome = ledger.outcome(3)
+    assert outcome is not None
+    assert (outcome.status, outcome.promotions, outcome.intermediate) == ("failed", 1, {"1": 0.5})

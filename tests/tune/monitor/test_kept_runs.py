@@ -55,6 +55,26 @@ def test_the_best_and_the_latest_and_the_seeds_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
+def test_a_promoted_trial_has_its_run_again_where_it_is_among_the_best(tmp_path: Path) -> None:
+    experiment = Storage(tmp_path)
+    runs = KeptRuns(experiment, OBJECTIVES["defense"])
+    for trial in range(TRIALS):
+        written(experiment, trial)
+        runs.add(Outcome(trial=trial, params=space_params(), status="pruned"))
+    gone = sorted(set(range(TRIALS)) - set(numbers(experiment)))
+    promoted = {"params": space_params(), "status": "finished", "earlier": [[0.0, 1.0]]}
+    for psd, trial in enumerate(gone[:5]):  # each better than the one before
+        written(experiment, trial)
+        runs.add(Outcome(trial=trial, metrics={"psd": psd / 10, "cost": 80}, **promoted))
+    assert set(numbers(experiment)) & set(gone) == set(gone[3:5])  # the best two
+    assert runs.left_out == TRIALS - len(numbers(experiment))
+    written(experiment, gone[9])
+    runs.add(Outcome(trial=gone[9], params=space_params(), status="pruned", earlier=[[0.0, 1.0]]))
+    assert gone[9] not in numbers(experiment)
+    assert runs.left_out == TRIALS - len(numbers(experiment))
+
+
+@pytest.mark.usefixtures("few")
 def test_a_resumed_search_keeps_the_same_and_removes_what_was_left(tmp_path: Path) -> None:
     whole, broken = Storage(tmp_path / "whole"), Storage(tmp_path / "broken")
     runs = KeptRuns(whole, OBJECTIVES["defense"])

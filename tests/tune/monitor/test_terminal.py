@@ -189,6 +189,27 @@ def test_trials_known_from_before_are_counted_and_not_listed() -> None:
     assert lines(file)[1:] == ["known from before: 2 finished, 1 failed, 1 pruned"]
 
 
+def test_a_promoted_trial_is_said_to_go_on_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pruned = TrialView(RUNNING.number, RUNNING.name, "pruned")
+    promoted = replace(RUNNING, stage="", promoted=True)
+    view, file = plain()
+    with view:
+        view.update([pruned], {})
+        view.update([promoted], {})
+        view.update([replace(finished(4, 0.875, 60), name=RUNNING.name, started=None)], {})
+    assert lines(file)[2:4] == [
+        "004 R2 L30 λ0.3: promoted, goes on",
+        "004 R2 L30 λ0.3: finished PSD 87.5 %, cost 60, PCO 90.0 %",
+    ]
+    monkeypatch.setattr("tune.monitor.terminal.REMEMBERED", 2)
+    view, _ = plain(quiet=True)
+    for number in range(9):
+        view.update([replace(pruned, number=number)], {})
+    view.update([replace(promoted, number=1)], {})  # long forgotten
+    counts = view.snapshot().counted
+    assert (counts["pruned"], counts["running"]) == (8, 1)
+
+
 def test_a_resumed_searchs_failures_stay_failures_until_they_run_again() -> None:
     view, file = plain()
     with view:

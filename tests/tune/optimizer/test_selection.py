@@ -34,6 +34,27 @@ def test_the_order_in_which_trials_end_does_not_matter(losses: list[tuple[int, i
     assert found[0] == found[1]
 
 
+@given(losses=LOSSES, seed=st.integers(0, 99))
+def test_what_a_trial_is_known_by_later_counts_as_if_it_always_had_been(
+    losses: list[tuple[int, int]], seed: int
+) -> None:
+    chance, direct, later = random.Random(seed), Selection(best=3, latest=4, sample=5), Selection(3, 4, 5)
+    waiting = []
+    for number, loss in enumerate(losses):
+        direct.add(number, loss)
+        if chance.random() < 0.5:
+            later.add(number)
+            waiting.append(number)
+        else:
+            later.add(number, loss)
+    for number in chance.sample(waiting, len(waiting)):
+        there = number in later
+        left_out = later.add(number, losses[number], again=True)
+        assert (number in later) != (number in left_out)
+        assert there or number in left_out or number in later
+    assert kept(later, len(losses)) == kept(direct, len(losses))
+
+
 def test_the_best_and_the_latest_stay() -> None:
     values = [random.Random(n).random() for n in range(500)]
     selection = Selection(best=10, latest=20, sample=0)

@@ -52,6 +52,22 @@ def test_those_of_a_trial_that_ended_without_its_unet_go(tmp_path: Path, tiny_da
     assert unfinished(tmp_path) == []
 
 
+def test_those_of_a_trial_that_may_be_promoted_stay_until_no_further_one_is(
+    tmp_path: Path, tiny_dataset: Dataset
+) -> None:
+    space = tiny_space(search__promotion=True, search__early_stopping=True, search__warmup_epochs=1)
+    saves = Saves(space, Development.for_search(tiny_dataset), 0, Store(Storage(tmp_path / "store")))
+    before = stop_in(tmp_path, tiny_dataset, "unet")
+    aside = Outcome(trial=0, status="pruned", params=PARAMS)
+    saves.forget([aside])
+    assert unfinished(tmp_path) == before != []
+    saves.forget([aside], last=True)
+    assert unfinished(tmp_path) == []
+    stop_in(tmp_path, tiny_dataset, "unet")
+    saves.forget([Outcome(trial=0, status="failed", params=PARAMS)])
+    assert unfinished(tmp_path) == []
+
+
 @pytest.mark.parametrize(("stage", "status"), [("unet", "finished"), ("gan", "failed"), ("classifier", "pruned")])
 def test_those_that_may_serve_again_stay(tmp_path: Path, tiny_dataset: Dataset, stage: str, status: Any) -> None:
     before = stop_in(tmp_path, tiny_dataset, stage)

@@ -88,6 +88,19 @@ def test_stopped_trials_count_with_what_they_showed() -> None:
     assert facts(outcomes).effects is not None
 
 
+def test_a_stopped_trial_is_carried_on_by_those_of_equal_fidelity() -> None:
+    finals = {4: 0.6, 8: 0.9}
+    outcomes = [
+        Outcome(trial=0, status="finished", params={"unet.epochs": n}, metrics={"psd": psd}, intermediate={"1": 0.5})
+        for n, psd in finals.items()
+    ]
+    outcomes += [
+        Outcome(trial=n, status="pruned", params={"unet.epochs": epochs}, intermediate={"1": 0.4})
+        for n, epochs in ((2, 4), (3, 8), (4, 16))
+    ]
+    assert [trial.score for trial in shown(outcomes, {"psd": "max"})] == pytest.approx([0.6, 0.9, 0.5, 0.8, 0.4])
+
+
 EQUAL = [outcome.model_copy(update={"metrics": {"psd": 0.5}}) for outcome in trials(9)]
 
 

@@ -56,6 +56,22 @@ def test_what_a_warm_start_taught_is_told(folder: Path) -> None:
     assert "the search knew 12 finished trials of `/results/first` (3 more do not fit this space)" in said
 
 
+def test_promotions_are_told(folder: Path) -> None:
+    with (folder / "space.yaml").open("a") as file:
+        file.write("search.promotion: true\n")
+
+    def promoted(record: dict[str, Any]) -> None:
+        record.update(earlier=[[0.0, 1.0]])
+
+    for trial in (9, 3, 4):
+        edit(folder / f"trials/{trial:03d}.json", promoted)
+    write_report(folder)
+    said = (folder / "report.md").read_text()
+    assert "Promoted were 3 of 5 that had been set aside: 2 finished, 1 pruned." in said
+    assert "Set aside for good, because others were better after as many epochs: 009, 014, 021." in said
+    assert json.loads((folder / "report.json").read_text())["search"]["promoted"] == 3
+
+
 FIRST, SECOND = 13, 7  # the two best trials of the synthetic experiment
 
 

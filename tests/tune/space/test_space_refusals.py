@@ -73,6 +73,24 @@ REFUSED = {
     RANGE + "search.budget: soon": (2, f"search.budget: {BUDGET}, found 'soon'"),
     RANGE + "search.patience: 0": (2, "search.patience: expected an integer ≥ 1 or null, found 0"),
     RANGE + "search.patience: long": (2, "search.patience: expected an integer ≥ 1 or null, found 'long'"),
+    RANGE + "search.promotion: 1": (2, "search.promotion: expected true or false, found 1"),
+    RANGE + "search.promotion: true\nsearch.target: gan": (
+        2,
+        "search.promotion: expected false where no U-Net is trained, found target gan",
+    ),
+    RANGE + "search.promotion: true\nsearch.early_stopping: false": (
+        2,
+        "search.promotion: expected search.early_stopping true beside it, found false",
+    ),
+    RANGE + "search.promotion: true\nsearch.objective: robust": (
+        2,
+        "search.promotion: expected search.objective psd, by which epochs are compared, found robust",
+    ),
+    RANGE + "search.promotion: true\nunet.epochs: {choice: [1, 2]}": (
+        2,
+        "search.promotion: expected unet.epochs above search.warmup_epochs (2), so that there is an epoch to be "
+        "promoted from, found 2",
+    ),
     RANGE + "search.sampler: best": (
         2,
         "search.sampler: expected one of 'tpe', 'gp', 'random', 'grid', 'nsga2', found 'best'",

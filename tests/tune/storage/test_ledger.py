@@ -86,6 +86,7 @@ def test_the_file_has_the_documented_keys(ledger: Ledger, tmp_path: Path) -> Non
         "work": {},
         "intermediate": {"1": 0.5},
         "right": {},
+        "earlier": [],
     }
     proposal = json.loads((tmp_path / "proposals" / "007.json").read_text())
     assert proposal == {"trial": 7, "params": {"projector.steps": 30}}
@@ -100,6 +101,21 @@ def test_the_first_record_counts(ledger: Ledger, tmp_path: Path) -> None:
     assert Ledger(Storage(tmp_path)).outcomes() == [first]
     assert ledger.propose(0, {"a": 1}) == {"a": 1}
     assert other.propose(0, {"a": 2}) == {"a": 1}
+
+
+def test_the_record_of_a_promoted_trial_takes_the_place_of_the_one_before(ledger: Ledger, tmp_path: Path) -> None:
+    aside = ledger.record(outcome(status="pruned", seconds=2.0, ended=10.0))
+    worker = Ledger(Storage(tmp_path))
+    assert worker.outcome(0) == aside
+    assert worker.outcome(0, promotions=1) is None
+    better = worker.record(outcome(seconds=5.0, ended=33.0, earlier=aside.spans))
+    assert better.spans == [[8.0, 10.0], [30.0, 33.0]]
+    assert ledger.outcome(0) == aside  # as nobody has asked for another
+    assert ledger.outcome(0, promotions=1) == better
+    assert ledger.outcome(0) == better
+    assert ledger.record(outcome(status="failed", earlier=[[1.0, 2.0]])) == better  # again the first one counts
+    assert Ledger(Storage(tmp_path)).outcomes() == [better]
+    assert ledger.outcome(0, promotions=2) is None
 
 
 def test_of_many_writers_all_agree(tmp_path: Path) -> None:
