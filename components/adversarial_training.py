@@ -45,8 +45,8 @@ class AdversarialConfig(Config):
     pixel_weight: float = Field(default=0.5, ge=0)  # of ‖U(x_g) − x‖₁ and of ‖x_g − x‖₁
     smoothing: float = Field(default=0.0, ge=0, lt=1)  # of the labels
     augment: float = Field(default=0.0, ge=0, le=1)  # random turns, sizes and shifts, see `augmented`
-    epochs: int = Field(default=24, ge=1)  # passes over the training images
-    batch_size: int = Field(default=1024, ge=2)  # images per step
+    epochs: int = Field(default=24, ge=1, le=10_000)  # passes over the training images
+    batch_size: int = Field(default=1024, ge=2, le=10**6)  # images per step
     learning_rate: float = Field(default=2e-3, gt=0, le=1)  # AdamW's at the peak of a one-cycle schedule
     weight_decay: float = Field(default=1e-2, ge=0)  # AdamW's
     average: float = Field(default=0.99, ge=0, lt=1)  # decay of the running average of weights that is kept

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,18 @@ def lock(handle: int, *, shared: bool = False, wait: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def plain(path: Path) -> Path:
+    """`path`, where it is no pipe and no device: reading those may wait or go on for ever.
+
+    Raises:
+        OSError: it is one, or it is not there.
+    """
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # of a folder whoever opens it is told
+        raise OSError(errno.EINVAL, "a pipe or a device, no plain file", str(path))
+    return path
 
 
 def sha256_file(path: Path) -> str:

@@ -57,8 +57,7 @@ def evaluate_defense(
     target = with_draws(target_of(model, stage), images[:20].to(device), chosen.draws)
     campaign = Campaign(target, images.to(device), labels.to(device), epsilon, seed, tell)
     began = time.perf_counter()
-    for planned in plan(campaign, chosen):
-        campaign.make(planned)
+    campaign.make_all(list(plan(campaign, chosen)))
     over_epsilon, over_steps = _curves(campaign, chosen) if curves else ((), ())
     return campaign.result(over_epsilon, over_steps, preset, time.perf_counter() - began)
 
@@ -84,7 +83,7 @@ def plan(campaign: Campaign, preset: Preset) -> Iterator[Planned]:
     if preset.square:
         square = Square(epsilon=epsilon, queries=preset.square)
         made = _perturbing(square, target.model)
-        yield Planned("Square", "logits", "none", preset.square, preset.seeds, made, gradient=False)
+        yield Planned("Square", "logits", "none", preset.square, preset.seeds, made, preset.square, gradient=False)
 
 
 def _gradient(
@@ -100,7 +99,8 @@ def _gradient(
 ) -> Planned:
     config = APGD.model_validate({"epsilon": epsilon, "loss": loss, "steps": steps, "restarts": starts})
     made = _perturbing(config, view)
-    return Planned(name, knows, surrogate, steps * starts, seeds, made, draws=draws_of(view))
+    passes = 1 if surrogate == "none" else 3 * steps * starts  # a transferred one leaves the model itself to the judge
+    return Planned(name, knows, surrogate, steps * starts, seeds, made, passes, draws=draws_of(view))
 
 
 def _perturbing(config: APGD | Square, model: nn.Module) -> Made:
@@ -140,12 +140,12 @@ def _bits(campaign: Campaign, preset: Preset, name: str, view: nn.Module) -> Ite
     for origin in preset.origins:
         seeds = preset.seeds if origin == "random" else 1
         title, made = f"greedy levels from {origin}", by_gradient(origin)
-        yield Planned(title, "everything", name, preset.greedy, seeds, made, draws=draws_of(view))
+        passes = preset.greedy * bits.passes(target.levels or 2, preset.screened)
+        yield Planned(title, "everything", name, preset.greedy, seeds, made, passes, draws=draws_of(view))
     for origin in preset.origins[:1] if preset.blocks else ():
         made = by_blocks(origin)
-        yield Planned(
-            f"random blocks of levels from {origin}", "logits, levels", "none", preset.blocks, preset.seeds, made, False
-        )
+        title, queries = f"random blocks of levels from {origin}", preset.blocks
+        yield Planned(title, "logits, levels", "none", queries, preset.seeds, made, queries, gradient=False)
 
 
 def _curves(campaign: Campaign, preset: Preset) -> tuple[Curve, Curve]:

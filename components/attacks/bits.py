@@ -122,6 +122,12 @@ def greedy(
     return cells.realised(levels), widest
 
 
+def passes(levels: int, screened: bool) -> int:
+    """Passes of a model that a round of `greedy` takes at most, a gradient counted as three."""
+    attempts = len(_FEWER if screened else _TOGETHER) * (1 if levels == 2 else 2)
+    return 3 + attempts + screened
+
+
 @torch.no_grad()
 def _seen(view: nn.Module, images: Tensor) -> Tensor:
     with evaluating(view):

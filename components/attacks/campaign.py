@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,11 @@ class Attacked(Robustness):
 
 @dataclass(frozen=True)
 class Planned:
-    """An attack to be made: its row's facts, and how candidates are made with one seed."""
+    """An attack to be made: its row's facts, and how candidates are made with one seed.
+
+    Attributes:
+        passes: of the model, that an image takes with one seed, a gradient counted as three: to reckon the time left.
+    """
 
     name: str
     knows: str
@@ -43,6 +48,7 @@ class Planned:
     steps: int
     seeds: int
     make: Made
+    passes: int
     gradient: bool = True
     draws: int = 1  # passes of which the mean is taken
 
@@ -76,6 +82,18 @@ class Campaign:
         self.stands = self.clean.clone()
         self.rows: list[AttackResult] = []
         self.outcomes: list[Outcome] = []
+
+    def make_all(self, planned: Sequence[Planned]) -> None:
+        """Makes one attack after the other, and says before each how long the rest may take."""
+        began, done = time.perf_counter(), 0
+        for number, one in enumerate(planned, 1):
+            standing = int(self.stands.sum())
+            rest = standing * sum(each.seeds * each.passes for each in planned[number - 1 :])
+            spent = time.perf_counter() - began
+            left = f", about {_minutes(spent / done * rest)} left" if done and rest else ""
+            self.tell(f"attack {number} of {len(planned)}, {one.name}, on {standing} images{left}")
+            self.make(one)
+            done += standing * one.seeds * one.passes
 
     def make(self, planned: Planned) -> None:
         """Makes an attack with each of its seeds on the images that stand, and notes what it leaves."""
@@ -182,6 +200,10 @@ def _dead_gradients(campaign: Campaign) -> Count:
         return len(images), len(images)
     size = gradient.abs().flatten(1).sum(1)
     return int((~size.isfinite() | (size == 0)).sum()), len(images)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _shares(curve: Curve) -> tuple[tuple[float, float], ...]:

@@ -22,8 +22,8 @@ class ClassifierConfig(Config):
     architecture: Annotated[str, AfterValidator(known)] = Field(
         default="A", json_schema_extra=_NAMES
     )  # Defense-GAN's A to F, a torchvision model or the classifier of a plug-in
-    epochs: int = Field(default=6, ge=1)  # passes over the training images
-    batch_size: int = Field(default=128, ge=2)  # images per step
+    epochs: int = Field(default=6, ge=1, le=10_000)  # passes over the training images
+    batch_size: int = Field(default=128, ge=2, le=10**6)  # images per step
     learning_rate: float = Field(default=1e-3, gt=0, le=1)  # Adam's at the peak of a one-cycle schedule
     precision: Precision = "float32"  # of the training's matrix products
     weights: str | None = Field(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.files import sha256_file
+from components.files import plain, sha256_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -74,7 +74,7 @@ def file_of(name: str) -> WeightsFile:
         return _PROVIDED[name]
     path = Path(name).expanduser()
     try:
-        return WeightsFile(name, sha256_file(path), path.read_bytes)
+        return WeightsFile(name, sha256_file(plain(path)), path.read_bytes)
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(f"classifier.weights: expected a safetensors file, found {name}: {reason}") from error

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from components.files import plain
+
 Bytes = NDArray[np.uint8]
 
 _UINT8 = 0x08
@@ -59,7 +61,7 @@ def to_idx(array: Bytes) -> bytes:
 def _content(path: Path) -> bytes:
     """The bytes of an idx file, unpacked if they are gzip's: names and content disagree in many a download."""
     try:
-        content = path.read_bytes()
+        content = plain(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: file: expected a readable file, found: {error.strerror}") from error
     if not content:

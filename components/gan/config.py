@@ -28,12 +28,14 @@ class GanConfig(Config):
     latent_dim: int = Field(default=64, ge=1, le=4096)  # length of z
     width: int = Field(default=32, ge=1, le=1024)  # channels of the generator's widest full-size map
     discriminator_width: int = Field(default=32, ge=1, le=1024)  # channels of the discriminator's first map
-    steps: int = Field(default=6000, ge=1)  # generator steps
-    steps_per_epoch: int = Field(default=500, ge=1)  # generator steps between two measurements (and saves)
-    batch_size: int = Field(default=64, ge=2)  # images per step
+    steps: int = Field(default=6000, ge=1, le=10**7)  # generator steps
+    steps_per_epoch: int = Field(default=500, ge=1, le=10**7)  # generator steps between two measurements (and saves)
+    batch_size: int = Field(default=64, ge=2, le=10**6)  # images per step
     learning_rate: float | None = Field(default=None, gt=0, le=1)  # Adam's, of both; none = the loss's own
     average: float = Field(default=0.999, ge=0, lt=1)  # decay of the running average of the generator's weights
-    encoder_steps: int = Field(default=0, ge=0)  # after that, of generator and an encoder, see projector.init; 0 = none
+    encoder_steps: int = Field(
+        default=0, ge=0, le=10**7
+    )  # after that, of generator and an encoder, see projector.init; 0 = none
     encoder_width: int = Field(default=32, ge=1, le=1024)  # channels of the encoder's first map
     encoder_levels: int | None = Field(default=None, ge=2, le=256)  # grey levels it learns from, as projector.levels
     encoder_precision: Precision = "float32"  # of the matrix products in these further steps

@@ -33,7 +33,7 @@ class ProjectorSettings(PurifierConfig):
     prior_weight: float = Field(default=0.0, ge=0)  # of ‖z‖² / latent_dim, which keeps z where G was trained
     realism_weight: float = Field(default=0.0, ge=0)  # of softplus(−D(G(z))), which keeps x_g like an image
     precision: Precision = "float32"  # of the generator's arithmetic; z stays in float32
-    chunk: int | None = Field(default=None, ge=1)  # latents evaluated at once; none = what suits the device
+    chunk: int | None = Field(default=None, ge=1, le=10**7)  # latents evaluated at once; none = what suits the device
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -24,10 +24,10 @@ class UNetConfig(Config):
     width: int = Field(default=16, ge=1, le=1024)  # channels at full size; doubled at each halving
     depth: int = Field(default=2, ge=1, le=8)  # halvings of the contracting path
     input: Input = "generated"  # x_g, as published; both: and x; attacked: x alone
-    images: int | None = Field(default=None, ge=2)  # training images that are projected for it; null = all
-    first_images: int | None = _later(None, ge=2)  # of them, those of the first epoch; then ever more; null = all
-    epochs: int = Field(default=8, ge=1)  # passes over the projected training images
-    batch_size: int = Field(default=64, ge=2)  # images per step
+    images: int | None = Field(default=None, ge=2, le=10**8)  # training images that are projected for it; null = all
+    first_images: int | None = _later(None, ge=2, le=10**8)  # of them, those of the first epoch; then more; null = all
+    epochs: int = Field(default=8, ge=1, le=10_000)  # passes over the projected training images
+    batch_size: int = Field(default=64, ge=2, le=10**6)  # images per step
     learning_rate: float = Field(default=2e-3, gt=0, le=1)  # Adam's at the peak of a one-cycle schedule
     pixel_weight: float = Field(default=1.0, ge=0)  # of ‖U(x_g) − x‖₁
     high_level_weight: float = Field(default=1.0, ge=0)  # of ‖F(U(x_g)) − F(x)‖, what C sees

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.files import lock, read_json, sha256_file, write_atomic, write_json
+from components.files import lock, plain, read_json, sha256_file, write_atomic, write_json
 
 
 @pytest.mark.parametrize(("content", "expected"), [(b"\0\xff", b"\0\xff"), ("ε", "ε".encode()), (b"", b"")])
@@ -80,6 +80,18 @@ def test_what_is_no_json_is_named(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_file_is_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", "pipe"])
+def test_a_pipe_or_a_device_is_no_plain_file(tmp_path: Path, file: str) -> None:
+    path = tmp_path / file  # which /dev/zero stands for itself in
+    if not path.exists():
+        os.mkfifo(path)
+    with pytest.raises(OSError, match="a pipe or a device"):
+        plain(path)
+    with pytest.raises(FileNotFoundError):
+        plain(tmp_path / "nothing")
+    assert plain(tmp_path) == tmp_path
 
 
 def test_hash(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def images(seed: int, count: int = 10, wrong: int = 8) -> bytes:
     true, worst = np.arange(count) % 10, np.arange(wrong) % 10
     labels = np.stack([true, (true + 3) % 10, true, true])
     labels[2, 4], labels[2:, 8] = 9, 3
-    arrays = {**_rows(true, rng), "true": true, "labels": labels, "realism": rng.normal(size=count)}
+    arrays = {**_rows(true, rng), "true": true, "labels": labels}
     off = (worst + 5) % 10
     arrays |= {f"worst_{name}": rows for name, rows in _rows(worst, rng).items()}
     arrays |= {"worst_true": worst, "worst_labels": np.stack([worst, off, off, off])}

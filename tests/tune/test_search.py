@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from components.datasets.dataset import Dataset
-from docs.recompute import disagreements, recomputed
+from components.datasets.dataset import Dataset, load_dataset
+from docs.recompute import disagreements, main, recomputed
 from tests.tune.executor_fixture import search_here, with_test_labels
 from tests.tune.tiny_search import choice, outcomes, results, run, words, write_space
 from tune import search
@@ -26,7 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a search that has ended."""
     folder = tmp_path_factory.mktemp("search")
     space = write_space(folder, search__trials=2, search__retrain_seeds=2)
-    status, output = run(words(space, folder / "results"), folder / "log", 110)
+    status, output = run(words(space, folder / "results", "--verbose"), folder / "log", 110)
     assert status == 0, output
     assert "Traceback" not in output
     return folder / "results/one"
@@ -47,14 +47,35 @@ def test_a_search_from_space_to_report(home: Path) -> None:
     assert not list((home.parent / "store/.unfinished").glob("*/*"))
 
 
-def test_the_report_follows_from_the_saved_defense_and_the_data(home: Path) -> None:
+def test_a_verbose_search_tells_of_its_stages_and_not_of_files_that_nobody_reads(home: Path) -> None:
+    output = (home.parents[1] / "log").read_text()
+    assert "unet done" in output
+    assert "Failed to fetch metrics" not in output
+    assert "result files and experiment state" not in output
+
+
+def test_the_report_follows_from_the_saved_defense_and_the_data(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = json.loads((home / "report.json").read_text())
     counts = recomputed(home, report)
+    assert capsys.readouterr().err == "20 of 20 images, about 0 s left\n"
     assert report["test"].keys() == counts.keys() - {"images"} | {"robust", "adaptive"}
     assert list(disagreements(report, counts)) == []
     for place, seed in enumerate(report["seeds"]):
         measured = json.loads((home / f"best/seeds/{seed}.json").read_text())["metrics"]
         assert {name: score["seeds"][place] for name, score in report["test"].items() if name != "adaptive"} == measured
+
+
+def test_recomputing_from_the_command_line(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["recompute.py", str(home)])
+    monkeypatch.setattr("docs.recompute.load_dataset", lambda name, data_dir: load_dataset(home.parents[1] / name))
+    assert main() == 0
+    said = capsys.readouterr().out
+    assert "All scores agree" in said
+    assert "psd_gan" in said
 
 
 @pytest.mark.parametrize(

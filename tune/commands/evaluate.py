@@ -21,6 +21,7 @@ from components.plugins import plugged
 from components.robustness import Robustness
 from components.static_reference import static_reference
 from tune.commands.purify import load_defense
+from tune.commands.units import pulse
 
 IMAGES = {"quick": 200, "standard": 1000, "full": 1000}  # where the command line does not say
 BESIDE: dict[Stage, str] = {
@@ -117,18 +118,25 @@ def _attacked(
     title: str | None = None,
 ) -> Robustness:
     """One stage by a list of attacks; with curves where it is the whole defense."""
-    began, title = time.perf_counter(), title or BESIDE[stage]
-    return evaluate_defense(
-        defense,
-        test.images,
-        test.labels,
-        epsilon=epsilon,
-        preset=attacks,
-        stage=stage,
-        seed=seed,
-        curves=stage == "defense",
-        tell=lambda what: _tell(began, f"{title}: {what}"),
-    )
+    began, title, last = time.perf_counter(), title or BESIDE[stage], "begun"
+
+    def tell(what: str) -> None:
+        nonlocal last
+        last = what
+        _tell(began, f"{title}: {what}")
+
+    with pulse(lambda: _tell(began, f"{title}: still busy; last: {last}")):
+        return evaluate_defense(
+            defense,
+            test.images,
+            test.labels,
+            epsilon=epsilon,
+            preset=attacks,
+            stage=stage,
+            seed=seed,
+            curves=stage == "defense",
+            tell=tell,
+        )
 
 
 def _reference(defense: Defense, train: DataSplit, epsilon: float, epochs: int, seed: int) -> Defense:

@@ -62,12 +62,14 @@ class Reading:
             they have none, and transparent images are refused.
         invert: take dark for light.
         notes: what was left out, and what had to be done to images, in sentences; `find_pictures` adds to them.
+        refused: why images cannot be taken, one sentence each; `find_pictures` adds to them.
     """
 
     shape: Shape
     ground: float | None = None
     invert: bool = False
     notes: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
     def pixels(self, path: Path, remarks: Counter[str] | None = None) -> Pixels:
         """The pixels of an image file. Raises DataError, naming the file."""
@@ -99,10 +101,10 @@ def find_pictures(words: Sequence[str], reading: Reading) -> list[Picture]:
 
     Args:
         words: image or idx files (`.gz` too), or folders of image files.
-        reading: how to read them; its notes then say what was left out.
+        reading: how to read them; it then says what was left out, and which images are damaged or of another size.
 
     Raises:
-        ValueError: nothing found, a file that is missing, damaged or of another size, or two of one name.
+        ValueError: nothing found, a file that is missing, two of one name, or no image that can be taken.
     """
     remarks = Counter[str]()
     pictures: list[Picture] = []
@@ -113,8 +115,15 @@ def find_pictures(words: Sequence[str], reading: Reading) -> list[Picture]:
                 both = f"{seen[picture.stem]} and {picture.name}, both for {picture.stem}.png"
                 raise ValueError(f"IMAGES: expected names that differ, found {printable(both)}")
             seen[picture.stem] = picture.name
-            reading.check(picture.name, first())
-            pictures.append(picture)
+            try:
+                reading.check(picture.name, first())
+            except ValueError as error:  # one of a thousand pictures is no reason to keep the others waiting
+                reading.refused.append(str(error))
+            else:
+                pictures.append(picture)
+    if not pictures and reading.refused:
+        first_one, *others = reading.refused
+        raise ValueError(first_one + (f" (and {len(others)} more that cannot be taken)" if others else ""))
     if not pictures:
         raise ValueError("IMAGES: expected at least one file or folder, found none")
     reading.notes.extend(in_words(remarks))
@@ -159,7 +168,11 @@ def _pictures(
 
 
 def _rows(path: Path, stem: str, reading: Reading) -> Iterator[tuple[Picture, Callable[[], Pixels]]]:
-    images = channels_first(path, read_idx(path))
+    try:
+        images = channels_first(path, read_idx(path))
+    except ValueError as error:
+        reading.refused.append(str(error))
+        return
     if stem.startswith("emnist-"):  # whose files hold each image by columns
         images = images.swapaxes(-1, -2)
     for number, image in enumerate(images):

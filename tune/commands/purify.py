@@ -26,6 +26,8 @@ from components.hardware import keep_memory
 from components.plugins import plugged
 from components.pretrained import shipped_defense, shipped_defenses
 from tune.commands.image_files import Picture, Reading, batch_of, find_pictures, png_of
+from tune.commands.units import Ticker
+from tune.errors import DONE, REFUSED
 from tune.storage.folder import Storage
 from tune.storage.scratch import scratch
 
@@ -69,7 +71,7 @@ def purify(
     Args:
         folder: an experiment's folder, whose best/ is used, a saved defense's, or a shipped one: mnist_robust or mnist.
         images: image or idx files, or folders of image files, of the size the defense was trained on.
-        out: where the purified images and labels.csv go.
+        out: where the purified images and labels.csv go; images of an earlier run are replaced there, and counted.
         invert: take dark for light, for dark digits on light paper where the training images are light on dark.
         plugin: the Python file with the classifier that the defense was made for, where it has one; it is run.
 
@@ -77,8 +79,11 @@ def purify(
         python -m tune purify results/quickstart attacked/ --out purified
         python -m tune purify mnist attacked/ --out purified    the defense that comes with the project
 
+    Returns:
+        The exit status: 2 where some images were refused, which stderr names; the others are purified.
+
     Raises:
-        ValueError: no defense, an image that is missing, damaged or of another size; nothing was written.
+        ValueError: no defense, an image that is missing, or none that can be taken; nothing was written.
     """
     with plugged(plugin):
         defense = load_defense(folder)
@@ -89,18 +94,29 @@ def purify(
     pictures = find_pictures(images, reading)
     target = Path(out).expanduser()
     _check_target(target, pictures, images)
+    notes = [*reading.notes, *_replaced(target, pictures)]
     keep_memory()
     rows: list[Row] = []
     with _progress(len(pictures)) as advance:
         for start in range(0, len(pictures), BATCH):
             batch = pictures[start : start + BATCH]
+            write_atomic(target / LABELS, _csv(rows))  # before its images, which are then known to be ours
             rows += _purified(defense, batch, target)
             advance(len(batch))
     write_atomic(target / LABELS, _csv(rows))
     _show(rows, target)
-    for note in reading.notes:
+    for note in notes:
         print(f"note: {note}")
-    return 0
+    return _tell_of_refused(reading.refused)
+
+
+def _tell_of_refused(refused: Sequence[str]) -> int:
+    """Names the images that were refused; returns the exit status."""
+    for reason in refused[:SHOWN]:
+        print(f"error: not purified: {reason}", file=sys.stderr)
+    if len(refused) > SHOWN:
+        print(f"error: {len(refused) - SHOWN} more were not purified", file=sys.stderr)
+    return REFUSED if refused else DONE
 
 
 def load_defense(folder: str) -> Defense:
@@ -168,6 +184,23 @@ def _check_target(target: Path, pictures: Sequence[Picture], words: Sequence[str
         raise ValueError(f"--out: expected a folder for purified images, found {table}, which is another table")
 
 
+def _replaced(target: Path, pictures: Sequence[Picture]) -> Iterator[str]:
+    """A note of the images of an earlier run that are replaced, and of those that stay without a row in the table.
+
+    Raises:
+        ValueError: images would be replaced that are not of an earlier run.
+    """
+    names = {f"{picture.stem}.png" for picture in pictures}
+    there = {path.name for path in target.glob("*.png")} if target.exists() else set()
+    if not there & names:
+        return
+    if not (target / LABELS).exists():
+        found = printable(target / min(there & names))
+        raise ValueError(f"--out: expected a new folder or one of an earlier run, with {LABELS}, found {found} alone")
+    stay = f"; {len(there - names)} others stay, which {LABELS} no longer lists" if there - names else ""
+    yield f"{printable(target)}: {len(there & names)} images of an earlier run were replaced{stay}"
+
+
 def _identity(path: Path) -> tuple[int, int]:
     """The same for every name of a file."""
     found = path.stat()
@@ -184,10 +217,20 @@ def _csv(rows: Sequence[Row]) -> bytes:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, where that is a terminal; gives what moves it on."""
+    """A bar on stderr, where that is a terminal, else a line now and then; gives what moves it on."""
     console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        ticker, done = Ticker(), 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            ticker(f"{done} of {total} images purified")
+
+        yield advance
+        return
     columns = (TextColumn("purifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         yield partial(bar.advance, bar.add_task("purifying", total=total))
 
 

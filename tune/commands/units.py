@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 
 DAY = 86_400.0  # seconds
 _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -45,6 +48,24 @@ def time_text(seconds: float) -> str:
         if seconds >= 2 * size or (unit != "days" and seconds >= size):
             return f"{seconds / size:.0f} {unit}" if unit != "h" else f"{seconds / size:.1f} h"
     return f"{max(0.0, seconds):.0f} s"
+
+
+@contextmanager
+def pulse(tell: Callable[[], None], seconds: float = 30.0) -> Iterator[None]:
+    """Within the block `tell` is called every so many seconds, from a thread of its own, to say that it goes on."""
+    over = Event()
+
+    def keep_telling() -> None:
+        while not over.wait(seconds):
+            tell()
+
+    teller = Thread(target=keep_telling, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
 
 
 class Ticker:

@@ -168,8 +168,8 @@ def _pictures(
     }
     labels = torch.stack([plain.bare, seen.bare, seen.generated, seen.purified])
     return {
-        **_chosen(drawn, stages, labels, test.labels, purified.realism, ""),
-        **_chosen(worst, stages, labels, test.labels, purified.realism, "worst_"),
+        **_chosen(drawn, stages, labels, test.labels, ""),
+        **_chosen(worst, stages, labels, test.labels, "worst_"),
     }
 
 
@@ -178,7 +178,6 @@ def _chosen(
     stages: Mapping[str, Tensor],
     labels: Tensor,
     truth: Tensor,
-    realism: Tensor,
     prefix: str,
 ) -> dict[str, NDArray[Any]]:
     images = {prefix + name: (part[index] * 255).round().byte().numpy() for name, part in stages.items()}
@@ -186,5 +185,4 @@ def _chosen(
         **images,
         f"{prefix}true": truth[index].numpy(),
         f"{prefix}labels": labels[:, index].numpy(),
-        f"{prefix}realism": realism[index].numpy(),
     }

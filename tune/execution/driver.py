@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -86,6 +87,7 @@ def run_trials(
                 verbose=0,
             ),
         )
+        _without_tunes_files()
         tuner.fit()
     callback.refresh(last=True)
     saves.forget(ledger.known(), last=searcher.over)
@@ -134,6 +136,12 @@ def cores_of(runs: int, concurrent: int, cpus: float) -> list[float]:
     """Cores of each run, `concurrent` at once with `cpus` each: the last ones also have what would stand idle."""
     last = runs % concurrent or min(runs, concurrent)
     return [cpus] * (runs - last) + [cpus * (concurrent // last)] * last
+
+
+def _without_tunes_files() -> None:
+    """Keeps Tune from telling, with --verbose, of its own files: they are never read, and some of them not written."""
+    for name in ("ray.tune.tune", "ray.tune.analysis.experiment_analysis"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _most_promotions(setting: Setting) -> int:

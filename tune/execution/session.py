@@ -29,7 +29,7 @@ from tune.optimizer.early_stopping import halving_of
 from tune.optimizer.export import export_study
 from tune.optimizer.finalists import as_json, decide, finalists_of
 from tune.optimizer.searcher import LedgerSearcher, WarmStart
-from tune.optimizer.stopping import Clock, StopRules, seconds_of
+from tune.optimizer.stopping import Clock, StopRules
 from tune.optimizer.warm_start import earlier_ledgers
 from tune.pipeline.recipe import Development
 from tune.planning.experiment import Options
@@ -38,6 +38,7 @@ from tune.planning.machine import tell_of
 from tune.planning.preflight import Plan
 from tune.planning.remaining_costs import stage_costs
 from tune.report.writer import write_report
+from tune.space.config import seconds_of
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.lock import ExperimentLock, LockedError

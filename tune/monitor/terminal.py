@@ -23,13 +23,14 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 
-from tune.monitor.terminal_page import Snapshot, describe, duration, one_line
+from tune.monitor.terminal_page import Snapshot, alive, describe, duration, one_line
 from tune.monitor.terminal_rows import ENDED, State, TrialView, shown
 
 __all__ = ["LiveView", "TrialView"]
 
 REMEMBERED = 500  # ended trials, of which a page shows the best, the latest and the latest failures
 REFRESH = 4  # redraws per second: clocks and bars move between two updates
+SILENCE = 60.0  # seconds after which a log is told that the search is alive
 
 
 class LiveView:
@@ -66,6 +67,7 @@ class LiveView:
         self._trials: dict[int, TrialView] | None = None
         self._counts: Counter[State] = Counter()
         self._live: Live | None = None
+        self._said = time.monotonic()
 
     def __enter__(self) -> Self:
         self._began = time.time()
@@ -111,6 +113,8 @@ class LiveView:
             self._trials = {trial.number: trial for trial in kept}
         known = sorted(self._trials.values(), key=lambda trial: trial.number)
         self._view = replace(self._view, trials=known, counts=dict(self._counts), stages=dict(stages))
+        if self._live is None and not self._quiet and time.monotonic() - self._said > SILENCE:
+            self._say(alive(self.snapshot()))
 
     def note(self, text: str) -> None:
         """Say something once; it stays above the page."""
@@ -158,6 +162,7 @@ class LiveView:
 
     def _say(self, text: str) -> None:
         """One line with the time; characters that the terminal lacks are replaced, never an error."""
+        self._said = time.monotonic()
         stamp = "" if self._live is not None else time.strftime("%H:%M:%S ")
         encoding = self.console.encoding
         line = f"{stamp}{text}".encode(encoding, "replace").decode(encoding)

@@ -25,6 +25,7 @@ STYLES: Mapping[State, str] = {
 # columns of a terminal from which there is room for all objectives, the time left, a bar, PCO
 WITH_ALL, WITH_LEFT, WITH_BAR, WITH_PCO = 56, 70, 84, 112
 BAR = 14  # columns
+ALIVE = 4  # running trials in a line of a log
 LEAST_ROWS = 4  # trials to show however low the terminal is
 
 
@@ -77,7 +78,7 @@ def _hint(view: Snapshot) -> list[RenderableType]:
     return [Text(view.hint, style="dim", overflow="fold")] if view.hint else []
 
 
-def _counts(view: Snapshot) -> RenderableType:
+def _counts(view: Snapshot) -> Text:
     counts: Counter[State] = Counter(view.counted)
     ended = sum(counts[state] for state in ENDED)
     parts = [Text(f"{ended}/{view.total} trials", style="bold")]
@@ -197,6 +198,22 @@ def _failures(view: Snapshot) -> list[RenderableType]:
     if (more := view.counted.get("failed", 0) - len(latest)) > 0:
         lines.insert(0, f"failed: {more} more before these")
     return [Text(line, "red", no_wrap=True, overflow="ellipsis") for line in lines]
+
+
+def alive(view: Snapshot) -> str:
+    """The state of a search in one line of a log: its counts, and how far some of the running trials are."""
+    running = [trial for trial in view.trials if trial.state == "running" and trial.stage]
+    parts = [f"{trial.name}: {_how_far(trial, view.now)}" for trial in running[:ALIVE]]
+    if len(running) > ALIVE:
+        parts.append(f"and {len(running) - ALIVE} more")
+    return " · ".join([_counts(view).plain, *parts])
+
+
+def _how_far(trial: TrialView, now: float) -> str:
+    """`projection 25 %, 1:30 left`."""
+    percent = f" {100 * min(trial.done / trial.total, 1):.0f} %" if trial.total else ""
+    left = _trial_left(trial, now)
+    return f"{trial.stage}{percent}" + (f", {left} left" if left else "")
 
 
 def describe(metrics: Mapping[str, float], names: Iterable[str]) -> str:

@@ -15,15 +15,9 @@ from optuna.trial import create_trial
 from components.intervals import standard_error
 from tune.metrics import Direction, objectives_of
 from tune.optimizer.choice import Objectives, has_objectives
+from tune.space.config import seconds_of
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def seconds_of(duration: str) -> float:
-    """`90s`, `30m`, `2h` or `1.5d` in seconds."""
-    return float(duration[:-1]) * _UNITS[duration[-1]]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune.errors import Refused
 from tune.planning.user_code import UserCode
-from tune.space.space import SearchSpace, load_space, parse_space
+from tune.space.space import SearchSpace, load_space, parse_space, unreadable
 from tune.space.strict_yaml import show
 
 if TYPE_CHECKING:  # it imports pyarrow, which takes longer than all of the space
@@ -129,8 +129,17 @@ def _refuse_orphans(home: Storage) -> None:
     if any(name.endswith(".json") for name in trials):
         raise Refused(
             f"--name: expected a new experiment or one with its space.yaml, found trials without it in {home.uri}; "
-            "put that file back, or choose another --name"
+            + _way_on(home)
         )
+
+
+def _way_on(home: Storage) -> str:
+    """Says how to go on with a search whose space.yaml is lost or damaged."""
+    from tune.storage.record import recorded
+
+    command = recorded(home).get("command")
+    begun = f" by what began it, {command}," if isinstance(command, str) else ""
+    return f"put that file back, or search{begun} under another --name: what lies in the store is found again"
 
 
 def _resumed(
@@ -142,8 +151,13 @@ def _resumed(
             f"--name: expected a new experiment, found {name} in {home.uri}; "
             f"add --resume to continue it, or choose another --name"
         )
-    source, text = f"{home.uri}/space.yaml", home.read("space.yaml").decode()
-    before = parse_space(text, name, source)
+    source, content = f"{home.uri}/space.yaml", home.read("space.yaml")
+    try:
+        text = content.decode()
+        before = parse_space(text, name, source)
+    except ValueError as error:
+        reason = unreadable(error) if isinstance(error, UnicodeDecodeError) else error
+        raise Refused(f"{source}: expected the space of this search, found {reason}; {_way_on(home)}") from error
     space = loaded or parse_space(text, name, source, overrides)
     for key in sorted({*before.fixed, *before.ranges} - _FREE):
         if (old := _written(before, key)) != (new := _written(space, key)):

@@ -6,7 +6,6 @@ import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from components.attacks import ATTACKS, attack
 from components.classifiers.base import PENULTIMATE, ClassifierError, ImageClassifier
@@ -51,7 +50,7 @@ def prepare(experiment: Experiment, data_dir: str | None) -> Plan:
     """
     space, place = experiment.space, experiment.storage
     try:
-        config = space.config(_any_point(space))
+        config = space.config(probe(space, {}))
         dataset = load_dataset(config.data.name, data_dir, config.search.seed, config.data.validation_fraction)
     except ValueError as error:
         raise Refused(str(error)) from error
@@ -100,16 +99,6 @@ def _named(name: object, fingerprints: Sequence[object]) -> str:
     """`mnist (train 0123456789ab, test ba9876543210)`."""
     train, test = (str(fingerprint)[:12] for fingerprint in fingerprints)
     return f"{name or 'unnamed'} (train {train}, test {test})"
-
-
-def _any_point(space: SearchSpace) -> dict[str, Any]:
-    """Some parameters of the space, to look at what all its configurations share."""
-    params: dict[str, Any] = {}
-    for key, values in space.ranges.items():
-        if space.applies(key, params):
-            listed = values.values()
-            params[key] = listed[0] if listed else values.high  # type: ignore[union-attr]
-    return params
 
 
 def _check_classifiers(space: SearchSpace, dataset: Dataset) -> None:

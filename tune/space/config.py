@@ -1,9 +1,9 @@
 """One experiment's complete configuration: a section for each component, and one for the search itself."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from components import catalogue  # noqa: F401  (its purifiers have sections)
 from components.attacks import ATTACKS, FGSM, Attack
@@ -19,7 +19,22 @@ from tune.metrics import OBJECTIVES, Direction, Objective, Target, objectives_of
 __all__ = ["OBJECTIVES", "Direction", "ExperimentConfig", "Sampler", "SearchConfig", "Target"]
 
 Sampler = Literal["tpe", "gp", "random", "grid", "nsga2"]
-_BUDGET: dict[str, Any] = {"neutral": None, "expected": "a duration above 0 such as 90s, 30m or 2h, or null"}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 365 * _UNITS["d"]
+_DURATION = "a duration above 0 and up to 365d such as 90s, 30m or 2h, or null"
+_PATTERN = Field(pattern=r"^[1-9]\d*(\.\d+)?[smhd]$")
+_BUDGET: dict[str, Any] = {"neutral": None, "expected": _DURATION}
+
+
+def seconds_of(duration: str) -> float:
+    """`90s`, `30m`, `2h` or `1.5d` in seconds."""
+    return float(duration[:-1]) * _UNITS[duration[-1]]
+
+
+def _bounded(duration: str | None) -> str | None:
+    if duration is not None and seconds_of(duration) > _LONGEST:
+        raise ValueError(f"expected {_DURATION}, found {duration[:40]!r}")
+    return duration
 
 
 class SearchConfig(Config):
@@ -30,22 +45,22 @@ class SearchConfig(Config):
         default="psd", json_schema_extra={"neutral": "psd"}
     )  # robust: right against an attacker who knows the defense; both: robust, then psd; targets unet and defense
     robust_images: int = Field(
-        default=100, ge=1, json_schema_extra={"neutral": 100}
+        default=100, ge=1, le=10**6, json_schema_extra={"neutral": 100}
     )  # validation images that such an attacker is given, by the quick list; where objective is not psd
     trials: int = Field(default=20, ge=1, le=10**5)  # configurations to try
     startup_trials: int = Field(default=8, ge=1, le=10**5)  # of these, drawn at random before results guide the rest
     sampler: Sampler = Field(default="tpe", json_schema_extra={"neutral": "tpe"})  # what proposes trials; of Optuna
     points: tuple[dict[str, Any], ...] = ()  # parameters of the first trials, which are not left to chance
     seed: int = Field(default=0, ge=0, le=10**9)  # of the suggestions and of every training
-    max_cost: int | None = Field(default=None, ge=1)  # largest restarts × steps of "best"; null = any
+    max_cost: int | None = Field(default=None, ge=1, le=10**8)  # largest restarts × steps of "best"; null = any
     cost_aware: bool = Field(
         default=False, json_schema_extra={"neutral": False}
     )  # rank what the sampler draws by expected improvement per second that no stored stage saves
-    budget: str | None = Field(
-        default=None, pattern=r"^[1-9]\d*(\.\d+)?[smhd]$", json_schema_extra=_BUDGET
+    budget: Annotated[str | None, _PATTERN, AfterValidator(_bounded)] = Field(
+        default=None, json_schema_extra=_BUDGET
     )  # no trial begins once trials have run for as long by the clock, such as 30m or 2h; null = no limit
     patience: int | None = Field(
-        default=None, ge=1, json_schema_extra={"neutral": None}
+        default=None, ge=1, le=10**5, json_schema_extra={"neutral": None}
     )  # ends after as many trials in a row without a gain beyond the noise; null = never
     terminator: bool = Field(
         default=False, json_schema_extra={"neutral": False}
@@ -54,15 +69,15 @@ class SearchConfig(Config):
     promotion: bool = Field(
         default=False, json_schema_extra={"neutral": False}
     )  # what is worse is set aside, and goes on where it was once it is among the better half
-    warmup_epochs: int = Field(default=2, ge=1)  # U-Net epochs before early stopping may judge
-    retries: int = Field(default=2, ge=0)  # further attempts for a trial whose worker died
+    warmup_epochs: int = Field(default=2, ge=1, le=10_000)  # U-Net epochs before early stopping may judge
+    retries: int = Field(default=2, ge=0, le=100)  # further attempts for a trial whose worker died
     finalists: int = Field(
-        default=3, ge=1, json_schema_extra={"neutral": 1}
+        default=3, ge=1, le=10**5, json_schema_extra={"neutral": 1}
     )  # the best so many are trained with further seeds before one is chosen; 1 = the search's own score decides
     finalist_seeds: int = Field(
-        default=3, ge=1, json_schema_extra={"neutral": 3}
+        default=3, ge=1, le=100, json_schema_extra={"neutral": 3}
     )  # of each, the search's own included; 1 = compared as the search trained them, image by image, at no further cost
-    retrain_seeds: int = Field(default=3, ge=1)  # trainings of the best one, averaged in the report
+    retrain_seeds: int = Field(default=3, ge=1, le=1000)  # trainings of the best one, averaged in the report
 
     @property
     def objectives(self) -> Mapping[str, Direction]:

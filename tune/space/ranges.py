@@ -10,7 +10,6 @@ from components.config import nearest
 from tune.space.fields import Leaf, found
 
 MOST_VALUES = 10_000  # above this a range is treated as continuous rather than listed
-LARGEST = 2**53  # beyond it a sampler, which counts in floats, could not reach every integer
 
 _CHOICE = {"choice"}
 _INTERVAL = {"low", "high", "step", "log"}
@@ -159,8 +158,6 @@ def _bound(name: str, leaf: Leaf, value: Any) -> int | float:
     end = _within(name, leaf, value)
     if isinstance(end, bool) or not isinstance(end, int | float):
         raise ValueError(f"{name}: expected a number, found {found(value)}")
-    if isinstance(end, int) and abs(end) > LARGEST:
-        raise ValueError(f"{name}: expected a number of at most {LARGEST}, found {found(value)}")
     return end
 
 

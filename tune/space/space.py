@@ -9,6 +9,7 @@ The file is one flat YAML mapping of dotted keys; search_spaces/README.md descri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ from tune.space.strict_yaml import SpaceError, read_mapping, show
 if TYPE_CHECKING:  # it takes a second to import, which a refused space need not
     import optuna
     from optuna.distributions import BaseDistribution
+
+_WITHOUT_COLON = re.compile(r"([a-z_]+\.[a-z_0-9]+)\s*[\s=:]\s*(\S.*)")  # `unet.epochs 2`, of which YAML makes a key
 
 __all__ = ["SearchSpace", "SpaceError", "load_space", "parse_space"]
 
@@ -206,7 +209,7 @@ def load_space(name_or_path: str | Path, overrides: Mapping[str, Any] | None = N
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpaceError(f"expected a readable YAML file, found {_reason(error)} ({source})") from error
+        raise SpaceError(f"expected a readable YAML file, found {unreadable(error)} ({source})") from error
     return parse_space(text, path.stem, source, overrides)
 
 
@@ -214,11 +217,19 @@ def parse_settings(text: str) -> dict[str, Any]:
     """Overrides for `load_space` from YAML, of one line or several: `classifier.architecture: E, unet.epochs: 2`.
 
     Raises:
-        SpaceError: it is not YAML, or no mapping.
+        SpaceError: it is not YAML, or no mapping, or lacks a colon.
     """
     block = text.lstrip().startswith("{") or "\n" in text.strip()  # of a file's lines, as by "$(cat more.yaml)"
     flow = text if block else f"{{{text}}}"
-    return {key: entry.value for key, entry in read_mapping(flow, "--set").items()}
+    try:
+        entries = read_mapping(flow, "--set")
+    except SpaceError as error:
+        raise SpaceError(f"{error}; write KEY: VALUE, and commas between several") from error
+    for key, entry in entries.items():
+        if entry.value is None and (match := _WITHOUT_COLON.fullmatch(key)):
+            name, value = match.groups()
+            raise SpaceError(f"--set: expected a colon and a space behind {name}, as in {name}: {value}, found {key!r}")
+    return {key: entry.value for key, entry in entries.items()}
 
 
 def parse_space(text: str, name: str, source: str, overrides: Mapping[str, Any] | None = None) -> SearchSpace:
@@ -256,5 +267,9 @@ def probe(space: SearchSpace, wanted: Mapping[str, Any]) -> dict[str, Any]:
     return params
 
 
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return str(error.strerror) if isinstance(error, OSError) else "bytes that are not UTF-8 text"
+def unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """Says in words why a file cannot be read as text."""
+    if isinstance(error, OSError):
+        return str(error.strerror)
+    wide = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return "UTF-16 text, as PowerShell writes; save it as UTF-8" if wide else "bytes that are not UTF-8 text"

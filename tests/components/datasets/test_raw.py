@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,13 @@ def test_bad_files_are_named_with_what_was_expected_and_found(
     with pytest.raises(DataError, match=re.escape(message)) as refused:
         load_dataset(tiny_folder)
     assert str(refused.value).startswith(str(tiny_folder / file))
+
+
+def test_a_pipe_under_the_name_of_an_idx_file_is_not_waited_for(tiny_folder: Path) -> None:
+    (tiny_folder / T10K_LABELS).unlink()
+    os.mkfifo(tiny_folder / T10K_LABELS)
+    with pytest.raises(DataError, match=f"{T10K_LABELS}: file: expected a readable file, found: a pipe or a device"):
+        load_dataset(tiny_folder)
 
 
 @pytest.mark.parametrize(

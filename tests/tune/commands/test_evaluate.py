@@ -1,6 +1,7 @@
 """`tune evaluate`: a saved defense, its table, its file, and what it refuses."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ def test_a_saved_defense_is_attacked_and_written_down(
     for stage in ("classifier alone", "threshold alone", "GAN only", "whole defense"):
         assert stage in shown.out
         assert stage in shown.err
+    assert re.search(r"whole defense: attack 1 of \d+, .*, on \d images", shown.err)
+    assert re.search(r"whole defense: attack 3 of \d+, .*, about \d+ s left", shown.err) or "0 stand" in shown.err
     adaptive = json.loads(out.read_text())["adaptive"]
     assert adaptive["images"] == 6
     assert {"name", "knows", "steps", "restarts", "eot", "right"} <= set().union(*adaptive["attacks"], {"name"}) or (

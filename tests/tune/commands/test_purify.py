@@ -132,11 +132,73 @@ def test_another_table_is_not_overwritten(experiment: Path, attacked: Path, tmp_
         purify(str(experiment), str(attacked), out=str(tmp_path / "file"))
 
 
-def test_one_wrong_image_and_nothing_is_written(experiment: Path, attacked: Path, tmp_path: Path) -> None:
+def test_the_other_images_are_purified_and_what_was_refused_is_named(
+    experiment: Path, attacked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Image.fromarray(np.zeros((8, 9), np.uint8)).save(attacked / "wide.png")
-    with pytest.raises(ValueError, match=r"wide\.png: expected 8 × 8 pixels .*, found 9 × 8"):
-        purify(str(experiment), str(attacked), out=str(tmp_path / "out"))
+    (attacked / "image1.png").write_bytes((attacked / "image1.png").read_bytes()[:40])
+    (attacked / "page.png").write_text("<html>404</html>")
+    (tmp_path / "torn.idx").write_bytes(to_idx(np.zeros((2, 8, 8), np.uint8))[:-1])
+    words = (str(attacked), str(tmp_path / "torn.idx"))
+    assert purify(str(experiment), *words, out=str(tmp_path / "out")) == 2
+    said = capsys.readouterr()
+    assert "4 images purified" in said.out
+    assert {row["file"] for row in rows_of(tmp_path / "out")} == {str(attacked / f"image{n}.png") for n in (0, 2, 3, 4)}
+    errors = said.err.splitlines()
+    assert len(errors) == 4
+    assert f"error: not purified: {attacked}/image1.png: expected an image" in errors[0]
+    assert f"error: not purified: {attacked}/page.png: expected an image" in errors[1]
+    assert "wide.png: expected 8 × 8 pixels (width × height), as the defense was trained on, found 9 × 8" in errors[2]
+    assert "torn.idx: data: truncated" in errors[3]
+
+
+def test_no_image_that_can_be_taken_and_nothing_is_written(experiment: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(np.zeros((8, 9), np.uint8)).save(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match=r"a\.png: expected 8 × 8 pixels .* \(and 1 more that cannot be taken\)"):
+        purify(str(experiment), str(tmp_path / "a.png"), str(tmp_path / "b.png"), out=str(tmp_path / "out"))
+    with pytest.raises(ValueError, match=r"nothing\.png: expected an image file or a folder of them, found no such"):
+        purify(str(experiment), str(tmp_path / "nothing.png"), out=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_images_of_an_earlier_run_are_replaced_and_counted(
+    experiment: Path, attacked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    purify(str(experiment), str(attacked), out=str(tmp_path / "out"))
+    assert "earlier run" not in capsys.readouterr().out
+    (attacked / "image0.png").unlink()
+    purify(str(experiment), str(attacked), out=str(tmp_path / "out"))
+    note = f"note: {tmp_path}/out: 4 images of an earlier run were replaced; 1 others stay, which labels.csv no longer"
+    assert note in capsys.readouterr().out
+
+
+def test_pictures_of_others_are_never_replaced(experiment: Path, attacked: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "image3.png").write_bytes(b"precious")
+    with pytest.raises(ValueError, match=r"--out: expected a new folder or one of an earlier run, .*image3\.png"):
+        purify(str(experiment), str(attacked), out=str(tmp_path / "out"))
+    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"precious"]
+
+
+def test_what_an_interrupted_run_left_may_be_replaced(
+    experiment: Path, attacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 2)
+    real, seen = module.batch_of, []
+
+    def interrupted(batch: list[module.Picture]) -> torch.Tensor:
+        seen.append(batch)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return real(batch)
+
+    monkeypatch.setattr(module, "batch_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        purify(str(experiment), str(attacked), out=str(tmp_path / "out"))
+    assert len(rows_of(tmp_path / "out")) == 2
+    assert purify(str(experiment), str(attacked), out=str(tmp_path / "out")) == 0
+    assert len(rows_of(tmp_path / "out")) == 5
 
 
 def test_folders_without_a_defense_are_refused(experiment: Path, attacked: Path, tmp_path: Path) -> None:

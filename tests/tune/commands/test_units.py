@@ -1,8 +1,10 @@
 """Sizes and ages as text, read and written."""
 
+import time
+
 import pytest
 
-from tune.commands.units import age_of, size_of, size_text, time_text
+from tune.commands.units import age_of, pulse, size_of, size_text, time_text
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,12 @@ def test_sizes(size: int, text: str) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
+
+
+def test_a_long_work_is_said_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pulse(lambda: print("still busy"), seconds=0.01):
+        time.sleep(0.2)
+    told = capsys.readouterr().out
+    assert told.count("still busy\n") >= 2
+    time.sleep(0.05)
+    assert capsys.readouterr().out == ""

@@ -67,6 +67,27 @@ def test_a_log_tells_of_a_trial_that_waits_and_goes_on() -> None:
     ]
 
 
+def test_a_log_is_told_now_and_then_that_a_long_stage_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("tune.monitor.terminal.time.monotonic", lambda: clock[0])
+    running = replace(RUNNING, stage_started=time.time() - 30)
+    view, file = plain()
+    with view:
+        for _ in range(200):  # looks, half a second apart
+            view.update([finished(0, 0.85), running], {})
+            clock[0] += 0.5
+    said = [line for line in lines(file) if "trials" in line]
+    assert len(said) == 1
+    assert said[0].startswith("1/20 trials · 1 running · 1 finished · ")
+    assert said[0].endswith("004 R2 L30 λ0.3: projection 25 %, 1:30 left")
+    quiet, file = plain(quiet=True)
+    with quiet:
+        quiet.update([running], {})
+        clock[0] += 1000
+        quiet.update([running], {})
+    assert file.getvalue() == ""
+
+
 # --- the page ---------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from components.intervals import standard_error
 from tests.tune.searches import RANGES, made, run, space_of, space_params
-from tune.optimizer.stopping import Clock, StopRules, seconds_of
+from tune.optimizer.stopping import Clock, StopRules
+from tune.space.config import seconds_of
 from tune.storage.ledger import Outcome
 
 

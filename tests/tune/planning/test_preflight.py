@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,65 @@ def test_a_torn_space_is_named(refused: Refuse, tmp_path: Path, begun: Path, par
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
     assert str(path) in refused(*words(begun, tmp_path / "results", "--resume"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"search.target: defense\nprojector.steps: {low: 1, hi", "not valid YAML"),
+        ('data.name: "café"\n'.encode("latin-1"), "bytes that are not UTF-8 text"),
+        ("data.name: mnist\n".encode("utf-16"), "UTF-16 text"),
+    ],
+)
+def test_a_damaged_space_is_named_with_the_way_on(
+    refused: Refuse, tmp_path: Path, begun: Path, content: bytes, said: str
+) -> None:
+    path = tmp_path / "results/one/space.yaml"
+    path.write_bytes(content)
+    for more in ([], ["--space", str(begun)]):
+        message = refused("--storage", str(tmp_path / "results"), "--name", "one", "--resume", *more)
+        assert f"{path}: expected the space of this search, found {said}" in message
+        assert "put that file back, or search under another --name" in message
+
+
+def test_a_lost_space_is_asked_for_with_the_command_that_began_it(
+    refused: Refuse, tmp_path: Path, begun: Path
+) -> None:
+    home = tmp_path / "results/one"
+    (home / "space.yaml").unlink()
+    (home / "trials").mkdir(exist_ok=True)
+    (home / "trials/000.json").write_text("{}")
+    (home / "record.json").write_text(json.dumps({"command": "python -m tune.search --space mine.yaml"}))
+    for more in ([], ["--space", str(begun)]):
+        said = refused("--storage", str(tmp_path / "results"), "--name", "one", "--resume", *more)
+        assert "found trials without it" in said
+        assert "or search by what began it, python -m tune.search --space mine.yaml, under another --name" in said
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "pipe"])
+@pytest.mark.parametrize("flag", ["--space", "--plugin", "classifier.weights"])
+def test_a_pipe_or_a_device_is_refused_at_once(
+    refused: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str, device: str
+) -> None:
+    space = str(write_space(tmp_path))
+    file = device if device.startswith("/") else str(tmp_path / device)
+    if file != device:
+        os.mkfifo(file)
+    given = ["--set", f"classifier.weights: {file}"] if "." in flag else [flag, file]
+    said = refused(*([] if flag == "--space" else ["--space", space]), *given)
+    assert file in said
+    assert "no plain file" in said or "no such file or name" in said
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["classifier.epochs: 1000000000000", "gan.steps: 1000000000000", "unet.epochs: {low: 1, high: 100000000000}",
+     "search.budget: 1000000000h", f"search.budget: 1{'0' * 400}d", "search.retrain_seeds: 1000000"],
+)  # fmt: skip
+def test_what_nobody_lives_to_see_is_refused(refused: Refuse, tmp_path: Path, setting: str) -> None:
+    said = refused(*words(write_space(tmp_path), tmp_path / "results", "--set", setting))
+    assert setting.split(":", maxsplit=1)[0] in said
+    assert "≤ " in said or "up to 365d" in said
 
 
 def test_a_resumed_search_may_have_more_trials(tmp_path: Path, begun: Path) -> None:

@@ -74,6 +74,13 @@ def test_every_field_is_documented(leaf: Leaf) -> None:
     assert "section of settings" not in leaf.expected
 
 
+def test_every_whole_number_has_an_end() -> None:
+    """A slip of the finger, such as 10**12 epochs, would begin a search that never ends."""
+    whole = [leaf for leaf in leaves().values() if leaf.number is int]
+    assert len(whole) > 30
+    assert [leaf.key for leaf in whole if "≤" not in leaf.expected and "<" not in leaf.expected] == []
+
+
 def test_field_comments_are_read_from_the_source() -> None:
     assert field_comments(SearchConfig)["trials"] == "configurations to try"
 

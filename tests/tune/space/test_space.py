@@ -154,10 +154,12 @@ def test_unknown_names_are_refused_with_those_there_are(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "my.yaml"
-    path.write_bytes(b"\xff\xfe\x00")
+    path.write_bytes(b"data.name: caf\xe9")
     assert refusal(lambda: load_space(path)) == (
         f"expected a readable YAML file, found bytes that are not UTF-8 text ({path})"
     )
+    path.write_bytes("data.name: mnist".encode("utf-16"))
+    assert "found UTF-16 text, as PowerShell writes; save it as UTF-8" in refusal(lambda: load_space(path))
 
 
 # --- overrides

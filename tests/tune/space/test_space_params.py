@@ -13,7 +13,7 @@ from components.config import Config
 from tests.tune.spaces import FULL, parse, refusal
 from tune.space.config import section_models
 from tune.space.fields import leaves
-from tune.space.space import SearchSpace, SpaceError, load_space, parse_settings, parse_space
+from tune.space.space import SearchSpace, SpaceError, parse_settings, parse_space
 from tune.space.strict_yaml import read_mapping, show
 
 
@@ -231,5 +231,11 @@ def test_settings_of_the_command_line_are_yaml() -> None:
     assert parse_settings("unet.epochs: 2\nunet.width: 8  # of a file\n") == {"unet.epochs": 2, "unet.width": 8}
     with pytest.raises(SpaceError, match="--set"):
         parse_settings("unet.epochs: [2")
-    with pytest.raises(SpaceError, match=r"did you mean unet\.epochs"):
-        load_space("smoke", parse_settings("unet.epochs=2"))
+    with pytest.raises(SpaceError, match="write KEY: VALUE, and commas between several"):
+        parse_settings("unet.epochs: 2; unet.width: 8")
+
+
+@pytest.mark.parametrize("text", ["unet.epochs=2", "unet.epochs 2", "unet.epochs:2", "unet.epochs = 2, unet.width = 8"])
+def test_a_setting_without_a_colon_is_shown_with_one(text: str) -> None:
+    with pytest.raises(SpaceError, match=r"--set: expected a colon and a space .*, as in unet\.epochs: 2, found 'unet"):
+        parse_settings(text)

@@ -10,7 +10,7 @@ TOLERANCE = (
     "projector.distance: {choice: [l2, insensitive]}\nprojector.tolerance: {low: 0.1, high: 0.2, when: %s}"
 )
 
-BUDGET = "expected a duration above 0 such as 90s, 30m or 2h, or null"
+BUDGET = "expected a duration above 0 and up to 365d such as 90s, 30m or 2h, or null"
 
 # what is written: (the line that the message names, the message)
 REFUSED = {
@@ -71,8 +71,8 @@ REFUSED = {
     RANGE + "search.budget: 0": (2, f"search.budget: {BUDGET}, found 0"),
     RANGE + "search.budget: 0h": (2, f"search.budget: {BUDGET}, found '0h'"),
     RANGE + "search.budget: soon": (2, f"search.budget: {BUDGET}, found 'soon'"),
-    RANGE + "search.patience: 0": (2, "search.patience: expected an integer ≥ 1 or null, found 0"),
-    RANGE + "search.patience: long": (2, "search.patience: expected an integer ≥ 1 or null, found 'long'"),
+    RANGE + "search.patience: 0": (2, "search.patience: expected an integer ≥ 1 and ≤ 100000 or null, found 0"),
+    RANGE + "search.patience: long": (2, "search.patience: expected an integer ≥ 1 and ≤ 100000 or null, found 'long'"),
     RANGE + "search.promotion: 1": (2, "search.promotion: expected true or false, found 1"),
     RANGE + "search.promotion: true\nsearch.target: gan": (
         2,
@@ -122,7 +122,7 @@ REFUSED = {
             "{choice: [8, 16]}"
         ),
     ),
-    RANGE + "unet.first_images: 1": (2, "unet.first_images: expected an integer ≥ 2 or null, found 1"),
+    RANGE + "unet.first_images: 1": (2, "unet.first_images: expected an integer ≥ 2 and ≤ 1e+08 or null, found 1"),
     "unet.label_weight: -1": (1, "unet.label_weight: expected a number ≥ 0, found -1"),
     "unet.label_weight: .nan": (1, "unet.label_weight: expected a number ≥ 0, found nan"),
     "unet.label_weight: 1e999": (1, "unet.label_weight: expected a number ≥ 0, found inf"),
@@ -155,8 +155,9 @@ REFUSED = {
     ),
     "gan.steps: {low: 1, high: 99999999999999999999}": (
         1,
-        "gan.steps: high: expected a number of at most 9007199254740992, found 99999999999999999999",
+        "gan.steps: high: expected an integer ≥ 1 and ≤ 1e+07, found 99999999999999999999",
     ),
+    RANGE + "search.budget: 400d": (2, f"search.budget: {BUDGET}, found '400d'"),
     "unet.width: {choice: []}": (1, "unet.width: choice: expected at least one value, found none"),
     "unet.width: {choice: 3}": (1, "unet.width: choice: expected a list of values, found 3"),
     "unet.width: {choice: [8, 16, 8]}": (1, "unet.width: choice: expected each value once, found 8 twice"),
