@@ -18,7 +18,7 @@ from components.attacks.campaign import Attacked, Campaign, Curve, Made, Planned
 from components.attacks.eot import draws_of
 from components.attacks.presets import PRESETS, Preset, PresetName
 from components.attacks.square import Square
-from components.attacks.target import Stage, target_of, with_draws
+from components.attacks.target import Stage, stand_ins_of, target_of, with_draws
 
 
 def evaluate_defense(
@@ -66,8 +66,8 @@ def plan(campaign: Campaign, preset: Preset) -> Iterator[Planned]:
     """The attacks of a preset on a target, in order of cost."""
     target, epsilon = campaign.target, campaign.epsilon
     for knows, source in target.sources.items():
-        steps = preset.transfer_steps
-        yield _gradient(f"transferred APGD from {knows}", knows, "none", source, epsilon, "ce", steps, 1)
+        title, steps = f"transferred APGD from {knows}", preset.transfer_steps
+        yield _gradient(title, knows, stand_ins_of(source), source, epsilon, "ce", steps, 1)
     everything = "everything"
     views = list(target.views.items())[: preset.views]
     for name, view in views:

@@ -65,6 +65,14 @@ class Part(nn.Module):
         # a stand-in answers as such even where no gradient is asked for; one that unrolls cannot, and is no quicker
         self.stands_in = surrogates is not None and surrogates.descent != "unrolled"
 
+    @property
+    def stand_ins(self) -> str:
+        """The surrogates that its gradient goes through, by name; none where it needs none."""
+        squeezes = self.stage == "threshold" or (self.stage != "classifier" and self.defense.projector.config.levels)
+        descent = self.surrogates.descent if self.stage in ("gan", "defense") else None
+        names = [self.surrogates.squeezing if squeezes else None, descent]
+        return ", ".join(name for name in names if name) or "none"
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
         defense, config = self.defense, self.defense.projector.config
@@ -107,9 +115,9 @@ def target_of(model: nn.Module, stage: Stage = "defense") -> Target:
         sources["the classifier and the grey levels"] = threshold
     for descent in _descents(model):
         for squeezing in squeezings if config.levels else squeezings[:1]:
-            name = ", ".join([*([squeezing] if config.levels else []), *([descent] if descent else [])]) or "none"
             surrogates = Surrogates(squeezing, descent, exact=False)
-            views[name] = Part(model, stage, surrogates)
+            view = Part(model, stage, surrogates)
+            views[view.stand_ins] = view
             if stage == "defense":
                 # a U-Net can hide the way that leads through the purifier: of 20 images behind plain L2 its gradient
                 # broke 9, and that of the purifier alone 9 of the 11 left
@@ -134,3 +142,9 @@ def with_draws(target: Target, images: Tensor, draws: int) -> Target:
         {name: EOT(model, draws) for name, model in models.items()} for models in (target.views, target.sources)
     )
     return replace(target, views=views, sources=sources)
+
+
+def stand_ins_of(source: nn.Module) -> str:
+    """The surrogates of a source, by name."""
+    part = source.model if isinstance(source, EOT) else source
+    return part.stand_ins if isinstance(part, Part) else "none"

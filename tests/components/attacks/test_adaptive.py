@@ -120,6 +120,13 @@ def test_every_candidate_is_in_the_ball_and_judged_by_the_real_model(stage: str)
     assert float((campaign.worst - IMAGES).abs().max()) <= 0.3 + 1e-6
     wrong = campaign.target.judge(campaign.worst).argmax(1) != labels
     assert torch.equal(wrong, ~campaign.stands)
+    stood_in = {row.knows: row.surrogate for row in campaign.rows if row.knows in campaign.target.sources}
+    named = {
+        "the classifier": "none",
+        "the classifier and the grey levels": "straight_through",
+        "all but the U-Net": "straight_through, encoder",
+    }
+    assert stood_in.items() <= named.items()
     shares = [row.worst_so_far for row in campaign.rows]
     assert shares == sorted(shares, reverse=True)
 
