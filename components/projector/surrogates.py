@@ -41,7 +41,7 @@ class Descending(Protocol):
 
     @property
     def objective(self) -> Objective:
-        """What its descent minimises."""
+        """The objective that its descent minimises."""
         ...
 
     def project(self, images: Tensor) -> Projection:

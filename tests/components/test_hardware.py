@@ -1,4 +1,6 @@
-"""What the allocator keeps, and work spread over threads."""
+"""What the allocator keeps, work spread over threads, and a captured step, which is the step."""
+
+from __future__ import annotations
 
 import platform
 import threading
@@ -6,11 +8,61 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import Tensor
 
-from components.hardware import in_threads, keep_memory
+from components.hardware import WORTHWHILE, Captured, in_threads, keep_memory
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
 from tests.tiny_networks import generator_of
+
+CPU = torch.device("cpu")
+needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
+
+
+def course_of(device: torch.device, calls: int, steps: int = 100) -> tuple[Tensor, list[int]]:
+    """Descends a quadratic, and counts how often Python itself took the step."""
+    z, called = torch.linspace(-1, 1, 7, device=device), []
+
+    def step() -> None:
+        called.append(1)
+        z.sub_(0.1 * z + 0.01 * z.square())
+
+    captured = Captured(step, device, calls)
+    for _ in range(steps):
+        captured()
+    return z.cpu(), called
+
+
+def test_on_a_processor_each_call_is_a_step() -> None:
+    z, called = course_of(CPU, calls=10**6)
+    assert len(called) == 100
+    assert torch.equal(z, course_of(CPU, calls=1)[0])
+
+
+@pytest.mark.gpu
+@needs_card
+def test_a_graph_takes_the_same_steps() -> None:
+    card = torch.device("cuda")
+    eager, called = course_of(card, calls=WORTHWHILE - 1)
+    assert len(called) == 100
+    replayed, called = course_of(card, calls=WORTHWHILE)
+    assert len(called) < 10
+    assert torch.equal(replayed, eager)
+
+
+@pytest.mark.gpu
+@needs_card
+def test_a_step_that_waits_for_the_card_runs_without_a_graph(caplog: pytest.LogCaptureFixture) -> None:
+    total = torch.zeros((), device="cuda")
+
+    def step() -> None:
+        total.add_(1 if total.item() >= 0 else 2)
+
+    captured = Captured(step, torch.device("cuda"), WORTHWHILE)
+    for _ in range(20):
+        captured()
+    assert float(total) == 20
+    assert "it runs without one" in caplog.text
 
 
 @pytest.fixture
