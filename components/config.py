@@ -108,8 +108,9 @@ def _words(schema: Mapping[str, Any]) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A closing remark naming the known word most like `word`, or nothing when none is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    spelt = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), list(spelt), n=1, cutoff=0.6)
+    return f"; did you mean {spelt[close[0]]}?" if close else ""
 
 
 def explain(error: ValidationError, model: type[BaseModel], source: str = "") -> str:

@@ -160,6 +160,8 @@ class Defense(nn.Module):
         if not isinstance(images, Tensor):
             found = f"found {type(images).__module__}.{type(images).__name__}"
             raise TypeError(f"images: expected a tensor, {found}; torch.as_tensor makes one of an array")
+        if images.layout != torch.strided:
+            raise ValueError(f"images: expected a dense tensor, found {images.layout}; images.to_dense() makes one")
         shape = ", ".join(map(str, self.classifier.image_shape))
         if images.ndim != 4 or tuple(images.shape[1:]) != self.classifier.image_shape:
             raise ValueError(f"images: expected shape (N, {shape}), found {tuple(images.shape)}")

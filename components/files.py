@@ -75,6 +75,14 @@ def lock(handle: int, *, shared: bool = False, wait: bool = False) -> bool:
     return True
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` and `~user` written out. Raises ValueError where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: expected the home of a user of this machine behind ~, found none") from error
+
+
 def plain(path: Path) -> Path:
     """`path`, where it is no pipe and no device: reading those may wait or go on for ever.
 

@@ -29,7 +29,7 @@ from components.classifiers.catalogue import CLASSIFIERS
 from components.datasets.catalogue import DATASETS  # with those of the project, whose names are taken
 from components.datasets.idx import DataError
 from components.datasets.raw import RawData, check_raw
-from components.files import plain
+from components.files import expanded, plain
 from components.registry import Registry, raised
 
 __all__ = ["Plugin", "PluginError", "attack", "classifier", "dataset", "plugged", "read_plugin"]
@@ -177,7 +177,7 @@ def read_plugin(file: str) -> Plugin:
         PluginError: there is no such file, or it is no text.
     """
     try:
-        content = plain(Path(file).expanduser()).read_bytes()
+        content = plain(expanded(file)).read_bytes()
         content.decode()
         return Plugin(file, content)
     except (OSError, UnicodeDecodeError) as error:

@@ -180,6 +180,8 @@ def _hashes(folder: Path) -> dict[str, str]:
     except (FileNotFoundError, NotADirectoryError) as error:
         shipped = f"; the shipped one is in {shipped_defense(folder.name)}" if folder.name in shipped_defenses() else ""
         shipped = shipped or nearest(folder.name, shipped_defenses())
+        if (folder / "best" / "manifest.json").exists():
+            shipped = f"; the one of this search is in {folder / 'best'}"
         raise DefenseError(f"{folder}: expected a saved defense, found no manifest.json{shipped}") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise DefenseError(f"{path}: expected a manifest, found {error!r}") from error

@@ -1,4 +1,4 @@
-"""Recomputes a report's test scores from the saved defense and the data, with none of the code that measured them.
+"""Counts a report's test scores again from the saved defense and the data; defense and attack are all it shares.
 
     python docs/recompute.py results/quickstart [--data-dir DIR] [--off IMAGES]
 

@@ -36,7 +36,12 @@ def fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, epsilon: float) 
 
     Returns:
         The attacked images, (N, C, H, W) in [0, 1], each pixel within ε of the original.
+
+    Raises:
+        ValueError: ε outside [0, 1]: a negative one would help the classifier.
     """
+    if not 0 <= epsilon <= 1:
+        raise ValueError(f"epsilon: expected a number in 0 … 1, found {epsilon}")
     from components.attacks.losses import cross_entropy, input_gradient, uphill
 
     images = images.detach()

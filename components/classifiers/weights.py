@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.files import plain, sha256_file
+from components.files import expanded, plain, sha256_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,7 +71,7 @@ def file_of(name: str) -> WeightsFile:
     """
     if name in _PROVIDED:
         return _PROVIDED[name]
-    path = Path(name).expanduser()
+    path = expanded(name)
     try:
         return WeightsFile(name, sha256_file(plain(path)), path.read_bytes)
     except OSError as error:

@@ -9,6 +9,7 @@ from components.datasets import cifar10, emnist_digits, idx_folder, image_folder
 from components.datasets.idx import DataError
 from components.datasets.raw import RawData
 from components.datasets.sources import DATASETS, FOLDERS, default_data_dir
+from components.files import expanded
 
 __all__ = ["DATASETS", "FOLDERS", "read_raw"]
 
@@ -21,8 +22,8 @@ def read_raw(name_or_folder: str | Path, data_dir: str | Path | None = None) -> 
     """
     name = str(name_or_folder)
     if name in DATASETS:
-        return DATASETS[name](Path(data_dir).expanduser() if data_dir else default_data_dir())
-    folder = Path(name_or_folder).expanduser()
+        return DATASETS[name](expanded(data_dir) if data_dir else default_data_dir())
+    folder = expanded(name_or_folder)
     if not folder.is_dir():
         known = ", ".join(DATASETS)
         kinds = " or ".join(FOLDERS)

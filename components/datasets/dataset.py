@@ -13,6 +13,7 @@ from torch import Tensor
 from components.datasets.catalogue import DATASETS, read_raw
 from components.datasets.idx import Bytes, DataError
 from components.datasets.raw import RawSplit, stratified_indices
+from components.files import expanded
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +160,7 @@ def load_dataset(
     raw = read_raw(name_or_folder, data_dir)
     name = str(name_or_folder)
     if name not in DATASETS:
-        name = Path(name_or_folder).expanduser().resolve().name
+        name = expanded(name_or_folder).resolve().name
     return Dataset.cut(name, raw.train, raw.test, seed, validation_fraction, raw.notes)
 
 

@@ -7,7 +7,10 @@ Reading follows Pillow, save where Pillow loses something without a word: transp
 from __future__ import annotations
 
 import io
+import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +97,7 @@ def read_image(
     remarks = Counter() if remarks is None else remarks
     try:
         # From memory: Pillow maps uncompressed TIFF files, and then forgets to turn them.
-        with Image.open(io.BytesIO(path.read_bytes()), formats=_FORMATS) as image:
+        with _no_bombs(), Image.open(io.BytesIO(path.read_bytes()), formats=_FORMATS) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # of a camera's several pictures, the first is the photograph
                 raise DataError(
@@ -109,6 +112,15 @@ def read_image(
         raise DataError(
             f"{printable(path)}: expected an image ({KINDS}), found one that cannot be read: {reason}"
         ) from error
+
+
+@contextmanager
+def _no_bombs() -> Iterator[None]:
+    """Within the block an image of which Pillow warns that it would take a GiB and more is an error, before it does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what else Pillow warns, such as torn EXIF, it names no file
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def printable(text: str | Path) -> str:

@@ -380,3 +380,14 @@ def _rewrite(folder: Path, described: dict[str, Any], settings: dict[str, Any]) 
     manifest = read_json(folder / "manifest.json")
     hashes = {**manifest["sha256"], "defense.json": sha256_file(folder / "defense.json")}
     write_json(folder / "manifest.json", {**manifest, "sha256": hashes})
+
+
+def test_a_search_folder_is_told_where_its_defense_is(tmp_path: Path) -> None:
+    defense_of().save(tmp_path / "one" / "best")
+    with pytest.raises(DefenseError, match=r"one: expected a saved defense, found no .*; the one of this .*best"):
+        Defense.load(tmp_path / "one")
+
+
+def test_a_sparse_tensor_gets_a_sentence() -> None:
+    with pytest.raises(ValueError, match=r"images: expected a dense tensor, found torch\.sparse_coo"):
+        defense_of()(torch.rand(1, 1, 8, 8).to_sparse())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.files import lock, plain, read_json, sha256_file, write_atomic, write_json
+from components.files import expanded, lock, plain, read_json, sha256_file, write_atomic, write_json
 
 
 @pytest.mark.parametrize(("content", "expected"), [(b"\0\xff", b"\0\xff"), ("ε", "ε".encode()), (b"", b"")])
@@ -92,6 +92,12 @@ def test_a_pipe_or_a_device_is_no_plain_file(tmp_path: Path, file: str) -> None:
     with pytest.raises(FileNotFoundError):
         plain(tmp_path / "nothing")
     assert plain(tmp_path) == tmp_path
+
+
+def test_the_home_of_nobody_is_refused() -> None:
+    assert expanded("~") == Path.home()
+    with pytest.raises(ValueError, match="~nobody-at-all/x: expected the home of a user of this machine"):
+        expanded("~nobody-at-all/x")
 
 
 def test_hash(tmp_path: Path) -> None:

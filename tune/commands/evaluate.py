@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Literal
 
 from rich.console import Console
@@ -15,7 +14,7 @@ from components.attacks.adaptive import evaluate_defense
 from components.attacks.target import Stage
 from components.datasets.dataset import Dataset, DataSplit, load_dataset
 from components.defense import Defense
-from components.files import write_json
+from components.files import expanded, write_json
 from components.hardware import keep_memory
 from components.plugins import plugged
 from components.robustness import Robustness
@@ -81,7 +80,7 @@ def evaluate(
     with plugged(plugin):
         defense = load_defense(folder)
     if device:
-        defense = defense.to(device)
+        defense = _on(defense, device)
     whole_data = load_dataset(data, data_dir)
     test = _images(defense, whole_data, images or IMAGES[attacks])
     keep_memory()
@@ -95,9 +94,18 @@ def evaluate(
     whole = found["defense"]
     beside = {stage: {"clean": one.clean, "worst": one.worst} for stage, one in found.items()}
     if out:
-        write_json(Path(out).expanduser(), {"adaptive": whole.model_copy(update={"beside": beside}).to_json()})
+        write_json(expanded(out), {"adaptive": whole.model_copy(update={"beside": beside}).to_json()})
     _show(found)
     return 0
+
+
+def _on(defense: Defense, device: str) -> Defense:
+    try:
+        return defense.to(device)
+    except (RuntimeError, AssertionError) as error:  # which one depends on the device, and on how torch was built
+        reason = str(error).splitlines()[0].split(". ")[0]
+        expected = "expected one that torch can use here, such as cpu"
+        raise ValueError(f"--device: {expected}, found {device!r}: {reason}") from error
 
 
 def _images(defense: Defense, data: Dataset, wanted: int) -> DataSplit:

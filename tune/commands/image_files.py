@@ -31,6 +31,7 @@ from components.datasets.images import (
     with_channels,
 )
 from components.datasets.raw import channels_first
+from components.files import expanded
 
 Shape = tuple[int, int, int]
 
@@ -110,7 +111,7 @@ def find_pictures(words: Sequence[str], reading: Reading) -> list[Picture]:
     pictures: list[Picture] = []
     seen: dict[str, str] = {}
     for word in words:
-        for picture, first in _pictures(Path(word).expanduser(), reading, remarks):
+        for picture, first in _pictures(expanded(word), reading, remarks):
             if picture.stem in seen:
                 both = f"{seen[picture.stem]} and {picture.name}, both for {picture.stem}.png"
                 raise ValueError(f"IMAGES: expected names that differ, found {printable(both)}")
@@ -170,6 +171,8 @@ def _pictures(
 def _rows(path: Path, stem: str, reading: Reading) -> Iterator[tuple[Picture, Callable[[], Pixels]]]:
     try:
         images = channels_first(path, read_idx(path))
+        if not len(images):
+            raise ValueError(f"{printable(path)}: expected at least one image, found none")
     except ValueError as error:
         reading.refused.append(str(error))
         return

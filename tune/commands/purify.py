@@ -21,7 +21,7 @@ from rich.text import Text
 
 from components.datasets.images import DARK, border, printable
 from components.defense import Defense
-from components.files import write_atomic
+from components.files import expanded, write_atomic
 from components.hardware import keep_memory
 from components.plugins import plugged
 from components.pretrained import shipped_defense, shipped_defenses
@@ -92,7 +92,7 @@ def purify(
         raise ValueError(f"{folder}: expected a defense of images with 1 or 3 channels, found {channels}")
     reading = Reading((channels, height, width), ground_of(defense), invert)
     pictures = find_pictures(images, reading)
-    target = Path(out).expanduser()
+    target = expanded(out)
     _check_target(target, pictures, images)
     notes = [*reading.notes, *_replaced(target, pictures)]
     keep_memory()
@@ -173,7 +173,7 @@ def _check_target(target: Path, pictures: Sequence[Picture], words: Sequence[str
     """Nothing that was given is overwritten, nor a table that is not ours."""
     if target.exists() and not target.is_dir():
         raise ValueError(f"--out: expected a folder, found the file {target}")
-    files = {Path(picture.name) for picture in pictures} | {Path(word).expanduser() for word in words}
+    files = {Path(picture.name) for picture in pictures} | {expanded(word) for word in words}
     inputs = {_identity(path) for path in files if path.exists()}
     for picture in pictures:
         path = target / f"{picture.stem}.png"

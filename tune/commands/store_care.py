@@ -6,8 +6,8 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
+from components.files import expanded
 from tune.commands.units import Ticker, size_text, time_text
 from tune.errors import FAILED, Refused
 from tune.storage.care import pins, tar_export, tar_import
@@ -125,7 +125,7 @@ def unpin_experiment(place: Storage, name: str) -> int:
 
 def export_from(place: Storage, file: str, used_by: str | None) -> int:
     """Writes artifacts to a tar."""
-    artifacts, target = place.child("store"), Path(file).expanduser()
+    artifacts, target = place.child("store"), expanded(file)
     names = artifact_folders(artifacts)
     if used_by is not None:
         usage = usage_of(place)
@@ -147,7 +147,7 @@ def export_from(place: Storage, file: str, used_by: str | None) -> int:
 def import_into(place: Storage, file: str) -> int:
     """Checks a tar and copies what the store has not."""
     artifacts = place.child("store")
-    with _telling("checking") as tell, tar_import.opened(Path(file).expanduser(), tell) as contents:
+    with _telling("checking") as tell, tar_import.opened(expanded(file), tell) as contents:
         packed = contents.artifacts
         new = [one for one in packed if not artifacts.child(one.stage).child(one.folder).exists(MANIFEST)]
         _check_room(artifacts, new)

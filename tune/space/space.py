@@ -227,6 +227,8 @@ def parse_settings(text: str) -> dict[str, Any]:
         raise SpaceError(f"{error}; write KEY: VALUE, and commas between several") from error
     for key, entry in entries.items():
         if entry.value is None and (match := _WITHOUT_COLON.fullmatch(key)):
+            if ": " in key:
+                raise SpaceError(f"--set: expected {key}, found it in quotes of its own; leave these out")
             name, value = match.groups()
             raise SpaceError(f"--set: expected a colon and a space behind {name}, as in {name}: {value}, found {key!r}")
     return {key: entry.value for key, entry in entries.items()}

@@ -6,6 +6,7 @@ booleans and null follow the core schema of YAML 1.2 (yaml.org/spec/1.2.2, secti
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -98,7 +99,7 @@ def read_mapping(text: str, source: str) -> dict[str, Entry]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = place(source, mark.line + 1 if mark else None)
-        raise SpaceError(f"not valid YAML: {_problem(error)} ({where})") from error
+        raise SpaceError(f"not valid YAML: {_problem(error)} ({where}){_invisible(text)}") from error
     except RecursionError as error:
         raise SpaceError(f"not valid YAML: brackets nested too deeply ({source})") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a tag such as !!int on something that is none
@@ -122,6 +123,15 @@ def _entries(text: str, source: str) -> Iterator[tuple[str, Entry]]:
             yield name, Entry(value, line)
     finally:
         loader.dispose()
+
+
+def _invisible(text: str) -> str:
+    """A closing remark on the first character outside of comments that looks like a space, or nothing, and is none."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for sign in line.split("#", 1)[0]:
+            if unicodedata.category(sign) in ("Zs", "Cf") and sign not in " \ufeff":
+                return f"; line {number} has U+{ord(sign):04X}, {unicodedata.name(sign).lower()}: type a plain space"
+    return ""
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:

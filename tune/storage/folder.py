@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -21,11 +22,15 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from components.files import write_atomic
+from components.files import expanded, write_atomic
 from tune.storage.patience import patiently
 
 _ABANDONED = 3600.0  # seconds
 _CHUNK = 8 << 20  # bytes per read of a large file: above S3's least part of 5 MiB
+
+
+_BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")
+_SCHEME = re.compile(rf"[A-Za-z][\w+.-]*://|({'|'.join(_BUCKETS)}):", re.IGNORECASE)  # also where a slash is lacking
 
 
 class Storage:
@@ -56,12 +61,12 @@ class Storage:
         self.patience = patience
         if isinstance(folder, Storage):
             self._fs, self._path, self._uri = folder._fs, folder._path, folder._uri
-        elif "://" in str(folder):
+        elif _SCHEME.match(str(folder)):
             self._uri = _address(str(folder))
             self._fs, self._path = _filesystem(self._uri)
         else:
             self._fs = fs.LocalFileSystem()
-            self._path = str(Path(folder).expanduser().absolute())
+            self._path = str(expanded(folder).absolute())
 
     @property
     def uri(self) -> str:
@@ -239,6 +244,8 @@ class Storage:
 def _address(uri: str) -> str:
     """The address with what this process knows from its environment and another may not: the S3 server."""
     parts = urlsplit(uri)
+    if parts.scheme in _BUCKETS and not parts.netloc:
+        raise ValueError(f"storage: expected a bucket, as in {parts.scheme}://bucket/folder, found {uri}")
     if parts.username is not None or parts.password is not None:
         expected = "expected credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         raise ValueError(f"storage: {expected}, found {parts.scheme}://***@{parts.hostname}{parts.path}")

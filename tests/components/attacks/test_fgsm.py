@@ -95,3 +95,9 @@ def test_parts_that_were_frozen_apart_stay_so() -> None:
 def test_settings_out_of_bounds_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         AttackConfig.model_validate(wrong)
+
+
+@pytest.mark.parametrize("epsilon", [-0.1, 1.5, float("nan")])
+def test_a_radius_that_is_none_is_refused(epsilon: float) -> None:
+    with pytest.raises(ValueError, match=r"epsilon: expected a number in 0 … 1, found"):
+        fgsm(torch.nn.Flatten(), torch.rand(1, 1, 2, 2), torch.tensor([0]), epsilon)

@@ -1,6 +1,8 @@
 """Image files that people have: each read as a viewer shows it, or refused with what to do."""
 
 import random
+import struct
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -116,6 +118,19 @@ def test_sixteen_bits_are_turned_too(tmp_path: Path) -> None:
     deep = (np.arange(30, dtype=np.uint16) * 2000).reshape(6, 5)
     Image.fromarray(deep).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif_of(6))
     np.testing.assert_allclose(read_image(tmp_path / "a.png")[0], deep / np.float32(65535))
+
+
+def test_an_image_that_would_fill_the_memory_is_refused_by_its_header(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[16:24] = struct.pack(">II", 12_000, 12_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.png: .* cannot be read: Image size \(144000000 pixels\) exceeds limit"):
+        read_image(tmp_path / "a.png")
+    assert not recwarn.list
 
 
 def test_damaged_exif_leaves_the_image_as_it_is(tmp_path: Path) -> None:

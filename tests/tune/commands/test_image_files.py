@@ -97,6 +97,7 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "none.png").write_bytes(b"")
     (tmp_path / "gif.png").write_bytes(b"GIF89a")
     (tmp_path / "cut-idx3-ubyte").write_bytes(to_idx(GREY[None])[:-3])
+    (tmp_path / "none-idx3-ubyte").write_bytes(to_idx(GREY[None][:0]))
     (tmp_path / "text.txt").write_text("x")
     (tmp_path / "empty").mkdir()
     save(tmp_path / "other" / "whole.jpg", GREY)
@@ -108,6 +109,7 @@ def test_refusals(tmp_path: Path) -> None:
         (["half.png"], "half.png: expected an image .*, found one that cannot be read"),
         (["none.png"], "none.png: expected an image"),
         (["gif.png"], "gif.png: expected an image"),
+        (["none-idx3-ubyte"], "none-idx3-ubyte: expected at least one image, found none"),
         (["cut-idx3-ubyte"], "cut-idx3-ubyte: data: truncated"),
         (["whole.png", "other"], "IMAGES: expected names that differ"),
         (["whole.png", "whole.png"], "IMAGES: expected names that differ"),

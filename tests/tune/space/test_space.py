@@ -152,6 +152,16 @@ def test_unknown_names_are_refused_with_those_there_are(tmp_path: Path) -> None:
     assert "did you mean smoke?" in refusal(lambda: load_space("elsewhere/smok.yaml"))
 
 
+def test_a_space_that_is_none_is_named() -> None:
+    text = "# no\u00a0harm here\nprojector.steps: {low: 1, high: 2}\nunet.epochs:\u00a02\n"
+    assert "line 3 has U+00A0, no-break space: type a plain space" in refusal(lambda: parse_space(text, "a", "a.yaml"))
+
+
+def test_a_name_in_capitals_is_known() -> None:
+    text = "projector.steps: {low: 1, high: 2}\nUNET.EPOCHS: 2\n"
+    assert "did you mean unet.epochs?" in refusal(lambda: parse_space(text, "a", "a.yaml"))
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "my.yaml"
     path.write_bytes(b"data.name: caf\xe9")

@@ -235,6 +235,11 @@ def test_settings_of_the_command_line_are_yaml() -> None:
         parse_settings("unet.epochs: 2; unet.width: 8")
 
 
+def test_a_setting_in_quotes_twice_is_told_to_leave_them_out() -> None:
+    with pytest.raises(SpaceError, match=r"--set: expected unet\.epochs: 2, found it in quotes of its own"):
+        parse_settings("'unet.epochs: 2'")
+
+
 @pytest.mark.parametrize("text", ["unet.epochs=2", "unet.epochs 2", "unet.epochs:2", "unet.epochs = 2, unet.width = 8"])
 def test_a_setting_without_a_colon_is_shown_with_one(text: str) -> None:
     with pytest.raises(SpaceError, match=r"--set: expected a colon and a space .*, as in unet\.epochs: 2, found 'unet"):

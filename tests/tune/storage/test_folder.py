@@ -135,6 +135,12 @@ def test_an_unknown_address_is_refused() -> None:
         Storage("ftp://x/y")
 
 
+@pytest.mark.parametrize("address", ["s3://", "s3:/bucket/x", "s3:bucket", "gs://", "S3:/bucket"])
+def test_an_address_without_its_bucket_is_no_folder(address: str) -> None:
+    with pytest.raises(ValueError, match=r"storage: expected a bucket, as in (s3|gs)://bucket/folder, found"):
+        Storage(address)
+
+
 def test_the_server_of_the_environment_is_part_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     storage = Storage("s3://results/search/")
