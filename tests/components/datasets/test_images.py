@@ -133,11 +133,12 @@ def test_an_image_that_would_fill_the_memory_is_refused_by_its_header(
     assert not recwarn.list
 
 
-def test_damaged_exif_leaves_the_image_as_it_is(tmp_path: Path) -> None:
+def test_damaged_exif_leaves_the_image_as_it_is(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     Image.fromarray(INK).save(tmp_path / "a.jpg", quality=100, exif=b"Exif\0\0http://not a TIFF header")
     Image.fromarray(INK).save(tmp_path / "b.png", exif=b"Exif\0\0MM\0*\0\0\xff\xff")
     for name in ("a.jpg", "b.png"):
         np.testing.assert_allclose(read_image(tmp_path / name)[0], LIGHT_ON_DARK, atol=0.05)
+    assert not recwarn.list
 
 
 # --- depth ---
