@@ -11,9 +11,12 @@ from tests.tune.tiny_search import PATIENCE, choice, outcomes, results, run, sea
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900 * PATIENCE)]
 
-LENGTHS = {"search__trials": 12, "search__startup_trials": 4, "search__early_stopping": True,
-           "search__promotion": True, "search__warmup_epochs": 1, "unet__epochs": 8, "unet__first_images": 40,
-           "unet__width": 8, "unet__batch_size": 16}  # fmt: skip
+# Good ones first, then ever worse ones: what is set aside in the beginning is among the better half in the end
+POINTS = [f"{{unet.learning_rate: {rate}, projector.restarts: 2}}" for rate in (0.003, 0.001, 0.0001, 0.05, 0.02)]
+LENGTHS = {"search__trials": 7, "search__early_stopping": True, "search__promotion": True, "search__warmup_epochs": 1,
+           "search__points": f"[{', '.join(POINTS)}]", "unet__epochs": 8, "unet__width": 8, "unet__batch_size": 16,
+           "projector__steps": 4, "unet__high_level_weight": 1.0,
+           "unet__learning_rate": "{low: 0.0001, high: 0.05, log: true}"}  # fmt: skip
 
 
 def test_a_search_that_promotes_survives_its_driver(tmp_path: Path) -> None:
@@ -30,7 +33,7 @@ def test_a_search_that_promotes_survives_its_driver(tmp_path: Path) -> None:
         search.until(lambda: "promoted, goes on" in search.output, 300)
         time.sleep(0.5)
         search.kill()
-    assert len(outcomes(killed)) < 12 or not (killed / "report.md").exists()
+    assert not (killed / "report.md").exists()
     status, output = run(words(space, killed.parent, "--resume"), tmp_path / "killed.log", 300)
     assert status == 0, output
     assert results(killed) == results(quiet)
