@@ -30,7 +30,7 @@ _CHUNK = 8 << 20  # bytes per read of a large file: above S3's least part of 5 M
 
 
 _BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")
-_SCHEME = re.compile(rf"[A-Za-z][\w+.-]*://|({'|'.join(_BUCKETS)}):", re.IGNORECASE)  # also where a slash is lacking
+_BUCKET = re.compile(f"({'|'.join(_BUCKETS)}):", re.IGNORECASE)  # an address that lacks a slash is one, too
 
 
 class Storage:
@@ -61,7 +61,7 @@ class Storage:
         self.patience = patience
         if isinstance(folder, Storage):
             self._fs, self._path, self._uri = folder._fs, folder._path, folder._uri
-        elif _SCHEME.match(str(folder)):
+        elif "://" in str(folder) or _BUCKET.match(str(folder)):
             self._uri = _address(str(folder))
             self._fs, self._path = _filesystem(self._uri)
         else:
