@@ -107,9 +107,9 @@ class SuccessiveHalving(FIFOScheduler):
         return (Rung(fidelity, epoch) for epoch in rungs(self._space.fixed["search.warmup_epochs"], fidelity.epochs))
 
     def _least(self, rung: Rung) -> Score:
-        """The worst of the better half."""
-        ranked = sorted(self._scores[rung].values(), key=lambda score: score.value, reverse=True)
-        return ranked[(len(ranked) - 1) // 2]
+        """The worst of the better half; of equals the later trial's, whichever came to the rung first."""
+        ranked = sorted(self._scores[rung].items(), key=lambda item: (-item[1].value, item[0]))
+        return ranked[(len(ranked) - 1) // 2][1]
 
     def _goes_on(self, own: Score, least: Score) -> bool:
         """Tells whether a score is in the better half, or as good as that within the noise."""

@@ -121,6 +121,18 @@ def test_the_noise_is_that_of_pairs_where_they_are_known() -> None:
             assert told(judge, 1, 1, right.bit_count() / 1000, right=f"{right:x}") == decision
 
 
+def test_of_equals_it_does_not_matter_which_came_first() -> None:
+    """A promoted trial comes to a rung after trials with higher numbers, which a resumed search learns by number."""
+    nested, other, own = 2**900 - 1, (2**900 - 1) << 100, 2**895 - 1
+    decisions = set()
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        judge = halving(1, 4, images=1000)
+        for trial in order:
+            told(judge, trial, 1, 0.9, right=f"{nested if trial == 1 else other:x}")
+        decisions.add(told(judge, 3, 1, 0.895, right=f"{own:x}"))
+    assert decisions == {STOP}
+
+
 def test_what_is_within_the_noise_of_the_images_goes_on() -> None:
     judge = halving(first=1, epochs=4, images=1000)  # a standard error of 0.0095 at 0.9
     assert told(judge, 0, 1, 0.90) == GO
