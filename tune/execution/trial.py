@@ -232,7 +232,7 @@ def leases_of(store: Store) -> Leases:
         from tune.cluster.leases import ClusterLeases
 
         return ClusterLeases()
-    return FileLeases(store.storage.local / ".leases")
+    return FileLeases(store.storage.local / ".leases", patience=store.storage.patience)
 
 
 def run_retraining(

@@ -11,10 +11,12 @@ import os
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from components.files import lock
+from tune.storage.patience import patiently
 
 SHORTEST, LONGEST = 0.25, 10.0  # seconds of a pause, before chance
 TRIED = 16  # leases asked for at once: each is two requests to an NFS server
@@ -47,12 +49,16 @@ class FileLeases:
     Args:
         folder: of the files.
         sleep: waits for some seconds.
+        patience: seconds for which a file server that does not answer is asked again.
     """
 
-    def __init__(self, folder: Path, sleep: Callable[[float], None] = time.sleep) -> None:
-        self.folder, self._sleep = folder, sleep
+    def __init__(
+        self, folder: Path, sleep: Callable[[float], None] = time.sleep, patience: float = 0.0
+    ) -> None:
+        self.folder, self._sleep, self.patience = folder, sleep, patience
         self._held: dict[str, int] = {}
 
+    @patiently
     def acquire(self, keys: Sequence[str]) -> str | None:
         self.folder.mkdir(parents=True, exist_ok=True)
         others = random.sample(keys[1:], min(len(keys), TRIED) - 1) if keys else []
@@ -60,7 +66,8 @@ class FileLeases:
 
     def release(self, key: str) -> None:
         # The file stays: were it removed, a third builder could lock a new one of its name beside a waiting second.
-        os.close(self._held.pop(key))
+        with suppress(OSError):  # of a server that is gone; closed it is all the same
+            os.close(self._held.pop(key))
 
     def wait(self, keys: Sequence[str], waited: float) -> Collection[str]:
         """A quarter of the time waited so far, so that many who wait for long seldom look; never all at one moment."""

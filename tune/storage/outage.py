@@ -7,7 +7,10 @@ import os
 import re
 
 # EIO is left out: one unreadable sector may well be the matter of one trial alone.
-_KINDS = {kind: os.strerror(kind) for kind in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)}
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# Of a file system on the network: its server does not answer, or has forgotten an open file.
+_SILENT = (errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN)
+_TEXTS = [os.strerror(kind) for kind in (*_FULL, errno.ESTALE, errno.EHOSTDOWN, errno.ENOTCONN)]
 # Names and numbers that pyarrow gives failures of S3 and its like which an equal request may not meet.
 _PASSING = re.compile(
     r"NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIMEOUT|THROTTLING|curlCode|"
@@ -16,8 +19,10 @@ _PASSING = re.compile(
 
 
 def passing(error: BaseException) -> bool:
-    """True where an object store did not answer, or had too much to do."""
-    return isinstance(error, OSError) and error.errno is None and bool(_PASSING.search(str(error)))
+    """True where an object store or a file server did not answer, or had too much to do."""
+    if not isinstance(error, OSError):
+        return False
+    return error.errno in _SILENT or (error.errno is None and bool(_PASSING.search(str(error))))
 
 
 def outage(error: BaseException) -> str | None:
@@ -25,7 +30,7 @@ def outage(error: BaseException) -> str | None:
 
     By its text where it is no OSError: safetensors has an error of its own for a full disk, and so has Ray.
     """
-    if passing(error) or (isinstance(error, OSError) and error.errno in _KINDS):
+    if passing(error) or (isinstance(error, OSError) and error.errno in _FULL):
         return str(error)
     text = str(error)
-    return next((f"{text.strip().splitlines()[-1]}" for kind in _KINDS.values() if kind in text), None)
+    return text.strip().splitlines()[-1] if any(words in text for words in _TEXTS) else None

@@ -1,4 +1,4 @@
-"""Patience with an object store that does not answer: a request that failed for the moment is made again."""
+"""Patience with a storage that does not answer: a request that failed for the moment is made again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def patiently(method: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(method)
     def trying(*args: P.args, **options: P.kwargs) -> R:
-        storage: Any = args[0]  # with its patience in seconds
+        storage: Any = args[0]  # or leases on it: with its patience in seconds
         began, pause = time.monotonic(), SHORTEST
         while True:
             try:
