@@ -11,12 +11,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
+from tune.execution.interruption import interrupt, leave_at_once, resume_command
+
+if __name__ == "__main__":
+    leave_at_once()  # as main does, which the imports below may keep waiting for seconds
+
 from tune.cluster.resources import Request
 from tune.commands import command_line
 from tune.commands.output import drop_output, reader_is_gone
 from tune.commands.types import IN_PYTHON
 from tune.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused
-from tune.execution.interruption import interrupt, leave_at_once, resume_command
 from tune.planning.experiment import Experiment, Options, find_experiment
 from tune.planning.finished import is_finished
 from tune.planning.user_code import user_code_of
@@ -109,15 +113,22 @@ def search(
             experiment = find_experiment(space, overrides, place, name, resume=resume, user_code=user_code)
             return _search(experiment, request, options, dry_run)
 
-    return _status(work, dry_run)
+    by_environment = not storage and os.environ.get("TUNE_STORAGE")
+    return _status(work, dry_run, "TUNE_STORAGE" if by_environment else "--storage")
 
 
-def _status(work: Callable[[], int], dry_run: bool) -> int:
-    """The exit status of `work`; where it was refused or interrupted, stderr says why and how to go on."""
+def _status(work: Callable[[], int], dry_run: bool, storage: str) -> int:
+    """The exit status of `work`; where it was refused or interrupted, stderr says why and how to go on.
+
+    Args:
+        work: a search.
+        dry_run: whether it starts nothing.
+        storage: the flag or variable that a refused storage is blamed on.
+    """
     try:
         return work()
     except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {str(error).replace('--storage:', f'{storage}:', 1)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print(f"\ninterrupted; {'nothing was started' if dry_run else _going_on()}", file=sys.stderr)

@@ -142,3 +142,21 @@ def test_components_and_storage_import_without_file_locks() -> None:
         if "mnist_mini" not in path.parts
     )
     imported("sys.modules['fcntl'] = None  # as on Windows\n" + "\n".join(f"import {name}" for name in modules))
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+
+class Finder:
+    def find_spec(self, name, *more):
+        if name == "tune.cluster.resources":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+runpy.run_module("tune.search", run_name="__main__")
+"""
+
+
+def test_ctrl_c_while_it_imports_needs_no_word() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
