@@ -140,8 +140,13 @@ class LiveView:
                 self._say(f"{trial.name}: failed: {one_line(trial.error)}")
 
     def _events(self, before: TrialView | None, trial: TrialView) -> Iterator[str]:
-        old_stage = before.stage if before is not None and before.state == "running" else ""
-        if trial.state == "running" and (before is None or before.state != "running"):
+        ran = before is not None and before.state == "running"
+        lost = ran and before is not None and trial.state == "running" and trial.started != before.started
+        cut = lost or trial.state in ("failed", "pruned")  # its stage ended without being done
+        old_stage = before.stage if before is not None and ran and not cut else ""
+        if lost:
+            yield "started again, as its worker was lost"
+        elif trial.state == "running" and not ran:
             paused = before is not None and before.stage
             yield "goes on" if paused else "promoted, goes on" if trial.promoted else "started"
         if trial.state == "waiting" and before is not None and before.state == "running":

@@ -15,7 +15,7 @@ from rich.console import Console
 from tune.metrics import text_of
 from tune.monitor.terminal import LiveView, TrialView
 from tune.monitor.terminal_page import Snapshot, duration
-from tune.monitor.terminal_rows import choose_rows, ranked
+from tune.monitor.terminal_rows import State, choose_rows, ranked
 
 OBJECTIVES = {"psd": "max", "cost": "min"}
 STAGES = {"gan": (1, 4), "projection": (2, 3)}
@@ -200,6 +200,28 @@ def test_without_a_terminal_each_event_is_a_line() -> None:
         "004 R2 L30 λ0.3: finished (1:35) PSD 87.5 %, cost 60, PCO 90.0 %",
         "002 R1 L10 λ0.02: failed: RuntimeError: CUDA out of memory",
     ]
+
+
+@pytest.mark.parametrize("state", ["failed", "pruned"])
+def test_a_stage_that_was_cut_short_is_not_done(state: State) -> None:
+    view, file = plain()
+    with view:
+        view.update([], {})
+        view.update([RUNNING], STAGES)
+        view.update([replace(RUNNING, state=state, error="lost")], STAGES)
+    assert not [line for line in lines(file) if "done" in line]
+
+
+def test_a_trial_that_lost_its_worker_says_so() -> None:
+    view, file = plain()
+    with view:
+        view.update([], {})
+        view.update([RUNNING], STAGES)
+        view.update([replace(RUNNING, started=time.time(), stage="")], STAGES)
+        view.update([replace(RUNNING, started=view.snapshot().trials[0].started, stage="gan")], STAGES)
+    assert [line.partition(": ")[2] for line in lines(file)[1:]] == [
+        "started", "projection started", "started again, as its worker was lost", "gan started",
+    ]  # fmt: skip
 
 
 def test_trials_known_from_before_are_counted_and_not_listed() -> None:
