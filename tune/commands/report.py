@@ -13,6 +13,9 @@ from tune.report.writer import write_report
 def report(folder: Annotated[str, "FOLDER"]) -> int:
     """Writes an experiment's report again, from its files alone.
 
+    A file that is missing or damaged is left out; a damaged one is named, in the report and here. The status is 0 all
+    the same, as a report was written.
+
     Args:
         folder: the experiment, STORAGE/NAME; a path or an s3:// address.
 
