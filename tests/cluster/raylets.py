@@ -32,6 +32,7 @@ class Raylets:
     Attributes:
         address: for `--address`.
         workers: process ids of the workers' raylets.
+        temporary: the folder of each worker's temporary files, as if it were a machine of its own.
     """
 
     def __init__(self, workers: int, folder: Path) -> None:
@@ -49,6 +50,7 @@ class Raylets:
         found = json.loads(told.read_text())
         self.address: str = found["address"]
         self.workers: list[int] = found["workers"]
+        self.temporary = [_temporary(told, number) for number in range(workers)]
 
     def kill(self, pid: int) -> None:
         """SIGKILL to the raylet of process `pid` and to all that it started, as when its machine is gone.
@@ -85,12 +87,19 @@ def serve(workers: int, told: Path) -> None:
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE, "_system_config": SOON}
     with _with_patience():
         cluster = Cluster(initialize_head=True, head_node_args=head)
-        nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(workers)]
+        nodes = []
+        for number in range(workers):
+            (place := _temporary(told, number)).mkdir()
+            nodes.append(cluster.add_node(num_cpus=1, object_store_memory=STORE, env_vars={"TMPDIR": str(place)}))
     cluster.wait_for_nodes()
     pids = [node.all_processes["raylet"][0].process.pid for node in nodes]
     write_atomic(told, json.dumps({"address": cluster.address, "workers": pids}).encode())
     sys.stdin.read()
     cluster.shutdown()
+
+
+def _temporary(told: Path, worker: int) -> Path:
+    return told.with_name(f"worker-{worker}")
 
 
 def parent(pid: int) -> int:

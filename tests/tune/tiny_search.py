@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,7 @@ def write_space(folder: Path, images: int = 60, **changes: Any) -> Path:
     return path
 
 
-def words(space: Path, storage: Path, *more: str, name: str = "one") -> list[str]:
+def words(space: Path, storage: Path | str, *more: str, name: str = "one") -> list[str]:
     """The command line of a search, one trial at a time."""
     return ["--space", str(space), "--storage", str(storage), "--name", name, "--concurrent", "1", *more]
 
@@ -173,12 +174,12 @@ def line(output: str, text: str) -> str:
     return found[0]
 
 
-def outcomes(home: Path) -> dict[int, Outcome]:
+def outcomes(home: Path | Storage) -> dict[int, Outcome]:
     """The ledger."""
     return {outcome.trial: outcome for outcome in Ledger(Storage(home)).outcomes()}
 
 
-def results(home: Path) -> list[dict[str, Any]]:
+def results(home: Path | Storage) -> list[dict[str, Any]]:
     """What of the ledger must not depend on speed or interruptions."""
     fields = {"trial", "status", "params", "metrics", "stages", "seed", "error", "intermediate", "right"}
     return [outcome.model_dump(include=fields) for _, outcome in sorted(outcomes(home).items())]
@@ -197,3 +198,43 @@ def snapshot(home: Path) -> dict[str, tuple[bytes, int]]:
     for trial in ended:
         files += sorted(home.glob(f"tensorboard/{trial:03d} */*"))
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def overlapping_space(folder: Path, number: int) -> Path:
+    """A space whose U-Nets are its own, and all before them those of the others."""
+    folder.mkdir()
+    return write_space(folder, images=200, unet__width=4 + 2 * number, gan__steps=200, gan__steps_per_epoch=50)
+
+
+def check_shared(storage: Storage, homes: Sequence[Storage]) -> int:
+    """Whatever is in the store was built once, by one of the searches; returns how much of it both have used."""
+    built, uses = Counter[str](), [set[tuple[str, str]]() for _ in homes]
+    for home, used in zip(homes, uses, strict=True):
+        ended = [outcome.model_dump() for outcome in Ledger(home).outcomes()]
+        seeds = home.child("best").child("seeds")
+        ended += [json.loads(seeds.read(name)) for name in seeds.names() if name.endswith(".json")]
+        for one in ended:
+            built.update({stage: int(work["built"]) for stage, work in one["work"].items()})
+            used.update(one["stages"].items())
+    store = storage.child("store")
+    assert {stage: count for stage, count in built.items() if count} == {
+        stage: len(store.child(stage).folders()) for stage in store.folders()
+    }
+    shared = set.intersection(*uses)
+    assert {"classifier", "gan", "projection_train"} <= {stage for stage, _ in shared}
+    assert "unet" not in {stage for stage, _ in shared}
+    return len(shared)
+
+
+def searched_alone(space: Path, storage: Path, home: Storage) -> Storage:
+    """The experiment of the same name, searched with a store of its own."""
+    name = home.uri.partition("?")[0].rpartition("/")[2]
+    status, output = run(words(space, storage / name, name=name), storage.with_name(f"{name}-alone.log"))
+    assert status == 0, output
+    return Storage(storage / name).child(name)
+
+
+def reported(home: Storage) -> dict[str, Any]:
+    """What of a report must not depend on speed, or on who built what."""
+    report = json.loads(home.read("report.json"))
+    return {key: report[key] for key in ("dataset", "attack", "best", "test")}

@@ -24,18 +24,23 @@ from tests.tiny import T10K_LABELS
 from tests.tune.tiny_search import (
     PATIENCE,
     Search,
+    check_shared,
     choice,
     line,
     note,
     outcomes,
+    overlapping_space,
+    reported,
     results,
     run,
+    searched_alone,
     searching,
     snapshot,
     words,
     write_space,
 )
 from tune.pipeline.job import unsealed
+from tune.storage.folder import Storage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400 * PATIENCE)]
 
@@ -359,6 +364,23 @@ def test_two_searches_build_each_artifact_once(tmp_path: Path) -> None:
     assert {stage: count for stage, count in built.items() if count} == stored
     assert results(storage / "one") == results(storage / "two")
     note("two searches at once on one store", 0, f"none: {sum(built.values())} artifacts, each built once", "nothing")
+
+
+def test_two_searches_that_share_some_stages(tmp_path: Path) -> None:
+    spaces = [overlapping_space(tmp_path / name, number) for number, name in enumerate(("one", "two"))]
+    storage = tmp_path / "results"
+    with (
+        searching(words(spaces[0], storage, name="one"), tmp_path / "one.log") as one,
+        searching(words(spaces[1], storage, name="two"), tmp_path / "two.log") as two,
+    ):
+        assert (one.wait(), two.wait()) == (0, 0), one.output + two.output
+    homes = [Storage(storage).child(name) for name in ("one", "two")]
+    shared = check_shared(Storage(storage), homes)
+    alone = [searched_alone(space, tmp_path / "alone", home) for space, home in zip(spaces, homes, strict=True)]
+    for home, other in zip(homes, alone, strict=True):
+        assert results(home) == results(other)
+        assert reported(home) == reported(other)
+    note("two searches with other U-Nets at once on one store", 0, f"none: {shared} shared artifacts", "nothing")
 
 
 def test_the_test_labels_decide_nothing(tmp_path: Path) -> None:

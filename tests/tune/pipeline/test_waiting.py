@@ -3,88 +3,22 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
-from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import executor_on, path_to, tiny_config
-from tune.cluster.coordinator import Coordinator, News
-from tune.pipeline.executor import Executor
+from tests.tune.pipeline.waiting_trials import WAITING, Waiting
 from tune.pipeline.job import Progress
-from tune.pipeline.recipe import Bounds, Development
 from tune.pipeline.stage import Stage
 from tune.storage.folder import Storage
 from tune.storage.leases import LONGEST, SHORTEST, FileLeases
 from tune.storage.store import Store
 
-GAN = path_to("gan")
-WAITING = 32
 FAILURES = 5  # of each trial's requests to a folder
-
-
-class CoordinatedLeases:
-    """Leases of a coordinator in this process."""
-
-    def __init__(self, coordinator: Coordinator, lock: threading.Lock, name: str) -> None:
-        self.coordinator, self.lock, self.name = coordinator, lock, name
-
-    def acquire(self, keys: Sequence[str]) -> str | None:
-        with self.lock:
-            return self.coordinator.acquire(keys, self.name)
-
-    def release(self, key: str) -> None:
-        with self.lock:
-            self.coordinator.release(key, self.name)
-
-    def wait(self, keys: Sequence[str], waited: float) -> Collection[str]:
-        while True:
-            with self.lock:
-                if free := self.coordinator.exchange(self.name, News({}, {}, frozenset(keys))).free:
-                    return free
-            time.sleep(0.02)
-
-
-class Waiting:
-    """Trials in threads, of which the first to come builds the GAN only once all others wait for it."""
-
-    def __init__(self, storage: Storage, dataset: Dataset, caches: Path) -> None:
-        self.coordinator, self.lock = Coordinator(), threading.Lock()
-        self.storage, self.caches = storage, caches
-        self.data = Development.for_search(dataset)
-        self.all_wait = threading.Barrier(WAITING + 1)
-        self.built: Counter[str] = Counter()
-        self.interrupted = False
-
-    def trial(self, number: int) -> int:
-        """Runs one; returns how often it waited."""
-        waited = []
-
-        def report(progress: Progress) -> None:
-            if progress.waits_for and progress.stage == "waiting for gan" and not waited:
-                waited.append(progress.waits_for)
-                self.all_wait.wait(60)
-            if (progress.stage, progress.total, progress.artifact) == ("gan", 0, None):
-                self.all_wait.wait(60)
-                self.interrupted = True
-
-        leases = CoordinatedLeases(self.coordinator, self.lock, f"{number}")
-        store = Store(self.storage.child("store"), self.caches / f"{number}")
-        executor = Executor(store, leases, self.data, Bounds([1, 2], [2, 4]), 0, torch.device("cpu"))
-        path = executor.get(tiny_config(), GAN, report)
-        with self.lock:
-            self.built.update({name: work.built for name, work in path.work.items()})
-        return len(waited)
-
-    def run(self) -> list[int]:
-        with ThreadPoolExecutor(WAITING + 1) as threads:
-            return list(threads.map(self.trial, range(WAITING + 1)))
 
 
 def test_who_waits_looks_once_when_it_is_told(
@@ -110,12 +44,13 @@ def test_waiting_trials_outlast_a_store_that_does_not_answer(
     """No request is answered once all wait for the GAN, those of its builder neither."""
     asked: Counter[str] = Counter()
     opened = Storage._open
-    search = Waiting(Storage(tmp_path / "results", patience=60.0), tiny_dataset, tmp_path)
+    interrupted = threading.Event()
+    search = Waiting(Storage(tmp_path / "results", patience=60.0), tiny_dataset, tmp_path, interrupted.set)
 
     def unreachable(storage: Storage, name: str) -> Any:
         where = f"{threading.get_ident()} {storage.uri}"
         asked[where] += 1
-        if search.interrupted and asked[where] <= FAILURES:
+        if interrupted.is_set() and asked[where] <= FAILURES:
             raise OSError(f"s3://{name}: AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 7")
         return opened(storage, name)
 
