@@ -16,7 +16,7 @@ from rich.table import Table
 from tune.commands import store_care
 from tune.commands.units import age_of, size_of, size_text, time_text
 from tune.storage.care.pruning import removable, remove, searches_kept_out
-from tune.storage.care.usage import StoreEntry, StoreUsage, store_entries, usage_of
+from tune.storage.care.usage import PIN_OF, StoreEntry, store_entries, usage_of
 from tune.storage.folder import Storage
 
 SIGNATURE = 12  # characters shown: enough to tell folders apart, and all fits 80 columns
@@ -112,6 +112,7 @@ def _list(place: Storage) -> int:
     for problem in usage.problems:
         print(f"Caution: {problem}; what it uses is not known")
     _print_table(entries)
+    print(f"In all {_sum(entries)}")
     unused = [entry for entry in entries if not entry.users and not entry.goes_by_age]
     if unused:
         command = shlex.join(["python", "-m", "tune", "store", place.uri, "--prune"])
@@ -131,17 +132,30 @@ def _prune(place: Storage, older_than: float | None, max_size: int | None, yes: 
         going = removable(entries, older_than, max_size, time.time())
         if yes:
             remove(place.child("store"), going)
-    _print_table(going)
-    done = "Removed" if yes else "Would be removed with --yes"
-    print(f"{done}: {_sum(going)}")
+    if going:
+        _print_table(going)
+        print(f"{'Removed' if yes else 'Would be removed with --yes'}: {_sum(going)}")
+    else:
+        print(f"Nothing to remove: {_why_none(entries, older_than, max_size)}")
+    saves = [entry for entry in entries if entry.goes_by_age]
+    if saves and older_than is None:
+        print(f"Saves of interrupted trainings and the quarantine go by --older-than alone: {_sum(saves)}")
     if max_size is not None:
-        _print_what_stays(entries, going, max_size, usage)
+        _print_what_stays(entries, going, max_size)
     return 0
 
 
-def _print_what_stays(
-    entries: Sequence[StoreEntry], going: Sequence[StoreEntry], max_size: int, usage: StoreUsage
-) -> None:
+def _why_none(entries: Sequence[StoreEntry], older_than: float | None, max_size: int | None) -> str:
+    size = sum(entry.size for entry in entries)
+    if max_size is not None and size <= max_size:
+        return f"the store takes {size_text(size)}, no more than {size_text(max_size)}"
+    unused = [entry for entry in entries if not entry.users and not entry.goes_by_age]
+    if unused and older_than is not None:
+        return f"what no experiment uses is younger than {time_text(older_than)}: {_sum(unused)}"
+    return "every artifact is used by an experiment, or pinned"
+
+
+def _print_what_stays(entries: Sequence[StoreEntry], going: Sequence[StoreEntry], max_size: int) -> None:
     """Says by whom a store is kept above its limit."""
     stays = [entry for entry in entries if entry not in going]
     size = sum(entry.size for entry in stays)
@@ -153,7 +167,8 @@ def _print_what_stays(
             alone[entry.users[0]] += entry.size
     print(f"Stays above {size_text(max_size)}: {size_text(size)} are in use, younger than asked, or unfinished.")
     for name, own in sorted(alone.items(), key=lambda item: -item[1])[:5]:
-        print(f"  {size_text(own)} by {name} alone: may go once that is deleted, or unpinned")
+        pinned = name.startswith(PIN_OF)
+        print(f"  {size_text(own)} by {name} alone, and may go once that is {'undone' if pinned else 'deleted'}")
 
 
 def _print_table(entries: Sequence[StoreEntry]) -> None:
@@ -170,10 +185,10 @@ def _print_table(entries: Sequence[StoreEntry]) -> None:
         name = row.stage.removeprefix(".")
         table.add_row(name, row.signature[:SIGNATURE], *numbers, ", ".join(row.users) or "–")
     Console().print(table)
-    print(f"In all {_sum(entries)}")
 
 
 def _sum(entries: Sequence[StoreEntry]) -> str:
     size, seconds = sum(entry.size for entry in entries), sum(entry.seconds for entry in entries)
     folders = sum(len(entry.folders) for entry in entries)
-    return f"{len(entries)} results in {folders} folders, {size_text(size)}, {time_text(seconds)} of building"
+    counted = f"{len(entries)} result{'s'[: len(entries) != 1]} in {folders} folder{'s'[: folders != 1]}"
+    return f"{counted}, {size_text(size)}, {time_text(seconds)} of building"

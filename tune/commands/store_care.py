@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +12,12 @@ from tune.errors import FAILED, Refused
 from tune.storage.care import pins, tar_export, tar_import
 from tune.storage.care.pruning import searches_kept_out
 from tune.storage.care.reasons import Reason, reasons
-from tune.storage.care.usage import StoreUsage, experiment_in, usage_of
+from tune.storage.care.usage import PIN_OF, StoreUsage, experiment_in, usage_of
 from tune.storage.care.verification import Checked, artifact_folders, quarantined, verified
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
-from tune.storage.mounts import existing
-from tune.storage.signature import whole_signature
+from tune.storage.mounts import free_bytes
+from tune.storage.signature import signature_in
 from tune.storage.store import MANIFEST, QUARANTINE, Store
 
 
@@ -61,7 +60,7 @@ def verify(place: Storage) -> int:
 
 
 def _users(usage: StoreUsage, folder: str) -> str:
-    names = usage.users.get(folder) or usage.users.get(whole_signature(folder)) or ()
+    names = usage.users.get(signature_in(folder, usage.users), ())
     return ", ".join(names) or "no experiment"
 
 
@@ -108,7 +107,7 @@ def pin_experiment(place: Storage, name: str) -> int:
     name, experiment = experiment_in(place, name, "--pin")
     artifacts = place.child("store")
     made = pins.pin(artifacts, name, experiment)
-    there = {whole_signature(folder) for _, folder in artifact_folders(artifacts)}
+    there = {signature_in(folder, made.signatures) for _, folder in artifact_folders(artifacts)}
     gone = sorted(made.signatures - there)
     print(f"Pinned {len(made.signatures)} results that the report of {name} came from; to undo: --unpin {name}")
     if gone:
@@ -131,8 +130,8 @@ def export_from(place: Storage, file: str, used_by: str | None) -> int:
         usage = usage_of(place)
         known = {user for users in usage.users.values() for user in users}
         name = used_by if used_by in known else experiment_in(place, used_by, "--used-by")[0]
-        wanted = {signature for signature, users in usage.users.items() if {name, f"pin of {name}"} & set(users)}
-        names = [one for one in names if {one[1], whole_signature(one[1])} & wanted]
+        wanted = {signature for signature, users in usage.users.items() if {name, f"{PIN_OF}{name}"} & set(users)}
+        names = [one for one in names if signature_in(one[1], wanted) in wanted]
     names = [one for one in names if artifacts.child(one[0]).child(one[1]).exists(MANIFEST)]
     if not names:
         raise Refused(f"--export: expected artifacts to export, found none in {artifacts.uri}")
@@ -162,9 +161,7 @@ def import_into(place: Storage, file: str) -> int:
 
 def _check_room(artifacts: Storage, new: Sequence[tar_import.Packed]) -> None:
     """Raises Refused where a disk has no room for artifacts; an object store always has."""
-    if artifacts.local is not None:
-        needed = sum(member.size for one in new for member in one.files.values())
-        free = shutil.disk_usage(existing(artifacts.local)).free
-        if free < needed:
-            expected = f"expected {size_text(needed)} of free disk for what is new"
-            raise Refused(f"--import: {expected}, found {size_text(free)} in {artifacts.uri}")
+    needed, free = sum(member.size for one in new for member in one.files.values()), free_bytes(artifacts)
+    if free is not None and free < needed:
+        expected = f"expected {size_text(needed)} of free disk for what is new"
+        raise Refused(f"--import: {expected}, found {size_text(free)} in {artifacts.uri}")

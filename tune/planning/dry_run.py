@@ -14,9 +14,10 @@ from tune.cluster.resources import Resources
 from tune.monitor.terminal_page import duration
 from tune.pipeline.recipe import bounds_of
 from tune.pipeline.stage import Rates
-from tune.planning.estimate import Artifacts, Counted, count, free_bytes, readable
+from tune.planning.estimate import Artifacts, Counted, count, readable
 from tune.planning.preflight import Plan
 from tune.planning.rates import measure, seconds_of_test
+from tune.storage.mounts import free_bytes
 
 START = 12.0  # seconds until the first trial runs, and as many for the report
 

@@ -7,7 +7,6 @@ that will follow results, what it would draw without them.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,6 @@ from tune.pipeline.stages import STAGES, final_path_of, path_of, signatures_of
 from tune.space.space import SearchSpace, probe
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
-from tune.storage.mounts import existing
 from tune.storage.store import Store
 
 DRAWN = 64  # configurations to count on; more trials are taken to be like them
@@ -111,13 +109,6 @@ def count(space: SearchSpace, dataset: Dataset, storage: Storage, home: Storage,
         recipes = [Recipe(typical, bounds_of_one(typical), merged, seed) for seed in seeds]
         final = _artifacts(store, [(recipe, final_path_of(typical)) for recipe in recipes], 1.0)
     return Counted(during, final, Recipe(typical, bounds, data, search.seed), trials)
-
-
-def free_bytes(storage: Storage) -> int | None:
-    """Room on the storage's disk; None where it has no end that could be asked for."""
-    if storage.local is None:
-        return None
-    return shutil.disk_usage(existing(storage.local)).free
 
 
 def readable(size: float) -> str:

@@ -110,7 +110,7 @@ def find_experiment(
     except Refused:
         raise
     except (OSError, ValueError) as error:
-        raise Refused(f"storage: {str(error).removeprefix('storage: ')}") from error
+        raise Refused(f"--storage: {str(error).removeprefix('storage: ')}") from error
 
 
 def _checked(name: str) -> str:

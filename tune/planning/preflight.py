@@ -18,13 +18,13 @@ from components.pretrained import shipped_folder
 from components.registry import raised
 from tune.errors import Refused
 from tune.pipeline.recipe import bounds_of
-from tune.planning.estimate import count, free_bytes, readable
+from tune.planning.estimate import count, readable
 from tune.planning.experiment import Experiment
 from tune.planning.user_code import UserCode
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, probe
 from tune.storage.folder import Storage
-from tune.storage.mounts import existing
+from tune.storage.mounts import existing, free_bytes
 from tune.storage.patience import PATIENCE
 from tune.storage.record import recorded
 

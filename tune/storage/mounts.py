@@ -1,9 +1,14 @@
-"""The kind of file system of a folder: a local disk, or one that other machines can share."""
+"""The file system of a folder: its room, and whether it is a local disk or one that other machines can share."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tune.storage.folder import Storage
 
 # File systems that other machines can have too; those of FUSE are nearly all mounted buckets and clusters.
 NETWORKED = (
@@ -16,6 +21,11 @@ def existing(folder: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
+
+
+def free_bytes(storage: Storage) -> int | None:
+    """Room on the storage's disk; None where it has no end that could be asked for."""
+    return None if storage.local is None else shutil.disk_usage(existing(storage.local)).free
 
 
 def mounted(folder: Path, table: Path = Path("/proc/self/mountinfo")) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 _PART = re.compile(r"(.+)-\d{3,}")
@@ -20,3 +20,8 @@ def whole_signature(folder: str) -> str:
     """The signature of an artifact's folder: one that is built in parts has `<signature>-000`, `<signature>-001`, …"""
     match = _PART.fullmatch(folder)
     return match[1] if match else folder
+
+
+def signature_in(folder: str, known: Container[str]) -> str:
+    """The signature of an artifact's folder, which is the folder's own name where that is one of the known."""
+    return folder if folder in known else whole_signature(folder)

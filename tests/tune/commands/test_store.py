@@ -103,7 +103,32 @@ def test_pruning_to_a_size_takes_the_oldest(place: Storage, capsys: pytest.Captu
     store(place.uri, prune=True, yes=True, max_size="2kB")
     assert kept(place) == USED
     assert "Stays above 2.0 kB: 5.5 kB" in (printed := capsys.readouterr().out)
-    assert "3.0 kB by one alone" in printed
+    assert "3.0 kB by one alone, and may go once that is deleted" in printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"older_than": "30d"}, "Nothing to remove: what no experiment uses is younger than 30 days: 3 results"),
+        ({"max_size": "1MB"}, "Nothing to remove: the store takes 10.5 kB, no more than 1.0 MB"),
+        ({"older_than": "8d"}, "Would be removed with --yes: 1 result in 1 folder, 1.0 kB, 1 min of building"),
+    ],
+)
+def test_pruning_says_what_goes_or_why_nothing_does(
+    place: Storage, flags: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store(place.uri, prune=True, **flags)
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert ("stage" in printed) == ("Would" in said)
+    assert ("go by --older-than alone: 1 result in 1 folder, 500 B" in printed) == ("max_size" in flags)
+
+
+def test_pruning_what_is_all_in_use(place: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    store(place.uri, prune=True, yes=True)
+    capsys.readouterr()
+    store(place.uri, prune=True, yes=True)
+    assert "Nothing to remove: every artifact is used by an experiment, or pinned" in capsys.readouterr().out
 
 
 def test_a_pin_keeps_what_a_report_came_from(place: Storage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tune.storage.mounts import NETWORKED, existing, mounted
+from tune.storage.folder import Storage
+from tune.storage.mounts import NETWORKED, existing, free_bytes, mounted
 
 TABLE = """\
 24 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
@@ -39,3 +41,9 @@ def test_nothing_is_known_without_the_systems_table(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_yet_is_where_its_parent_is(tmp_path: Path) -> None:
     assert existing(tmp_path / "a/b/c") == tmp_path
+
+
+def test_the_room_of_a_folder_that_is_not_there_yet_is_that_of_its_disk(tmp_path: Path) -> None:
+    found = free_bytes(Storage(tmp_path / "none" / "yet"))
+    assert found == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+    assert free_bytes(Storage("s3://results?endpoint_override=http://127.0.0.1:9&region=x")) is None

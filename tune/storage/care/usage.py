@@ -12,8 +12,10 @@ from tune.errors import Refused
 from tune.storage.care.pins import pins_of, seed_stages
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
-from tune.storage.signature import whole_signature
+from tune.storage.signature import signature_in
 from tune.storage.store import QUARANTINE, UNFINISHED, Store
+
+PIN_OF = "pin of "  # before the name of an experiment, among those that use something
 
 
 @dataclass
@@ -69,7 +71,7 @@ def store_entries(storage: Storage, usage: StoreUsage) -> list[StoreEntry]:
     artifacts = Store(storage.child("store"))
     for manifest in artifacts.artifacts():
         stage, folder = str(manifest["stage"]), str(manifest["signature"])
-        signature = folder if folder in usage.users else whole_signature(folder)
+        signature = signature_in(folder, usage.users)
         entry = entries.setdefault((stage, signature), StoreEntry(stage, signature))
         entry.folders.append(folder)
         entry.size += int(manifest.get("bytes", 0))
@@ -101,7 +103,7 @@ def usage_of(storage: Storage) -> StoreUsage:
     try:
         for pin in pins_of(storage.child("store")):
             for signature in pin.signatures:
-                users.setdefault(signature, {})[f"pin of {pin.name}"] = None
+                users.setdefault(signature, {})[f"{PIN_OF}{pin.name}"] = None
     except ValueError as error:
         problems.append(str(error))
     by_signature = {signature: list(names) for signature, names in users.items()}
