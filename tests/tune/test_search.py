@@ -139,4 +139,9 @@ def test_the_environment_names_a_storage(
     place.write_text("")
     monkeypatch.setenv("TUNE_STORAGE", str(place))
     assert search.search(space=str(write_space(tmp_path)), dry_run=True) == 2
-    assert f"--storage: expected a folder, found the file {place}" in capsys.readouterr().err
+    assert f"TUNE_STORAGE: expected a folder, found the file {place}" in capsys.readouterr().err
+    monkeypatch.setenv("TUNE_STORAGE", "s3://")
+    assert search.search(space=str(write_space(tmp_path)), dry_run=True) == 2
+    assert "error: TUNE_STORAGE: expected a bucket, as in s3://bucket" in capsys.readouterr().err
+    assert search.search(space=str(write_space(tmp_path)), storage="s3://", dry_run=True) == 2
+    assert "error: --storage: expected a bucket, as in s3://bucket" in capsys.readouterr().err

@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from components.files import lock
 
@@ -34,6 +35,20 @@ class Use:
         weakref.finalize(self, os.close, handle)
 
 
+class Copy(NamedTuple):
+    """A copy in use.
+
+    Attributes:
+        folder: its files.
+        use: keeps it from being evicted.
+        fresh: whether it was fetched just now, by this process.
+    """
+
+    folder: Path
+    use: Use
+    fresh: bool
+
+
 class Cache:
     """A folder of copies that does not grow beyond its limit: those longest unused go, and never those in use.
 
@@ -47,8 +62,8 @@ class Cache:
         self._limit = limit
         self._uses: weakref.WeakValueDictionary[str, Use] = weakref.WeakValueDictionary()
 
-    def get(self, stage: str, signature: str, fetch: Callable[[Path], bool]) -> tuple[Path, Use] | None:
-        """The folder with a copy; None where there is nothing to fetch.
+    def get(self, stage: str, signature: str, fetch: Callable[[Path], bool]) -> Copy | None:
+        """The copy of an artifact; None where there is nothing to fetch.
 
         Args:
             stage: of the artifact.
@@ -59,12 +74,13 @@ class Cache:
             OSError: it cannot be fetched, there is no room for it, or the folder of copies is another user's.
         """
         self._claim()
-        use, home = self._use(stage, signature), self.folder / stage / signature
+        use, home, fresh = self._use(stage, signature), self.folder / stage / signature, False
         if not home.is_dir():
             with _locked(self.folder / ".locks" / f"{stage}.{signature}", wait=True):
-                if not home.is_dir() and not self._fetch(home, fetch):
+                fresh = not home.is_dir()
+                if fresh and not self._fetch(home, fetch):
                     return None
-        return home, use
+        return Copy(home, use, fresh)
 
     def put(self, stage: str, signature: str, folder: Path) -> None:
         """Moves the files of a folder to where they are the copy, in place of an older one."""

@@ -7,30 +7,25 @@ ever renamed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
-import pyarrow as pa
 from pyarrow import fs
 
 from components.files import expanded, write_atomic
+from tune.storage.address import address_of, filesystem, is_address
+from tune.storage.local_files import CHUNK, draft_of, fill, linked, names_in
 from tune.storage.patience import patiently
 
 _ABANDONED = 3600.0  # seconds
-_CHUNK = 8 << 20  # bytes per read of a large file: above S3's least part of 5 MiB
-
-
-_BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")
-_BUCKET = re.compile(f"({'|'.join(_BUCKETS)}):", re.IGNORECASE)  # an address that lacks a slash is one, too
 
 
 class Storage:
@@ -45,7 +40,7 @@ class Storage:
     such file, errno ENOSPC for a full disk.
 
     Attributes:
-        patience: seconds for which a request that an object store does not answer is made again.
+        patience: seconds for which a request that an object store or a file server does not answer is made again.
     """
 
     def __init__(self, folder: str | Path | Storage, patience: float = 0.0) -> None:
@@ -61,12 +56,16 @@ class Storage:
         self.patience = patience
         if isinstance(folder, Storage):
             self._fs, self._path, self._uri = folder._fs, folder._path, folder._uri
-        elif "://" in str(folder) or _BUCKET.match(str(folder)):
-            self._uri = _address(str(folder))
-            self._fs, self._path = _filesystem(self._uri)
+        elif is_address(str(folder)):
+            self._uri = address_of(str(folder))
+            self._fs, self._path = self._connected()
         else:
             self._fs = fs.LocalFileSystem()
             self._path = str(expanded(folder).absolute())
+
+    @patiently
+    def _connected(self) -> tuple[Any, str]:
+        return filesystem(self._uri)  # which asks AWS for the region of a bucket
 
     @property
     def uri(self) -> str:
@@ -104,6 +103,7 @@ class Storage:
                 with self._fs.open_output_stream(self._at(name)) as file:
                     file.write(data)
 
+    @patiently
     def create(self, name: str, data: bytes) -> bool:
         """Writes a file unless there is one of that name; True where it was written.
 
@@ -114,9 +114,9 @@ class Storage:
         if self.local is None:
             self.write(name, data)
             return True
-        with self._naming(name), _draft_of(Path(self._at(name))) as draft:
+        with self._naming(name), draft_of(Path(self._at(name))) as draft:
             draft.write_bytes(data)
-            return _linked(draft, Path(self._at(name)))
+            return linked(draft, Path(self._at(name)))
 
     @patiently
     def exists(self, name: str) -> bool:
@@ -166,16 +166,16 @@ class Storage:
         """Copies an open binary file of any size here."""
         with self._naming(name):
             if self.local is not None:
-                _fill(Path(self._at(name)), source)
+                fill(Path(self._at(name)), source)
             else:
                 with self._fs.open_output_stream(self._at(name)) as target:
-                    shutil.copyfileobj(source, target, _CHUNK)
+                    shutil.copyfileobj(source, target, CHUNK)
 
     @patiently
     def download(self, name: str, path: Path) -> None:
         """Copies a file of any size to a local path, which holds it whole or not at all."""
         with self._open(name) as source, _naming(str(path)):
-            _fill(path, source)
+            fill(path, source)
 
     @patiently
     def sha256(self, name: str) -> str:
@@ -212,8 +212,14 @@ class Storage:
             raise ValueError(f"name: expected a file or folder inside {self.uri}, found {name!r}")
         return "/".join((self._path.rstrip("/"), *parts))
 
+    def reading(self, name: str) -> Any:
+        """An open file, for the length of a block, to be read in parts: `read(n)`, and its `size()`."""
+        return self._open(name)
+
     def _open(self, name: str) -> Any:
         with self._naming(name):
+            if self.local is not None and os.path.isdir(self._at(name)):
+                raise IsADirectoryError(errno.EISDIR, "")
             return self._fs.open_input_file(self._at(name))
 
     def _naming(self, name: str) -> Any:
@@ -224,7 +230,7 @@ class Storage:
     def _listed(self, kind: Any) -> list[str]:
         with self._naming(""):
             if self.local is not None:
-                return _listed_locally(self.local, folders=kind == fs.FileType.Directory)
+                return names_in(self.local, folders=kind == fs.FileType.Directory)
             found = self._fs.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
         return sorted(f.base_name for f in found if f.type == kind and not f.base_name.startswith("."))
 
@@ -241,37 +247,6 @@ class Storage:
         return f"Storage({self.uri!r})"
 
 
-def _address(uri: str) -> str:
-    """The address with what this process knows from its environment and another may not: the S3 server."""
-    parts = urlsplit(uri)
-    if parts.scheme in _BUCKETS and not parts.netloc:
-        raise ValueError(f"storage: expected a bucket, as in {parts.scheme}://bucket/folder, found {uri}")
-    if parts.username is not None or parts.password is not None:
-        expected = "expected credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        raise ValueError(f"storage: {expected}, found {parts.scheme}://***@{parts.hostname}{parts.path}")
-    options = dict(parse_qsl(parts.query))
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if parts.scheme == "s3" and endpoint:
-        options.setdefault("endpoint_override", endpoint)
-    return urlunsplit(parts._replace(path=parts.path.rstrip("/"), query=urlencode(options)))
-
-
-def _filesystem(uri: str) -> tuple[Any, str]:
-    parts = urlsplit(uri)
-    if parts.scheme == "s3":  # else a file of ten bytes takes the three requests of a multi-part upload
-        options = {"allow_delayed_open": "true", **dict(parse_qsl(parts.query))}
-        uri = urlunsplit(parts._replace(query=urlencode(options)))
-    shown = f"{parts.scheme}://{parts.netloc}{parts.path}"
-    try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
-    except pa.ArrowInvalid as error:
-        expected = "expected a folder or an address like s3://bucket/folder"
-        raise ValueError(f"storage: {expected}, found {shown}: {error}") from error
-    except OSError as error:
-        raise OSError(f"{shown}: {error}") from error
-    return filesystem, path
-
-
 @contextmanager
 def _naming(where: str) -> Iterator[None]:
     """Gives a failure the name of the file it is about: pyarrow's have none, a draft's is no help."""
@@ -281,46 +256,3 @@ def _naming(where: str) -> Iterator[None]:
         if error.errno is None:  # pyarrow's own, for example "AWS Error ACCESS_DENIED …"
             raise OSError(f"{where}: {error}") from error
         raise OSError(error.errno, os.strerror(error.errno), where) from error
-
-
-def _listed_locally(folder: Path, folders: bool) -> list[str]:
-    """Some ten times faster than pyarrow, which asks for every file's size and date."""
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() == folders and not e.name.startswith("."))
-    return []
-
-
-def _fill(target: Path, source: Any) -> None:
-    """Copies an open file to `target`, which holds it whole or not at all."""
-    with _draft_of(target) as draft:
-        with draft.open("wb") as file:
-            shutil.copyfileobj(source, file, _CHUNK)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-
-
-@contextmanager
-def _draft_of(target: Path) -> Iterator[Path]:
-    """An empty file beside `target`, gone afterwards unless it was moved."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        os.fchmod(handle, 0o644)  # mkstemp's files cannot be read by a colleague on shared storage
-        os.close(handle)
-        yield Path(draft)
-    finally:
-        Path(draft).unlink(missing_ok=True)
-
-
-def _linked(draft: Path, target: Path) -> bool:
-    """Gives the draft its name unless another has it: what `os.replace` cannot promise, a hard link does."""
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, target)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links, for example a mounted bucket
-        os.replace(draft, target)
-    return True

@@ -16,11 +16,10 @@ import hashlib
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from typing import Any
 from components.files import sha256_file
 from tune.storage.cache import Cache, Use
 from tune.storage.folder import Storage
+from tune.storage.manifest import check_manifest, hash_of
 from tune.storage.scratch import scratch
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Store:
     def __init__(self, storage: Storage, cache: Path | None = None) -> None:
         self.storage = storage
         self.cache = Cache(cache)
-        self._place = hashlib.sha256(storage.uri.encode()).hexdigest()[:8]  # other storages' copies are not this one's
+        self._place = hashlib.sha256(storage.uri.encode()).hexdigest()[:8]
         self._known: dict[tuple[str, str], Artifact] = {}
 
     def find(self, stage: str, signature: str) -> Artifact | None:
@@ -168,9 +168,11 @@ class Store:
         home.remove_tree()
         self._known.pop((stage, signature), None)
         if home.local is None:
-            self.cache.drop(f"{stage}.{self._place}", signature)
+            self.cache.drop(self._copies(stage), signature)
 
     def _publish(self, draft: Draft, home: Storage, stage: str, signature: str) -> None:
+        for name in home.folders() if home.local is not None else ():
+            home.child(name).remove_tree()  # one in the place of a file; an artifact has none of its own
         home.delete(MANIFEST)
         home.sweep()
         files = sorted(path for path in draft.folder.iterdir() if path.is_file())
@@ -189,24 +191,30 @@ class Store:
         home.write(MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode())
         if home.local is None:  # the builder has no need to fetch it
             Storage(draft.folder).write(MANIFEST, json.dumps(manifest).encode())
-            self.cache.put(f"{stage}.{self._place}", signature, draft.folder)
+            self.cache.put(self._copies(stage), signature, draft.folder)
 
     def _open(self, stage: str, signature: str) -> Artifact | None:
         home = self.storage.child(stage).child(signature)
         if home.local is not None:
-            return _whole(home, home.local, _manifest(home, stage, signature))
-        place = f"{stage}.{self._place}"
+            manifest = _manifest(home, stage, signature)
+            whole = manifest is not None and _is_whole(home, home.local, manifest)
+            return Artifact(home.local, manifest) if manifest is not None and whole else None
         for _ in range(2):  # a copy may be damaged where the artifact is not
-            copy = self.cache.get(place, signature, lambda folder: _fetched(home, stage, signature, folder))
+            copy = self.cache.get(
+                self._copies(stage), signature, lambda folder: _fetched(home, stage, signature, folder)
+            )
             if copy is None:
                 return None
-            folder, use = copy
-            if _confirmed(folder, home):
-                artifact = _whole(home, folder, _manifest(Storage(folder), stage, signature))
-                if artifact is not None:
-                    return replace(artifact, use=use)
-            self.cache.drop(place, signature)
+            if copy.fresh or _confirmed(copy.folder, home):
+                manifest = _manifest(Storage(copy.folder), stage, signature)
+                if manifest is not None and (copy.fresh or _is_whole(home, copy.folder, manifest)):
+                    return Artifact(copy.folder, manifest, copy.use)
+            self.cache.drop(self._copies(stage), signature)
         return None
+
+    def _copies(self, stage: str) -> str:
+        """The name under which copies of a stage are kept: those of another storage are not this one's."""
+        return f"{stage}.{self._place}"
 
 
 class Draft:
@@ -226,12 +234,6 @@ class Draft:
         self.seconds_before = 0.0
 
 
-def hash_of(manifest: Mapping[str, Any]) -> str:
-    """Of a manifest without its own hash; what was measured stands there and nowhere else."""
-    own = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
-
-
 def _manifest(home: Storage, stage: str, signature: str) -> dict[str, Any] | None:
     """The manifest in an artifact's folder; None where there is none, or another."""
     try:
@@ -239,23 +241,26 @@ def _manifest(home: Storage, stage: str, signature: str) -> dict[str, Any] | Non
         check_manifest(manifest, stage, signature)
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        _refuse(home, MANIFEST, "expected the manifest of this artifact, found a folder")
+        return None
     except (ValueError, AttributeError, TypeError) as error:
         _refuse(home, MANIFEST, f"expected the manifest of this artifact, {error}")
         return None
     return dict(manifest)
 
 
-def _whole(home: Storage, folder: Path, manifest: Mapping[str, Any] | None) -> Artifact | None:
-    """The artifact whose files lie in `folder`; None where one of them is not as the manifest says."""
-    for name, expected in manifest["files"].items() if manifest is not None else ():
+def _is_whole(home: Storage, folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """False where a file of the artifact, which lie in `folder`, is not as the manifest says."""
+    for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():
             _refuse(home, name, "found no such file")
-            return None
+            return False
         if sha256_file(path) != expected:
             _refuse(home, name, f"expected sha256 {expected[:12]}…, found another")
-            return None
-    return None if manifest is None else Artifact(folder, manifest)
+            return False
+    return True
 
 
 def _confirmed(copy: Path, home: Storage) -> bool:
@@ -270,27 +275,15 @@ def _confirmed(copy: Path, home: Storage) -> bool:
 def _fetched(home: Storage, stage: str, signature: str, folder: Path) -> bool:
     """Copies an artifact to an empty folder; False where there is no whole one."""
     manifest = _manifest(home, stage, signature)
-    for name in manifest["files"] if manifest is not None else ():
+    if manifest is None:
+        return False
+    for name in manifest["files"]:
         with suppress(FileNotFoundError):  # said below
             home.download(name, folder / name)
-    if _whole(home, folder, manifest) is None:
+    if not _is_whole(home, folder, manifest):
         return False
     Storage(folder).write(MANIFEST, json.dumps(manifest).encode())
     return True
-
-
-def check_manifest(manifest: Any, stage: str, signature: str) -> None:
-    """Raises ValueError, AttributeError or TypeError unless it is the manifest of that very artifact."""
-    if not {"stage", "signature", "files", "metrics"} <= manifest.keys():
-        raise ValueError(f"found only the keys {', '.join(manifest)}")
-    if (manifest["stage"], manifest["signature"]) != (stage, signature):  # a folder that was copied or renamed
-        raise ValueError(f"found that of {manifest['stage']}/{manifest['signature']}")
-    for name in dict(manifest["files"]):
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise ValueError(f"found a file outside its folder, {name!r}")
-    expected = hash_of(manifest)
-    if manifest.get("sha256", expected) != expected:  # the first stores were written without it
-        raise ValueError(f"found another sha256 than {expected[:12]}…, which follows from the rest of it")
 
 
 def _refuse(home: Storage, name: str, reason: str) -> None:

@@ -28,6 +28,8 @@ def test_damage_is_told_and_set_aside(place: Storage, capsys: pytest.CaptureFixt
     place.write("store/gan/aa/weights", b"torn")
     place.write("store/projection/bb-001/weights", b"torn")
     place.child("store").child("unet").child("ee").delete("manifest.json")
+    place.child("store").child("unet").child("dd").delete("manifest.json")
+    place.write("store/unet/dd/manifest.json/inner", b"")
     with ExperimentLock(place.child("one")):
         assert run(place.uri, "--verify") == 1
     assert "Nothing was moved, as a search may be making these" in capsys.readouterr().err
@@ -38,13 +40,14 @@ def test_damage_is_told_and_set_aside(place: Storage, capsys: pytest.CaptureFixt
     assert "; used by one, two\n" in printed
     assert "projection/bb-001/weights: " in printed
     assert "unet/ee/manifest.json: expected a file, found none (No such file or directory); used by no exper" in printed
-    assert "Whole: 7 of 10 folders, 7.0 kB\n" in printed
-    assert f"Moved to {place.uri}/store/.quarantine: 3" in printed
+    assert "unet/dd/manifest.json: expected a file, found a folder; used by two\n" in printed
+    assert "Whole: 6 of 10 folders, 6.0 kB\n" in printed
+    assert f"Moved to {place.uri}/store/.quarantine: 4" in printed
     assert run(place.uri, "--verify") == 0
     run(place.uri)
     assert "quarantine" in capsys.readouterr().out
     run(place.uri, "--prune", "--yes")
-    assert len(place.child("store").child(".quarantine").folders()) == 3
+    assert len(place.child("store").child(".quarantine").folders()) == 4
 
 
 def test_a_trial_is_explained(place: Storage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,6 +68,13 @@ def test_one_storage_fills_another(place: Storage, tmp_path: Path, capsys: pytes
     assert "0 folders are new, 4 were there already" in capsys.readouterr().out
     assert run(place.uri, "--export", file) == 2
     assert "--export: expected a file that is not there yet" in capsys.readouterr().err
+
+
+def test_what_is_damaged_is_not_exported(place: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place.child("store").child("unet").child("ee").delete("weights")
+    place.write("store/unet/ee/weights/inner", b"")
+    assert run(place.uri, "--export", str(tmp_path / "all.tar")) == 1
+    assert "Left out: unet/ee: weights: expected a file, found a folder" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_noticed_before(

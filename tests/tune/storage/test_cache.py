@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from components.files import sha256_file
 from tune.storage.cache import Cache
 from tune.storage.folder import Storage
 from tune.storage.store import Store
@@ -127,6 +128,15 @@ def test_a_builder_fetches_nothing_and_others_once(tmp_path: Path, store: Store)
     assert again is not None
     assert artifact.manifest == away.manifest == again.manifest
     assert torch.equal(load_file(again.folder / "w.safetensors")["w"], torch.ones(1000))
+
+
+def test_what_is_fetched_is_hashed_once(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    monkeypatch.setattr("tune.storage.store.sha256_file", lambda path: hashed.append(path.name) or sha256_file(path))
+    assert Store(store.storage, tmp_path / "away").find("gan", SIGNATURE) is not None
+    assert hashed == ["w.safetensors"]
+    assert Store(store.storage, tmp_path / "away").find("gan", SIGNATURE) is not None  # of another process
+    assert hashed == ["w.safetensors"] * 2
 
 
 def test_a_damaged_copy_is_fetched_again(tmp_path: Path, store: Store) -> None:

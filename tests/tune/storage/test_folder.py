@@ -3,16 +3,22 @@
 import errno
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyarrow import fs
 
+from tune.storage import folder
 from tune.storage.folder import Storage
+from tune.storage.leases import FileLeases
+from tune.storage.outage import outage
 from tune.storage.patience import LONGEST
 
 
@@ -293,6 +299,48 @@ def test_a_store_that_does_not_answer_is_asked_again(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match="SLOW_DOWN"):  # before a search begins, somebody waits for the answer
         Storage(tmp_path).read("b")
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("kind", [errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN])
+def test_a_file_server_that_does_not_answer_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    monkeypatch.setattr("tune.storage.patience.time.sleep", lambda seconds: None)
+    failures = [3]
+
+    def silent(of: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(*arguments: Any) -> Any:
+            failures[0] -= 1
+            if failures[0] >= 0:
+                raise OSError(kind, os.strerror(kind))
+            return of(*arguments)
+
+        return answer
+
+    monkeypatch.setattr(folder, "write_atomic", silent(folder.write_atomic))
+    monkeypatch.setattr(FileLeases, "_acquire", silent(FileLeases._acquire))
+    Storage(tmp_path, patience=60.0).write("a", b"1")
+    failures[0] = 3
+    assert FileLeases(tmp_path, patience=60.0).acquire(["key"]) == "key"
+    failures[0] = 1
+    with pytest.raises(OSError, match=os.strerror(kind)) as caught:
+        Storage(tmp_path).write("a", b"1")
+    assert outage(caught.value)  # no trial's own failure
+
+
+def test_the_region_of_a_bucket_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune.storage.patience.time.sleep", lambda seconds: None)
+    said = "When resolving region for bucket 'results': AWS Error NETWORK_CONNECTION during HeadBucket operation"
+    answers = iter([OSError(said), OSError(said), (fs.LocalFileSystem(), "results")])
+
+    def from_uri(uri: str) -> Any:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("tune.storage.address.fs.FileSystem", SimpleNamespace(from_uri=from_uri))
+    assert Storage("s3://results", patience=60.0)._path == "results"
 
 
 def test_what_does_not_pass_is_raised_at_once(tmp_path: Path) -> None:

@@ -97,6 +97,20 @@ def test_a_damaged_manifest_is_named(store: Store, caplog: pytest.LogCaptureFixt
     assert list(again(store).artifacts()) == []
 
 
+@pytest.mark.parametrize("name", [MANIFEST, "weights.bin"])
+def test_a_folder_in_the_place_of_a_file_is_named_and_replaced(
+    store: Store, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    folder = put(store)
+    (folder / name).unlink()
+    (folder / name / "inner").mkdir(parents=True)
+    assert again(store).find("gan", "abc") is None
+    assert f"{folder / name}: " in caplog.text
+    assert len(list(again(store).artifacts())) == (name != MANIFEST)
+    put(again(store))
+    assert again(store).find("gan", "abc") is not None
+
+
 def test_a_flipped_bit_in_a_measurement_is_noticed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     path = put(store) / MANIFEST
     assert path.read_text().count("0.5") == 1

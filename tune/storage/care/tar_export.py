@@ -15,13 +15,12 @@ import tarfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from components.files import lock
 from tune.errors import Refused
-from tune.storage.care.verification import check, read_manifest
+from tune.storage.care.verification import check_hash, damage_of, read_manifest
 from tune.storage.folder import Storage
-from tune.storage.scratch import scratch
 from tune.storage.signature import whole_signature
 from tune.storage.store import MANIFEST, RELATIVES
 
@@ -51,11 +50,12 @@ def export(store: Storage, names: Sequence[tuple[str, str]], file: Path, tell: T
     with _new_file(file) as target, tarfile.open(fileobj=target, mode="w") as tar:
         for number, (stage, folder) in enumerate(names):
             tell(number, len(names))
-            checked = check(store, stage, folder)
-            if checked.damage is not None:
-                left_out.append(f"{stage}/{folder}: {checked.damage}")
-                continue
-            index[f"{stage}/{folder}"] = _add(tar, store.child(stage).child(folder), stage, folder)
+            end = tar.offset
+            try:
+                index[f"{stage}/{folder}"] = _add(tar, store.child(stage).child(folder), stage, folder)
+            except (OSError, ValueError) as error:
+                left_out.append(f"{stage}/{folder}: {damage_of(error)}")
+                _cut_off(tar, target, end)
         relatives = _relatives(store, index)
         for name, data in relatives.items():
             _add_bytes(tar, name, data)
@@ -66,21 +66,42 @@ def export(store: Storage, names: Sequence[tuple[str, str]], file: Path, tell: T
 
 
 def _add(tar: tarfile.TarFile, home: Storage, stage: str, folder: str) -> str:
-    """Adds one artifact, and returns the sha256 of its manifest."""
+    """Adds one artifact, each file checked as it is read, and returns the sha256 of its manifest.
+
+    Raises:
+        ValueError: it is damaged; a part of it may be in the tar.
+        OSError: the same, of a file that is not there, or the storage's own.
+    """
     data = home.read(MANIFEST)
+    files = read_manifest(data, stage, folder)["files"]
     _add_bytes(tar, f"{stage}/{folder}/{MANIFEST}", data)
-    with scratch("export") as copies:
-        for name in read_manifest(data, stage, folder)["files"]:
-            path = copies / name
-            if home.local is None:
-                home.download(name, path)
-            else:
-                path = home.local / name
+    for name, expected in files.items():
+        with home.reading(name) as file:
             info = tarfile.TarInfo(f"{stage}/{folder}/{name}")
-            info.size = path.stat().st_size
-            with path.open("rb") as source:
-                tar.addfile(info, source)
+            info.size = file.size()
+            source = _Hashed(file)
+            tar.addfile(info, source)
+        check_hash(name, expected, source.sha256.hexdigest())
     return hashlib.sha256(data).hexdigest()
+
+
+class _Hashed(io.RawIOBase):
+    """A file that is hashed as it is read."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.sha256 = file, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._file.read(size)
+        self.sha256.update(data)
+        return data
+
+
+def _cut_off(tar: tarfile.TarFile, target: IO[bytes], end: int) -> None:
+    """Takes back what was added after an end."""
+    target.seek(end)
+    target.truncate()
+    tar.offset = end
 
 
 def _relatives(store: Storage, names: Collection[str]) -> dict[str, bytes]:
@@ -125,6 +146,6 @@ def _new_file(file: Path) -> Iterator[IO[bytes]]:
             os.replace(draft, file)
         except BaseException as error:
             draft.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.filename is None:  # a full disk has no name
+            if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk has no name
                 raise OSError(error.errno, error.strerror, str(file)) from error
             raise

@@ -22,7 +22,8 @@ from tune.storage.care.tar_export import FORMAT, INDEX, Tell
 from tune.storage.care.verification import read_manifest
 from tune.storage.folder import Storage
 from tune.storage.leases import FileLeases
-from tune.storage.store import MANIFEST, RELATIVES, hash_of
+from tune.storage.manifest import hash_of
+from tune.storage.store import MANIFEST, RELATIVES
 
 _MANIFEST = re.compile(rf"([a-z]\w*)/(\w[\w-]*)/{re.escape(MANIFEST)}", re.ASCII)
 _RELATIVE = re.compile(rf"{re.escape(RELATIVES)}/([a-z]\w*)/(\w+)/(\w[\w-]*)\.json", re.ASCII)

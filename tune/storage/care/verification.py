@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune.storage.folder import Storage
-from tune.storage.signature import signature_of, whole_signature
-from tune.storage.store import MANIFEST, QUARANTINE, check_manifest
+from tune.storage.manifest import check_manifest
+from tune.storage.signature import signature_in, signature_of, whole_signature
+from tune.storage.store import MANIFEST, QUARANTINE
 
 NOTE = "why.json"  # in a folder of the quarantine
 _NAME = re.compile(r"\w[\w-]*", re.ASCII)
@@ -65,18 +66,28 @@ def check(store: Storage, stage: str, folder: str) -> Checked:
     try:
         manifest = read_manifest(home.read(MANIFEST), stage, folder)
         for name, expected in manifest["files"].items():
-            found = home.sha256(name)
-            if found != expected:
-                raise ValueError(f"{name}: expected sha256 {expected[:12]}…, found {found[:12]}…")
+            check_hash(name, expected, home.sha256(name))
         size = manifest["bytes"]
-    except OSError as error:
-        if error.errno not in _DAMAGES:
-            raise
-        name = str(error.filename or "").rpartition("/")[2] or MANIFEST
-        return Checked(stage, folder, size, f"{name}: expected a file, found none ({error.strerror})")
-    except ValueError as error:
-        return Checked(stage, folder, size, str(error))
+    except (OSError, ValueError) as error:
+        return Checked(stage, folder, size, damage_of(error))
     return Checked(stage, folder, size, None)
+
+
+def damage_of(error: OSError | ValueError) -> str:
+    """The file of an artifact that is wrong, expected and found; raises the error where it is the storage's."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno not in _DAMAGES:
+        raise error
+    name = str(error.filename or "").rpartition("/")[2] or MANIFEST
+    found = "a folder" if error.errno == errno.EISDIR else f"none ({error.strerror})"
+    return f"{name}: expected a file, found {found}"
+
+
+def check_hash(name: str, expected: str, found: str) -> None:
+    """Raises ValueError where the sha256 of a file is not what its manifest says."""
+    if found != expected:
+        raise ValueError(f"{name}: expected sha256 {expected[:12]}…, found {found[:12]}…")
 
 
 def read_manifest(data: bytes, stage: str, folder: str) -> dict[str, Any]:
@@ -118,7 +129,7 @@ def quarantined(store: Storage, damaged: Iterable[Checked], users: Mapping[str, 
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         place = store.child(QUARANTINE).child(f"{now.stage}-{now.folder}-{stamp}")
         store.child(now.stage).move_tree(now.folder, place)
-        names = list(users.get(whole_signature(now.folder), ()))
+        names = list(users.get(signature_in(now.folder, users), ()))
         note = {"stage": now.stage, "signature": now.folder, "damage": now.damage, "users": names, "time": stamp}
         place.write(NOTE, json.dumps(note, indent=2, ensure_ascii=False).encode())
         moved.append(now)

@@ -17,7 +17,8 @@ from tune.storage.care.tar_export import export
 from tune.storage.care.tar_import import opened, put
 from tune.storage.folder import Storage
 from tune.storage.leases import FileLeases
-from tune.storage.store import Store, hash_of
+from tune.storage.manifest import hash_of
+from tune.storage.store import Store
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -94,6 +95,21 @@ def test_damage_is_left_out_and_named(store: Storage, tmp_path: Path) -> None:
     target = Storage(tmp_path / "target")
     imported(tmp_path / "all.tar", target)
     assert target.folders() == ["projection"]
+
+
+def test_an_export_reads_every_file_once(
+    store: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, expected = list[str](), sorted(f"{store.uri}/{name}" for name in files(store))
+    opened_file = Storage._open
+
+    def counted(storage: Storage, name: str) -> Any:
+        read.append(f"{storage.uri}/{name}")
+        return opened_file(storage, name)
+
+    monkeypatch.setattr(Storage, "_open", counted)
+    export(store, NAMES, tmp_path / "all.tar", quiet)
+    assert sorted(read) == expected
 
 
 def test_an_export_replaces_nothing(store: Storage, tmp_path: Path) -> None:

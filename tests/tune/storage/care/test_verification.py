@@ -44,6 +44,12 @@ def test_a_whole_store_is_whole(store: Storage) -> None:
     assert told == [(0, 3, 0), (1, 3, 110), (2, 3, 220), (3, 3, 330)]
 
 
+def in_place_of(home: Storage, name: str) -> None:
+    """Puts a folder with a file where an artifact has a file."""
+    home.delete(name)
+    home.child(name).write("x", b"")
+
+
 @pytest.mark.parametrize(
     ("change", "damage"),
     [
@@ -51,6 +57,8 @@ def test_a_whole_store_is_whole(store: Storage) -> None:
         (lambda home: home.write("a", b"b" + b"a" * 99), "a: expected sha256 28165978"),
         (lambda home: home.delete("b"), "b: expected a file, found none"),
         (lambda home: home.delete("manifest.json"), "manifest.json: expected a file, found none"),
+        (lambda home: in_place_of(home, "manifest.json"), "manifest.json: expected a file, found a folder"),
+        (lambda home: in_place_of(home, "a"), "a: expected a file, found a folder"),
         (lambda home: home.write("manifest.json", b'{"torn'), "manifest.json: expected the manifest of gan/other"),
         (lambda home: home.write("manifest.json", b"[" * 100_000), "manifest.json: expected the manifest of gan/other"),
         (lambda home: home.write("manifest.json", b"\x80"), "manifest.json: expected the manifest of gan/other"),
