@@ -65,6 +65,12 @@ def words(space: Path, storage: Path | str, *more: str, name: str = "one") -> li
     return ["--space", str(space), "--storage", str(storage), "--name", name, "--concurrent", "1", *more]
 
 
+def as_in_a_terminal() -> None:
+    """Lets a new process be interrupted: what a shell runs in the background, or by nohup, has it ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Search:
     """A search as a process, with all processes that it started."""
 
@@ -79,6 +85,7 @@ class Search:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                preexec_fn=as_in_a_terminal,
             )  # fmt: skip
 
     @property
