@@ -122,8 +122,8 @@ def plain_optuna(trials: int) -> dict[str, Any]:
     return {"worker processes": 0}
 
 
-def plain_tune(trials: int) -> dict[str, Any]:
-    """Ray Tune with its own OptunaSearch, as its documentation shows it."""
+def plain_tune(trials: int, reuse: bool = False) -> dict[str, Any]:
+    """Ray Tune with its own OptunaSearch, as its documentation shows it; with `reuse` a process serves many trials."""
 
     def train(config: dict[str, Any]) -> None:
         tune.report({"psd": measured(0, config)["psd"], "process": os.getpid()})
@@ -132,7 +132,7 @@ def plain_tune(trials: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, connect(None):
         tuner = tune.Tuner(
             tune.with_resources(train, {"cpu": 1}),
-            tune_config=tune.TuneConfig(search_alg=search, num_samples=trials),
+            tune_config=tune.TuneConfig(search_alg=search, num_samples=trials, reuse_actors=reuse),
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         )
         results = tuner.fit()
