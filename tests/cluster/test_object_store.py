@@ -55,7 +55,7 @@ def test_a_node_lost_while_it_fetches(tmp_path: Path, bucket: str, nodes: Raylet
             assert search.wait(400) == 0, search.output
     finally:
         line.close()
-    ended = outcomes(place.child("one"))
+    ended = outcomes(Storage(bucket).child("fetching").child("one"))
     assert [ended[number].status for number in sorted(ended)] == ["finished"] * 4
     assert sum(int(outcome.work["gan"]["built"]) for outcome in ended.values()) == 1
     lost = lock.parents[1]
