@@ -36,7 +36,8 @@ from tune.optimizer.study import LedgerStudy
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome
 
-GOAL, BAD = 0.003, 0.005  # true score below the table's best: good enough, and worse than that
+# True score below the table's best: the goal, a wider one beyond the noise of one seed, and what is a bad choice.
+GOAL, NEAR, BAD = 0.003, 0.01, 0.005
 STARTUP = 8
 STRATEGIES: Mapping[str, Mapping[str, Any]] = {
     "random": {"search.sampler": "random"},
@@ -128,10 +129,9 @@ class Run:
     more: float
     alone: float
 
-    @property
-    def touched(self) -> float:
+    def touched(self, goal: float) -> float:
         """Seconds until a configuration within the goal would be chosen for the first time."""
-        return next((s for s, regret in zip(self.seconds, self.regret, strict=True) if regret <= GOAL), math.inf)
+        return next((s for s, regret in zip(self.seconds, self.regret, strict=True) if regret <= goal), math.inf)
 
 
 def replay(table: Table, strategy: str, seed: int, trials: int, workers: int, *, shared: bool) -> Run:
@@ -204,16 +204,12 @@ def _finals(table: Table, row: int, outcomes: Sequence[Outcome], count: int) -> 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
     """One row of the result."""
-    first = np.array([run.touched for run in runs])
-    low, middle, high = np.quantile(first, (0.25, 0.5, 0.75), method="nearest")
-    least, most = _median_interval(first)
+    goals = [_until(np.array([run.touched(goal) for run in runs]), goal) for goal in (GOAL, NEAR)]
     kinds = ([r.regret[-1] for r in runs], [r.final for r in runs], [r.alone for r in runs])
     ends, finals, alone = (100 * np.array(kind) for kind in kinds)
     return {
-        "to the goal, s": float(middle),
-        "95 % of the median": f"{least:.0f}–{most:.0f}",
-        "quartiles": f"{low:.0f}–{high:.0f}",
-        "reached": f"{100 * np.isfinite(first).mean():.0f} %",
+        **goals[0],
+        **goals[1],
         "all trials, s": float(np.median([run.seconds[-1] for run in runs])),
         "regret, points": float(ends.mean()),
         "of finalists": float(finals.mean()),
@@ -221,6 +217,17 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         "bad": f"{100 * (ends > 100 * BAD).mean():.0f} %",
         "bad of finalists": f"{100 * (finals > 100 * BAD).mean():.0f} %",
         "seconds more": f"{100 * np.median([run.more / run.seconds[-1] for run in runs]):.0f} %",
+    }
+
+
+def _until(first: NDArray[np.float64], goal: float) -> dict[str, Any]:
+    """Seconds to a goal: the median with its interval, and how many reached it."""
+    least, most = _median_interval(first)
+    named = f"to {100 * goal:g}"
+    return {
+        f"{named}, s": float(np.quantile(first, 0.5, method="nearest")),
+        f"{named}: 95 %": f"{least:.0f}–{most:.0f}",
+        f"{named}: reached": f"{100 * np.isfinite(first).mean():.0f} %",
     }
 
 
@@ -277,7 +284,7 @@ def main() -> None:
             rows.append({**how, **summary(runs)})
             paper.sections.setdefault("regret", []).append({**how, **regrets(runs)})
             print(rows[-1], flush=True)
-    paper.table("quality", "Computing seconds to within 0.3 points of the table's best, by true score", rows)
+    paper.table("quality", "Computing seconds to within 0.3 and 1 points of the table's best, by true score", rows)
     paper.save(asked.json)
 
 
