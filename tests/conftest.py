@@ -7,6 +7,7 @@ from pathlib import Path
 # Before anything imports Ray, which reads its environment once: it may hold the token of a real cluster.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ |= {"RAY_worker_niceness": "0"}  # at Ray's 15 whatever is busy beside its workers leaves them 3 % of a core
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest

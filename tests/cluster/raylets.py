@@ -42,7 +42,6 @@ class Raylets:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.cluster.raylets", str(workers), str(told)],
                 cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
-                env={**os.environ, "RAY_worker_niceness": "0"},  # else a busy machine leaves 3 % of a core
             )  # fmt: skip
         while not told.exists():
             if self._process.poll() is not None:
