@@ -63,8 +63,10 @@ def measured(way: str, trials: int) -> dict[str, Any]:
     while process.is_alive() and answers.empty():  # at the end Ray's processes go without leaving their times
         whole = max(whole, processor_seconds(os.getpid()) - before)
         time.sleep(LOOK)
-    found = answers.get(timeout=10)
     process.join()
+    if process.exitcode:
+        raise SystemExit(f"{WAYS[way][0]}: expected a run to its end, found exit status {process.exitcode}")
+    found = answers.get(timeout=10)
     row = {"bookkeeping of": WAYS[way][0], "trials": f"{trials:,}", "processor s in all": whole}
     return {**row, "ms per trial": 1e3 * whole / trials, **found, "wall s": time.perf_counter() - began}
 
