@@ -49,7 +49,7 @@ def test_a_search_from_space_to_report(home: Path) -> None:
 
 def test_a_verbose_search_tells_of_its_stages_and_not_of_files_that_nobody_reads(home: Path) -> None:
     output = (home.parents[1] / "log").read_text()
-    assert "unet done" in output
+    assert " done (" in output  # of some stage: which are seen between two looks depends on the load
     assert "Failed to fetch metrics" not in output
     assert "result files and experiment state" not in output
 
