@@ -22,6 +22,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import create_trial
 
 from benchmarks import bookkeeping
+from benchmarks.printing import print_line
 from tune.cluster.connection import connect
 from tune.optimizer.searcher import LedgerSearcher
 from tune.storage.ledger import Outcome
@@ -114,17 +115,12 @@ def main() -> None:
     parser.add_argument("--known", default="100,1000,10000")
     parser.add_argument("--trials", type=int, default=60)
     asked = parser.parse_args()
-    heads: list[str] = []
     with connect(None):
-        for known in map(int, asked.known.split(",")):
+        for number, known in enumerate(map(int, asked.known.split(","))):
             row = ours(known, asked.trials)
             row["plain Optuna, ms"] = plain_optuna(known, asked.trials // 3, ("maximize",))
             row["with two objectives"] = plain_optuna(known, asked.trials // 3, ("maximize", "minimize"))
-            if not heads:
-                heads = list(row)
-                print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
-            cells = [value if isinstance(value, str) else f"{value:,.3g}" for value in row.values()]
-            print(f"| {' | '.join(cells)} |", flush=True)
+            print_line(row, head=number == 0)
 
 
 if __name__ == "__main__":

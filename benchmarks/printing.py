@@ -49,6 +49,14 @@ class Paper:
             Path(path).write_text(json.dumps(self.sections, indent=2) + "\n")
 
 
+def print_line(row: Row, *, head: bool) -> None:
+    """Prints a row of a Markdown table as soon as it is measured; with `head`, its columns' names before it."""
+    if head:
+        print(f"| {' | '.join(row)} |\n|{'---|' * len(row)}")
+    cells = [value if isinstance(value, str) else f"{value:,.3g}" for value in row.values()]
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     name = platform.processor() or platform.machine()

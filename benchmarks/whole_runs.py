@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bookkeeping
+from benchmarks.printing import print_line
 
 WAYS: Mapping[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
     "ours": ("ours", bookkeeping.ours),
@@ -83,14 +84,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     asked = parser.parse_args()
-    heads: list[str] = []
-    for way in asked.ways:
-        row = measured(way, asked.trials)
-        if not heads:
-            heads = list(row)
-            print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
-        cells = [value if isinstance(value, str) else f"{value:,.3g}" for value in row.values()]
-        print(f"| {' | '.join(cells)} |", flush=True)
+    for number, way in enumerate(asked.ways):
+        print_line(measured(way, asked.trials), head=number == 0)
 
 
 if __name__ == "__main__":

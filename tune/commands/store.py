@@ -113,7 +113,7 @@ def _list(place: Storage) -> int:
         print(f"Caution: {problem}; what it uses is not known")
     _print_table(entries)
     print(f"In all {_sum(entries)}")
-    unused = [entry for entry in entries if not entry.users and not entry.goes_by_age]
+    unused = [entry for entry in entries if entry.unused]
     if unused:
         command = shlex.join(["python", "-m", "tune", "store", place.uri, "--prune"])
         print(f"No experiment uses {_sum(unused)}; to see which may go: {command}")
@@ -149,7 +149,7 @@ def _why_none(entries: Sequence[StoreEntry], older_than: float | None, max_size:
     size = sum(entry.size for entry in entries)
     if max_size is not None and size <= max_size:
         return f"the store takes {size_text(size)}, no more than {size_text(max_size)}"
-    unused = [entry for entry in entries if not entry.users and not entry.goes_by_age]
+    unused = [entry for entry in entries if entry.unused]
     if unused and older_than is not None:
         return f"what no experiment uses is younger than {time_text(older_than)}: {_sum(unused)}"
     return "every artifact is used by an experiment, or pinned"

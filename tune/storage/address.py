@@ -18,6 +18,7 @@ def is_address(text: str) -> bool:
     """False for a path."""
     return "://" in text or _BUCKET.match(text) is not None
 
+
 def address_of(uri: str) -> str:
     """The address with what this process knows from its environment and another may not: the S3 server.
 

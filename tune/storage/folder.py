@@ -89,9 +89,16 @@ class Storage:
     @patiently
     def read(self, name: str) -> bytes:
         """A file's bytes."""
-        with self._open(name) as file, self._naming(name):
+        with self.reading(name) as file, self._naming(name):
             data: bytes = file.read()
             return data
+
+    def reading(self, name: str) -> Any:
+        """An open file, for the length of a block, to be read in parts: `read(n)`, and its `size()`."""
+        with self._naming(name):
+            if self.local is not None and os.path.isdir(self._at(name)):
+                raise IsADirectoryError(errno.EISDIR, "")
+            return self._fs.open_input_file(self._at(name))
 
     @patiently
     def write(self, name: str, data: bytes) -> None:
@@ -125,7 +132,7 @@ class Storage:
             with self._naming(name):
                 return bool(self._fs.get_file_info(self._at(name)).type == fs.FileType.File)
         with suppress(FileNotFoundError):  # one request, of which a question for its kind takes two
-            self._open(name).close()
+            self.reading(name).close()
             return True
         return False
 
@@ -174,13 +181,13 @@ class Storage:
     @patiently
     def download(self, name: str, path: Path) -> None:
         """Copies a file of any size to a local path, which holds it whole or not at all."""
-        with self._open(name) as source, _naming(str(path)):
+        with self.reading(name) as source, _naming(str(path)):
             fill(path, source)
 
     @patiently
     def sha256(self, name: str) -> str:
         """SHA-256 of a file's bytes, in hex; a file of any size is read once and not kept."""
-        with self._open(name) as file, self._naming(name):
+        with self.reading(name) as file, self._naming(name):
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def size_and_age(self) -> tuple[int, float | None]:
@@ -211,16 +218,6 @@ class Storage:
         if not parts or name.startswith("/") or ".." in parts:
             raise ValueError(f"name: expected a file or folder inside {self.uri}, found {name!r}")
         return "/".join((self._path.rstrip("/"), *parts))
-
-    def reading(self, name: str) -> Any:
-        """An open file, for the length of a block, to be read in parts: `read(n)`, and its `size()`."""
-        return self._open(name)
-
-    def _open(self, name: str) -> Any:
-        with self._naming(name):
-            if self.local is not None and os.path.isdir(self._at(name)):
-                raise IsADirectoryError(errno.EISDIR, "")
-            return self._fs.open_input_file(self._at(name))
 
     def _naming(self, name: str) -> Any:
         path = self._at(name) if name else self._path

@@ -289,7 +289,7 @@ def test_a_store_that_does_not_answer_is_asked_again(tmp_path: Path, monkeypatch
         asked.append(now[0])
         raise OSError("AWS Error SLOW_DOWN during GetObject operation: Please reduce your request rate.")
 
-    monkeypatch.setattr(Storage, "_open", unreachable)
+    monkeypatch.setattr(Storage, "reading", unreachable)
     with pytest.raises(OSError, match="SLOW_DOWN"):
         Storage(tmp_path, patience=60.0).child("a").read("b")
     assert 60 <= asked[-1] < 60 + 1.5 * LONGEST

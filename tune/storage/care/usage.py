@@ -45,6 +45,11 @@ class StoreEntry:
         """True where no experiment can name it: a save, or what is quarantined."""
         return self.stage in (UNFINISHED, QUARANTINE)
 
+    @property
+    def unused(self) -> bool:
+        """True for an artifact that no experiment uses and no pin holds."""
+        return not self.users and not self.goes_by_age
+
     def older_than(self, seconds: float, now: float) -> bool:
         """True where it is known to be that old."""
         return seconds <= 0 or (self.created is not None and now - self.created > seconds)

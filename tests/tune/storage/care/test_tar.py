@@ -101,13 +101,13 @@ def test_an_export_reads_every_file_once(
     store: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, expected = list[str](), sorted(f"{store.uri}/{name}" for name in files(store))
-    opened_file = Storage._open
+    opened_file = Storage.reading
 
     def counted(storage: Storage, name: str) -> Any:
         read.append(f"{storage.uri}/{name}")
         return opened_file(storage, name)
 
-    monkeypatch.setattr(Storage, "_open", counted)
+    monkeypatch.setattr(Storage, "reading", counted)
     export(store, NAMES, tmp_path / "all.tar", quiet)
     assert sorted(read) == expected
 
