@@ -109,7 +109,7 @@ def test_a_file_server_that_forgot_us(
 
     for name in ("write_atomic", "names_in"):
         refuse(folder, name)
-    refuse(Storage, "_open")
+    refuse(Storage, "reading")
     refuse(FileLeases, "_acquire")
     place = Storage(tmp_path / "results", patience=600.0)
     check(Waiting(place, tiny_dataset, tmp_path, for_a_minute(gone.set, gone.clear), by_files=True))

@@ -43,7 +43,7 @@ def test_waiting_trials_outlast_a_store_that_does_not_answer(
 ) -> None:
     """No request is answered once all wait for the GAN, those of its builder neither."""
     asked: Counter[str] = Counter()
-    opened = Storage._open
+    opened = Storage.reading
     interrupted = threading.Event()
     search = Waiting(Storage(tmp_path / "results", patience=60.0), tiny_dataset, tmp_path, interrupted.set)
 
@@ -54,7 +54,7 @@ def test_waiting_trials_outlast_a_store_that_does_not_answer(
             raise OSError(f"s3://{name}: AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 7")
         return opened(storage, name)
 
-    monkeypatch.setattr(Storage, "_open", unreachable)
+    monkeypatch.setattr(Storage, "reading", unreachable)
     monkeypatch.setattr("tune.storage.patience.SHORTEST", 0.01)
     assert sorted(search.run()) == [0] + [1] * WAITING
     assert search.built["gan"] == 1
