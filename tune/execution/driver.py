@@ -61,6 +61,22 @@ def run_trials(
         return
     feed = ProgressFeed()
     callback.listen(feed)
+    _fit(setting, dataset, feed, scheduler, callback, left + _most_promotions(setting))
+    callback.refresh(last=True)
+    saves.forget(ledger.known(), last=searcher.over)
+    if runs.left_out:
+        view.note(f"TensorBoard shows the best, the latest and a sample; {runs.left_out} other trials have no run")
+
+
+def _fit(
+    setting: Setting,
+    dataset: Dataset,
+    feed: ProgressFeed,
+    scheduler: SharingScheduler,
+    callback: TrialCallback,
+    samples: int,
+) -> None:
+    """Lets Ray Tune run at most so many samples: trials, and trials that go on after they were set aside."""
     trainable = tune.with_parameters(
         run_trial,
         setting=setting,
@@ -74,7 +90,7 @@ def run_trials(
             tune_config=tune.TuneConfig(
                 search_alg=scheduler.limiter,
                 scheduler=scheduler,
-                num_samples=left + _most_promotions(setting),
+                num_samples=samples,
                 reuse_actors=True,  # no trial pays for importing torch again
                 trial_name_creator=lambda trial: f"trial_{trial.config.get('trial', 'unknown')}",
                 trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
@@ -89,10 +105,6 @@ def run_trials(
         )
         _without_tunes_files()
         tuner.fit()
-    callback.refresh(last=True)
-    saves.forget(ledger.known(), last=searcher.over)
-    if runs.left_out:
-        view.note(f"TensorBoard shows the best, the latest and a sample; {runs.left_out} other trials have no run")
 
 
 def run_seeds(
