@@ -100,7 +100,7 @@ class AttackedTraining(Training):
         self.config = config
         self.images, self.labels = images.to(device), labels.to(device)
         self.batch_size = min(config.batch_size, len(labels))
-        self.learner = learner.to(device).to(memory_format=torch.channels_last).requires_grad_(False)
+        self.learner = learner.to(device).requires_grad_(False)
         self.learning = [self.learner.get_submodule(name) for name in learning]
         self.averaged = freeze(copy.deepcopy(self.learner))
         self._ascent: Ascent | None = None

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from components.classifiers.base import ImageClassifier
+from components.layout import channels_first
 from components.projector.trace import Projection
 from components.purifiers import Purifier, Surrogates
 from components.saved_defense import DefenseError, read_parts, write_parts
@@ -97,7 +98,7 @@ class Defense(nn.Module):
         """Logits (N, classes) of the purified images, with the gradient of `surrogates`; raises as `forward`."""
         device, images = self.projector.device, self._checked(images)
         logits = []
-        for part in images.to(device).split(_BATCH if device.type == "cpu" else _GPU_BATCH):
+        for part in channels_first(images.to(device)).split(_BATCH if device.type == "cpu" else _GPU_BATCH):
             generated = self.reconstructed(part, surrogates)
             logits.append(self.classifier(self.unet(join(self.unet.input, generated, part))))
         return torch.cat(logits).to(images.device)
@@ -255,4 +256,5 @@ def _check_generated(generated: Tensor) -> None:
 def in_batches(module: nn.Module, images: Tensor, device: torch.device, size: int | None = None) -> Tensor:
     """`module` over `images` (N, …) in groups that fit the memory, with the result on the images' device."""
     size = size or (_BATCH if device.type == "cpu" else _GPU_BATCH)
-    return torch.cat([module(part.to(device)).to(images.device) for part in images.split(size)])
+    done = torch.cat([module(part.to(device)).to(images.device) for part in images.split(size)])
+    return done.contiguous()  # whoever flattens it by `view` relies on that

@@ -27,12 +27,13 @@ class SmallResNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
         self.block1, self.block2 = Block(width), Block(width)
-        self.shrink, self.pool = nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)
-        self.dropout, self.head = nn.Dropout(0.1), nn.Linear(width, classes)
+        self.shrink, self.pool = nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(2)
+        self.dropout, self.head = nn.Dropout(0.1), nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.block2(self.shrink(self.block1(self.stem(x))))
-        return self.head(self.dropout(self.pool(x).flatten(1)))
+        # as many write it; a view needs the maps in the order that the network itself gives them
+        return self.head(self.dropout(self.pool(x).view(x.size(0), -1)))
 
 
 @classifier("small_resnet")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from components.classifiers.base import PENULTIMATE, ClassifierError, ImageClassifier
+from components.layout import channels_first, channels_last
 
 # Samangouei, Kabkab, Chellappa: Defense-GAN (ICLR 2018), appendix, table 5. C64-5/2: 64 filters of 5 × 5,
 # stride 2; FC128: fully connected; D.5: dropout. A ReLU follows each C and FC; the last layer, to the classes,
@@ -63,6 +64,7 @@ class Classifier(ImageClassifier):
             self.layers[name] = nn.Sequential(*dropout, layer, *rectifier)
             dropout = []
             shape = tuple(layer(torch.zeros(1, *shape)).shape[1:])
+        channels_last(self)
 
     @property
     def layer_names(self) -> list[str]:
@@ -80,11 +82,11 @@ class Classifier(ImageClassifier):
             ValueError: no layer has that name.
         """
         layer = self.layer_names[-2] if self._known(layer) == PENULTIMATE else layer
-        outputs = {}
+        outputs, maps = {}, channels_first(images)
         for name, module in self.layers.items():
-            images = module(images)
-            outputs[name] = images
-        return outputs[layer], images
+            maps = module(maps)
+            outputs[name] = maps
+        return outputs[layer], maps
 
 
 class Flatten(nn.Flatten):

@@ -40,7 +40,8 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> Victim:
     from torchvision.models import get_model
 
     from components.classifiers.victim import Victim
+    from components.layout import channels_last
 
     sizes = {"image_size": image_shape[1]} if name.startswith("vit_") else {}
-    network = get_model(name, weights=None, num_classes=classes, **sizes)
+    network = channels_last(get_model(name, weights=None, num_classes=classes, **sizes))
     return Victim(network, image_shape, classes, mean=(0.0,) * 3)  # three means: grey images become colours

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from components.classifiers.base import LOGITS, PENULTIMATE, ClassifierError, ImageClassifier
 from components.classifiers.layers import Layers, layers_of
+from components.layout import channels_first
 from components.registry import raised
 from components.training import evaluating
 
@@ -83,7 +84,7 @@ class Victim(ImageClassifier):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] → logits (N, classes)."""
-        logits: Tensor = self.module((images - self.mean) / self.std)
+        logits: Tensor = self.module(self._normalised(images))
         return logits
 
     def features_and_logits(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
@@ -97,7 +98,10 @@ class Victim(ImageClassifier):
             return logits, logits
         layers = self._seen()
         layer = (self.layer or layers.penultimate) if self._known(layer) == PENULTIMATE else layer
-        return layers.read((images - self.mean) / self.std, layer)
+        return layers.read(self._normalised(images), layer)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return (channels_first(images) - self.mean) / self.std
 
     def _seen(self) -> Layers:
         """The module's layers, looked at again when it has moved."""

@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from components.layout import channels_last
+
 
 class Encoder(nn.Module):
     """Images (N, C, H, W) in [0, 1], attacked or not → a guess at their latents (N, latent_dim).
@@ -28,7 +30,7 @@ class Encoder(nn.Module):
         with torch.no_grad():
             features = self.body.eval()(torch.zeros(1, *image_shape)).shape[1]
         self.head = nn.Sequential(nn.Linear(features, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, latent_dim))
-        self.train()
+        channels_last(self).train()
 
     @property
     def settings(self) -> dict[str, int]:

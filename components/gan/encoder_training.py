@@ -67,7 +67,7 @@ class EncoderTraining(Training):
         channels, height, breadth = images.shape[1:]
         with drawn_from(seed):
             self.encoder = Encoder(generator.latent_dim, width, (channels, height, breadth))
-        self.encoder.to(self.device).to(memory_format=torch.channels_last)
+        self.encoder.to(self.device)
         self.generator = copy.deepcopy(generator).to(self.device).requires_grad_(True)
         # the encoder starts from nothing, the generator from what it has learned
         groups = [{"params": self.encoder.parameters()}, {"params": self.generator.parameters()}]

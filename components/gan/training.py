@@ -14,6 +14,7 @@ from components.gan.config import GanConfig
 from components.gan.losses import LOSSES
 from components.gan.networks import Discriminator, Generator
 from components.hardware import Captured
+from components.layout import channels_last
 from components.optimizer import Adam
 from components.training import Training, drawn_from, freeze
 
@@ -35,7 +36,7 @@ class GanTraining(Training):
             self.learner = Generator(config.latent_dim, config.width, shape)
             self.discriminator = Discriminator(config.discriminator_width, shape)
         for network in (self.learner, self.discriminator):
-            network.to(device).to(memory_format=torch.channels_last)
+            channels_last(network.to(device))
         self.generator = freeze(copy.deepcopy(self.learner))
         rate = config.learning_rate or self.loss.learning_rate
         betas = self.loss.betas

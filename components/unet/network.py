@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.layout import channels_last
 from components.unet.config import Input
 
 _IMAGES = {"generated": 1, "both": 2, "attacked": 1}  # that a U-Net reads for each that it returns
@@ -37,6 +38,7 @@ class UNet(nn.Module):
         self.out = nn.Conv2d(width, channels, 1)
         for parameter in self.out.parameters():
             nn.init.zeros_(parameter)  # the first correction is none
+        channels_last(self)
 
     @property
     def settings(self) -> dict[str, Any]:

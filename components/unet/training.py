@@ -68,7 +68,7 @@ class UNetTraining(Training):
         self.batch_size = min(config.batch_size, len(labels))
         with drawn_from(seed):
             self.unet = UNet(originals.shape[1], config.width, config.depth, config.input)
-        self.unet.to(device).to(memory_format=torch.channels_last)
+        self.unet.to(device)
         self.optimizer = Adam(self.unet.parameters(), config.learning_rate)
         self._wanted = self.features_of(self.originals)
         steps = sum(-(-count // self.batch_size) for count in self._counts)

@@ -94,4 +94,4 @@ def read_classifier(folder: Path, recipe: Recipe) -> ImageClassifier:
     classifier = new_classifier(recipe)
     load_weights(classifier.network, folder / "classifier.safetensors")
     freeze(classifier)
-    return classifier.to(memory_format=torch.channels_last)  # a tenth to a quarter faster on a CPU
+    return classifier

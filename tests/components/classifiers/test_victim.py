@@ -69,7 +69,7 @@ def test_it_predicts_as_the_module_does_on_normalised_images(kind: type[nn.Modul
 def test_penultimate_is_what_the_last_layer_reads(kind: type[nn.Module]) -> None:
     victim = freeze(Victim(small(kind), SHAPE, CLASSES))
     seen, logits = victim.features_and_logits(IMAGES, "penultimate")
-    assert seen.shape == (6, 8)
+    assert seen.shape == (6, 32)
     torch.testing.assert_close(victim.module.head(seen), logits)
     torch.testing.assert_close(logits, victim(IMAGES))
     assert torch.equal(victim.features(IMAGES), seen)

@@ -96,8 +96,8 @@ def test_without_it_the_name_is_unknown(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("flatten(1)", "flatten(0)"), "expected a network of images (1, 8, 8), found RuntimeError"),
-        (("nn.Linear(width, classes)", "nn.Linear(width, 3)"), "expected logits (N, 4) of images (1, 8, 8), found"),
+        (("view(x.size(0), -1)", "flatten()"), "expected a network of images (1, 8, 8), found RuntimeError"),
+        (("4 * width, classes", "4 * width, 3"), "expected logits (N, 4) of images (1, 8, 8), found"),
         (("self.dropout(", "nn.functional.dropout("), "expected the same logits in two calls in evaluation mode"),
         (("def small_resnet(image_shape", "def small_resnet(images, image_shape"), "found TypeError"),
         (('@classifier("small_resnet")', '@classifier("E")'), "expected a new name, found 'E'"),
