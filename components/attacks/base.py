@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+_ROUNDING = 1e-5  # by which float32 may leave the ball
+
+
+class AttackError(ValueError):
+    """An attack made something else than images near those it was given."""
+
+
 class Attack(Config):
     """Settings of an attack in the L∞ ball around each image."""
 
@@ -68,11 +75,15 @@ ATTACKS: Registry[type[Attack]] = Registry("attack.name", _flaw)
 def attack(config: Attack, classifier: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> Tensor:
     """Attacks `images` (N, C, H, W) in [0, 1] as `config` says.
 
-    It computes on the classifier's device and returns the attacked images on their own.
+    It computes on the classifier's device and returns the attacked images on their own. The attack works on copies, so
+    one that changes what it is given does no harm.
 
     With `labels: predicted` the attacker raises the loss of what the classifier itself says, as one who does not
     know the truth must. It leaks the label that it starts from (Kurakin et al. 2017, section 4), which then is the true
     one no more often than the classifier is right.
+
+    Raises:
+        AttackError: the attack gave something else than images in [0, 1] within ε of these.
     """
     import torch
 
@@ -81,9 +92,30 @@ def attack(config: Attack, classifier: nn.Module, images: Tensor, labels: Tensor
     device = next(classifier.parameters()).device
     attacked = []
     for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        batch, target = batch.to(device), truth.to(device)
-        if config.labels == "predicted":
-            with evaluating(classifier), torch.no_grad():
-                target = classifier(batch).argmax(1)
-        attacked.append(config.perturb(classifier, batch, target).to(images.device))
+        given, target = batch.to(device, copy=True), truth.to(device, copy=True)
+        with evaluating(classifier):
+            if config.labels == "predicted":
+                with torch.no_grad():
+                    target = classifier(given).argmax(1)
+            made = config.perturb(classifier, given, target)
+        attacked.append(_checked(made, batch, config))
     return torch.cat(attacked)
+
+
+def _checked(made: object, batch: Tensor, config: Attack) -> Tensor:
+    """What an attack made of a batch, on the batch's device."""
+    import torch
+
+    named = ATTACKS.described(config.name)
+    if not isinstance(made, torch.Tensor):
+        raise AttackError(f"{named}: expected a tensor, found {type(made).__module__}.{type(made).__name__}")
+    if made.shape != batch.shape:
+        raise AttackError(f"{named}: expected images {tuple(batch.shape)}, found {tuple(made.shape)}")
+    made = made.detach().to(batch)
+    low, high = float(made.min()), float(made.max())
+    if not (low >= 0 and high <= 1):  # nor NaN, which is neither
+        raise AttackError(f"{named}: expected images in [0, 1], found {low:g} … {high:g}")
+    moved = float((made - batch).abs().max())
+    if moved > config.epsilon + _ROUNDING:
+        raise AttackError(f"{named}: expected pixels moved by at most {config.epsilon:g}, found {moved:g}")
+    return made
