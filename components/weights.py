@@ -17,8 +17,8 @@ class WeightsError(ValueError):
 
 def save_weights(module: nn.Module, path: Path) -> None:
     """Writes the weights of `module`, from whichever device they are on."""
-    # contiguous copies in main memory, as safetensors wants them
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    # copies in main memory, as safetensors wants them: contiguous, and one each of what layers share
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
     write_atomic(path, save(tensors))
 
 

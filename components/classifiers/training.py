@@ -38,7 +38,8 @@ class ClassifierTraining(Training):
         self.batch_size = min(config.batch_size, len(train.labels))
         with drawn_from(seed):
             self.classifier = network_of(config.architecture, train.images.shape[1:], classes).to(device)
-        self.optimizer = Adam(self.classifier.parameters(), config.learning_rate)
+        learning = [weights for weights in self.classifier.parameters() if weights.requires_grad]  # as its author set
+        self.optimizer = Adam(learning, config.learning_rate)
         steps = config.epochs * -(-len(self.labels) // self.batch_size)
         self.schedule = OneCycleLR(self.optimizer, config.learning_rate, total_steps=steps + 1)
 

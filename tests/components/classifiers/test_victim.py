@@ -5,18 +5,23 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.classifiers.catalogue import CLASSIFIERS
+from components.classifiers.config import ClassifierConfig
 from components.classifiers.layers import HookedLayers, TracedLayers, layers_of
-from components.classifiers.training import check_trainable
+from components.classifiers.training import ClassifierTraining, check_trainable
 from components.classifiers.victim import Victim, as_classifier
+from components.datasets.dataset import DataSplit
 from components.training import drawn_from, freeze
 from components.unet.config import UNetConfig
 from components.unet.training import UNetTraining
+from components.weights import load_weights, save_weights
 from tests.tiny_networks import SmallResNet
 
 SHAPE, CLASSES = (3, 8, 8), 5
@@ -222,6 +227,31 @@ def test_what_cannot_be_trained_or_read_is_refused() -> None:
         Victim(scripted, SHAPE, CLASSES).layer_names  # noqa: B018
     with pytest.raises(ValueError, match=r"expected a network of images .*, found RuntimeError"):
         Victim(small().half(), SHAPE, CLASSES)  # which takes no float32 images
+
+
+class HalfFrozen(SmallResNet):
+    """With a part that its author froze, and two layers that share their weights."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__(channels, classes)
+        self.stem.requires_grad_(False)
+        self.block2.second.weight = self.block1.second.weight
+
+
+def test_what_its_author_froze_or_shared_stays_so(tmp_path: Path) -> None:
+    split = DataSplit(IMAGES, torch.arange(len(IMAGES)) % CLASSES)
+    with CLASSIFIERS.scope():
+        CLASSIFIERS.register("half_frozen")(lambda shape, classes: HalfFrozen(shape[0], classes))
+        training = ClassifierTraining(ClassifierConfig(architecture="half_frozen", epochs=2), split, CLASSES, seed=0)
+    module = training.classifier.network
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    training.run()
+    changed = {name for name, value in module.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == {name for name, value in module.named_parameters() if value.requires_grad}
+    save_weights(module, tmp_path / "weights.safetensors")
+    load_weights(again := HalfFrozen(SHAPE[0], CLASSES), tmp_path / "weights.safetensors")
+    assert again.block2.second.weight is again.block1.second.weight
+    torch.testing.assert_close(again.eval()(IMAGES), module(IMAGES))
 
 
 @each_kind
