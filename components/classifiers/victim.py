@@ -83,9 +83,10 @@ class Victim(ImageClassifier):
         return {name: getattr(self, name).flatten().tolist() for name in ("mean", "std")}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] → logits (N, classes)."""
+        """Images (N, C, H, W) in [0, 1] → logits (N, classes), in the images' precision."""
         logits: Tensor = self.module(self._normalised(images))
-        return logits
+        floating = isinstance(logits, Tensor) and logits.is_floating_point()  # what is none is named by the checks
+        return logits.to(images.dtype) if floating else logits
 
     def features_and_logits(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
         """The named layer's output (N, …) and the logits (N, classes) of `images`, in one pass.
@@ -98,7 +99,8 @@ class Victim(ImageClassifier):
             return logits, logits
         layers = self._seen()
         layer = (self.layer or layers.penultimate) if self._known(layer) == PENULTIMATE else layer
-        return layers.read(self._normalised(images), layer)
+        seen, logits = layers.read(self._normalised(images), layer)
+        return seen, logits.to(images.dtype)
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (channels_first(images) - self.mean) / self.std

@@ -98,6 +98,13 @@ def test_a_network_is_traced_where_it_can_be() -> None:
     assert isinstance(layers_of(small(Wilful).eval(), images), HookedLayers)
 
 
+@pytest.mark.parametrize("precision", [torch.float64, torch.bfloat16])
+def test_logits_of_another_precision_are_those_of_the_images(precision: torch.dtype) -> None:
+    victim = Victim(Wrong(lambda module, logits: logits.to(precision)), SHAPE, CLASSES)
+    assert victim(IMAGES).dtype == torch.float32
+    assert victim.features_and_logits(IMAGES, "penultimate")[1].dtype == torch.float32
+
+
 @each_kind
 def test_gradients_pass_through_features(kind: type[nn.Module]) -> None:
     victim, images = freeze(Victim(small(kind), SHAPE, CLASSES)), IMAGES.clone().requires_grad_()
