@@ -39,10 +39,13 @@ def test_a_search_survives_its_driver(tmp_path: Path) -> None:
     space = write_space(tmp_path, images=400, **LENGTHS)
     quiet, home, log = tmp_path / "quiet/one", tmp_path / "killed/one", tmp_path / "killed.log"
     with searching(words(space, quiet.parent), tmp_path / "quiet.log") as search:
+        search.until(lambda: "started" in search.output)
+        began = time.monotonic()
         search.until(lambda: "· retraining trial" in search.output, 300)
+        pace = (time.monotonic() - began) / TRIALS  # here and now, as all that follows
         began = time.monotonic()
         assert search.wait() == 0, search.output
-        length = time.monotonic() - began  # of the retraining, here and now
+        length = time.monotonic() - began  # of the retraining
 
     chance, landed = random.Random(7), Counter[str]()
     print("\nkill | s after the start | trials ended before → at the kill | seeds measured | in the midst of")
@@ -55,7 +58,7 @@ def test_a_search_survives_its_driver(tmp_path: Path) -> None:
                 search.until(lambda search=search: "· retraining trial" in search.output, 300)
                 time.sleep(chance.uniform(0, length / 2))
             else:
-                survive(search, home, trials, chance)
+                survive(search, home, trials, chance, pace)
             after = time.monotonic() - search.began
             search.kill()
         phase, last = midst(log.read_text())
@@ -91,8 +94,11 @@ def test_a_seed_that_was_measured_is_not_measured_again(tmp_path: Path) -> None:
     assert len(seeds(home)) == len(json.loads((home / "report.json").read_text())["test"]["psd"]["seeds"]) == 4
 
 
-def survive(search: Search, home: Path, trials: int, chance: random.Random) -> None:
-    """Lets a search run until a random moment: of its start, of a first trial, or of what comes after that."""
+def survive(search: Search, home: Path, trials: int, chance: random.Random, pace: float) -> None:
+    """Lets a search run until a random moment: of its start, of a first trial, or of what comes after that.
+
+    `pace` is the time from one trial's end to the next one's: kills that came later would soon find no trial left.
+    """
     kind = chance.choice(["start", "trial", "trial", "later"])
     if kind == "start":
         time.sleep(chance.uniform(1, 12))
@@ -100,9 +106,9 @@ def survive(search: Search, home: Path, trials: int, chance: random.Random) -> N
     search.until(lambda: "started" in search.output or len(outcomes(home)) > trials)
     if kind == "later":
         search.until(lambda: len(outcomes(home)) > trials)
-        time.sleep(chance.uniform(0, 1.5))
+        time.sleep(chance.uniform(0, pace))
     else:
-        time.sleep(chance.uniform(0, 6))
+        time.sleep(chance.uniform(0, 2 * pace))
 
 
 def midst(output: str) -> tuple[str, str]:
