@@ -79,9 +79,11 @@ def _picture(axes: Axes, image: np.ndarray, middle: tuple[float, float]) -> None
     """One image (C, H, W), uint8, pixels as squares, in a frame: black would drown in a dark page."""
     pixels = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, -1)
     x, y = middle
-    extent = (x - 0.46, x + 0.46, y + 0.46, y - 0.46)
+    height, width = (0.92 * size / max(image.shape[1:]) for size in image.shape[1:])
+    left, top = x - width / 2, y - height / 2
+    extent = (left, left + width, top + height, top)
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="none", aspect="equal", extent=extent)
-    axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=GRID, linewidth=0.8))
+    axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=GRID, linewidth=0.8))
 
 
 def over_epsilon(facts: Facts) -> Section:
