@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Defense(nn.Module):
         self.unet = freeze(unet).to(device)
         self.classifier = freeze(classifier).to(device)
         self.discriminator = None if discriminator is None else freeze(discriminator).to(device)
-        self.register_load_state_dict_post_hook(lambda defense, _: defense._renew_projector())
+        self.register_load_state_dict_post_hook(_renew_loaded)
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -175,6 +176,10 @@ class Defense(nn.Module):
             images = images.clone()  # autograd, by which the projector descends, may not keep the original
         return images.to(next(self.unet.parameters()).dtype).clamp(0, 1)
 
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode, also inside a module that trains: its normalisation would learn from every call."""
+        return super().train(False)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Converts every tensor by `fn`; `.to()`, `.double()` and similar methods call it."""
         with torch.inference_mode(False):
@@ -227,6 +232,11 @@ class Defense(nn.Module):
         return cls(purifier, networks["unet"], networks["classifier"], networks.get("discriminator"))
 
 
+def _renew_loaded(defense: Defense, incompatible: object) -> None:
+    """What is called after `load_state_dict`; a function of the module, as pickle wants it."""
+    defense._renew_projector()
+
+
 def _renewed(
     purifier: Purifier, copied: Callable[[Any], Any], judge: nn.Module | None, device: torch.device
 ) -> Purifier:
@@ -248,7 +258,8 @@ def _check_generated(generated: Tensor) -> None:
     """Refuses a generator of another range, such as tanh's: everything behind it would be silently wrong."""
     low, high = (float(generated.detach().min()), float(generated.detach().max())) if len(generated) else (0.0, 1.0)
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
-        remedy = "if it ends in tanh, let it return (images + 1) / 2"
+        narrow = "float16 is too narrow for it, bfloat16 and float32 are not"
+        remedy = narrow if math.isnan(low) else "if it ends in tanh, let it return (images + 1) / 2"
         raise ValueError(f"generator: expected images in [0, 1], found {low:g} … {high:g}; {remedy}")
 
 

@@ -98,13 +98,13 @@ class Flatten(nn.Flatten):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Flattens, and says in which order the gradient is to be."""
-        if maps.requires_grad and maps.dim() == 4 and maps.is_contiguous(memory_format=torch.channels_last):
+        if maps.requires_grad and maps.dim() == 4 and maps.stride(1) == 1:  # the channels are last
             maps.register_hook(_channels_last)
         return super().forward(maps)
 
 
 def _channels_last(gradient: Tensor) -> Tensor:
-    return gradient.contiguous(memory_format=torch.channels_last)
+    return gradient.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # which torch.func can follow, too
 
 
 _TOKEN = re.compile(r"(C|FC|D|logits)([\d.]+)(?:-(\d+))?(?:/(\d+))?")

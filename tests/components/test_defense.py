@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import nn
 
 from components.defense import Defense, DefenseError, in_batches
 from components.files import read_json, sha256_file, write_json
@@ -391,3 +392,34 @@ def test_a_search_folder_is_told_where_its_defense_is(tmp_path: Path) -> None:
 def test_a_sparse_tensor_gets_a_sentence() -> None:
     with pytest.raises(ValueError, match=r"images: expected a dense tensor, found torch\.sparse_coo"):
         defense_of()(torch.rand(1, 1, 8, 8).to_sparse())
+
+
+def test_it_stays_as_it_is_inside_a_module_that_trains() -> None:
+    defense, images = defense_of(), images_of(6, (1, 8, 8))
+    expected = defense(images)
+    whole = nn.Sequential(defense, nn.Linear(4, 2)).train()
+    whole(images)
+    assert torch.equal(defense(images), expected)
+
+
+def test_it_can_be_pickled() -> None:
+    """As whoever sends it to another process does."""
+    defense, images = defense_of(), images_of(6, (1, 8, 8))
+    again = pickle.loads(pickle.dumps(defense))
+    assert torch.equal(again(images), defense(images))
+    assert torch.equal(again.double()(images), defense.double()(images))
+
+
+def test_torch_func_differentiates_the_classifier() -> None:
+    classifier, images = defense_of().classifier, images_of(2, (1, 8, 8))
+    jacobian = torch.func.jacrev(classifier)(images)
+    gradient = torch.autograd.grad(classifier(images.requires_grad_())[0, 1], images)[0]
+    torch.testing.assert_close(jacobian[0, 1], gradient)
+
+
+def test_a_precision_that_is_too_narrow_is_named() -> None:
+    defense = defense_of()
+    generator = defense.get_submodule("generator")
+    generator.load_state_dict({name: value * torch.nan for name, value in generator.state_dict().items()})
+    with pytest.raises(ValueError, match="found nan … nan; float16 is too narrow"):
+        defense.float().purify(images_of(2, (1, 8, 8)))
