@@ -173,7 +173,7 @@ class Session:
             return best
         seeds = [search.seed + index for index in range(search.finalist_seeds)]
         work = f"the best {len(finalists)} trials compared" + (f" with {len(seeds)} seeds each" if seeds[1:] else "")
-        with self._view(work, len(finalists) * len(seeds), objectives) as view:
+        with self._view(work, len(finalists) * len(seeds), objectives, kind="training") as view:
             compared = run_finalists(
                 self.setting, self.plan.dataset, finalists, seeds, view, self.lock.check
             )
@@ -193,6 +193,7 @@ class Session:
         number: int,
         objectives: Mapping[str, Direction],
         budget: tuple[float, float] | None = None,
+        kind: str = "trial",
     ) -> LiveView:
         return LiveView(
             f"{self.plan.name} · {work}",
@@ -202,6 +203,7 @@ class Session:
             self.options.verbose,
             max_cost=self.plan.config.search.max_cost if "cost" in objectives else None,
             budget=budget,
+            kind=kind,
         )
 
     def _keep_choice(self, best: Outcome) -> None:
@@ -226,7 +228,7 @@ class Session:
         seeds = [search.seed + index for index in range(search.retrain_seeds)]
         work = f"retraining trial {best.trial} on train + validation, then the test images"
         told = {key: way for key, way in search.objectives.items() if key == "robust"}
-        with self._view(work, len(seeds), {**told, "psd": "max"}) as view:
+        with self._view(work, len(seeds), {**told, "psd": "max"}, kind="seed") as view:
             concurrent = self.resources.concurrent if self.resources.address is None else 1
             results = run_seeds(
                 setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check, concurrent

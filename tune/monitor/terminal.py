@@ -45,6 +45,7 @@ class LiveView:
         hint: a line below the title, such as the command that opens TensorBoard.
         max_cost: the largest cost that "best" may have.
         budget: seconds that trials may run, and how many of them earlier sessions used; None = no limit.
+        kind: what is shown in the place of trials: seeds of a retraining, for example.
         console: where to; None = standard output.
     """
 
@@ -58,12 +59,13 @@ class LiveView:
         hint: str = "",
         max_cost: float | None = None,
         budget: tuple[float, float] | None = None,
+        kind: str = "trial",
         console: Console | None = None,
     ) -> None:
         self.console = console or _Output()
         self._quiet, self._verbose = quiet, verbose
         self._began = time.time()
-        self._view = Snapshot(title, total, objectives, hint=hint, max_cost=max_cost, budget=budget)
+        self._view = Snapshot(title, total, objectives, hint=hint, max_cost=max_cost, budget=budget, kind=kind)
         self._trials: dict[int, TrialView] | None = None
         self._counts: Counter[State] = Counter()
         self._live: Live | None = None

@@ -45,6 +45,7 @@ class Snapshot:
     max_cost: float | None = None
     budget: tuple[float, float] | None = None  # seconds that trials may run, and those used before this session
     counts: Mapping[State, int] | None = None  # of all trials; None where `trials` are all of them
+    kind: str = "trial"  # what they are called
 
     @property
     def counted(self) -> Mapping[State, int]:
@@ -81,7 +82,7 @@ def _hint(view: Snapshot) -> list[RenderableType]:
 def _counts(view: Snapshot) -> Text:
     counts: Counter[State] = Counter(view.counted)
     ended = sum(counts[state] for state in ENDED)
-    parts = [Text(f"{ended}/{view.total} trials", style="bold")]
+    parts = [Text(f"{ended}/{view.total} {view.kind}s", style="bold")]
     parts += [Text(f"{counts[state]} {state}", STYLES[state]) for state in STYLES if counts[state]]
     parts.append(Text(duration(view.seconds) + _left(view, ended)))
     return Text(" · ").join(parts)
@@ -125,7 +126,7 @@ def _line(*cells: RenderableType) -> RenderableType:
 def _best(view: Snapshot, ranking: Sequence[TrialView]) -> RenderableType:
     if not ranking:
         limit = "" if view.max_cost is None else f" within a cost of {view.max_cost:g}"
-        return Text(f"best so far: no trial{limit} has finished yet", style="dim")
+        return Text(f"best so far: no {view.kind}{limit} has finished yet", style="dim")
     best = ranking[0]
     text = Text("best so far: ", no_wrap=True, overflow="ellipsis")
     text.append(describe(best.metrics, view.objectives), style="bold green")
@@ -136,7 +137,7 @@ def _table(view: Snapshot, rows: Mapping[str, Sequence[TrialView]], width: int) 
     metrics = _metric_columns(view, width)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     fixed = 26 + 10 * len(metrics) + 8 * (width >= WITH_LEFT) + BAR * (width >= WITH_BAR)
-    table.add_column("trial", no_wrap=True, overflow="ellipsis", max_width=max(width - fixed, 12))
+    table.add_column(view.kind, no_wrap=True, overflow="ellipsis", max_width=max(width - fixed, 12))
     table.add_column("state", no_wrap=True)
     table.add_column("done", no_wrap=True)
     for title in [*(["left"] if width >= WITH_LEFT else []), *map(title_of, metrics)]:

@@ -97,6 +97,14 @@ def test_page_counts_trials_by_state() -> None:
     assert "4/20 trials · 1 running · 2 finished · 1 pruned · 1 failed · 2:05, about 8:20 left" in text
 
 
+def test_seeds_are_not_called_trials() -> None:
+    running = replace(RUNNING, name="seed 0")
+    shown = page((running,), kind="seed")
+    assert "0/20 seeds · 1 running" in shown
+    assert "best so far: no seed has finished yet" in shown
+    assert "trial" not in shown
+
+
 def test_page_names_the_best_so_far() -> None:
     assert "best so far: PSD 87.5 %, cost 120 · 001 R4 L60" in page()
     assert "no trial has finished yet" in page((RUNNING,))
