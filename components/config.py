@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,6 +16,8 @@ _NOUNS = {
 }
 _LIMITS = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
 
+ReadWhen: TypeAlias = Mapping[str, Mapping[str, tuple[Any, ...]]]  # field → another field → its values
+
 
 class Config(BaseModel):
     """One component's settings: frozen, strict (neither 1.0 nor "1" for 1), no unknown field, NaN, infinity.
@@ -26,9 +28,13 @@ class Config(BaseModel):
     A field that was added later is declared with `json_schema_extra={"neutral": X}`: at X it does what was done before
     it existed, and signatures do not name it. A field that was removed stays in `retired`, with the value at which it
     did what is done now: files written before may still name it so, and signatures go on naming it.
+
+    `read_when` names, for a field that is not always read, the values of another field of the model with which it is:
+    a search of it would otherwise compare equal trials.
     """
 
     retired: ClassVar[Mapping[str, Any]] = {}
+    read_when: ClassVar[ReadWhen] = {}
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True

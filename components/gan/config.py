@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
-from components.config import Config
+from components.config import Config, ReadWhen
 from components.precision import Precision
 from components.pretrained import shipped_folder
 
@@ -19,10 +19,17 @@ def _shipped(name: str | None) -> str | None:
 
 
 ShippedPair: TypeAlias = Annotated[str | None, AfterValidator(_shipped)]
+_TRAINED = {"pretrained": (None,)}  # a shipped pair is as it is
 
 
 class GanConfig(Config):
     """Generator, discriminator and their training."""
+
+    read_when: ClassVar[ReadWhen] = {
+        **dict.fromkeys(("loss", "latent_dim", "width", "discriminator_width", "average"), _TRAINED),
+        **dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "learning_rate"), _TRAINED),
+        **dict.fromkeys(("encoder_steps", "encoder_width", "encoder_levels", "encoder_precision"), _TRAINED),
+    }
 
     loss: Literal["wgan_gp", "nonsaturating"] = "nonsaturating"  # as published, or non-saturating with lazy R1
     latent_dim: int = Field(default=64, ge=1, le=4096)  # length of z
@@ -31,7 +38,7 @@ class GanConfig(Config):
     steps: int = Field(default=6000, ge=1, le=10**7)  # generator steps
     steps_per_epoch: int = Field(default=500, ge=1, le=10**7)  # generator steps between two measurements (and saves)
     batch_size: int = Field(default=64, ge=2, le=10**6)  # images per step
-    learning_rate: float | None = Field(default=None, gt=0, le=1)  # Adam's, of both; none = the loss's own
+    learning_rate: float | None = Field(default=None, gt=0, le=1)  # Adam's, of both; null = the loss's own
     average: float = Field(default=0.999, ge=0, lt=1)  # decay of the running average of the generator's weights
     encoder_steps: int = Field(
         default=0, ge=0, le=10**7

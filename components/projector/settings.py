@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from components.config import ReadWhen
 from components.precision import Precision
 from components.purifiers import PurifierConfig
 
@@ -19,6 +20,13 @@ class ProjectorSettings(PurifierConfig):
     retired: ClassVar[Mapping[str, Any]] = {
         "race_from": None, "race_factor": 1.5, "stop_error": None, "compile": False
     }  # fmt: skip
+
+    read_when: ClassVar[ReadWhen] = {
+        "tolerance": {"distance": ("huber", "insensitive")},
+        "spread": {"init": ("encoder",)},
+        "bank_size": {"init": ("bank",)},
+        "momentum": {"optimizer": ("sgd",)},
+    }
 
     restarts: int = Field(default=4, ge=1, le=1000)  # R, independent starts per image
     steps: int = Field(default=60, ge=1, le=100_000)  # L, gradient steps per start
@@ -33,7 +41,7 @@ class ProjectorSettings(PurifierConfig):
     prior_weight: float = Field(default=0.0, ge=0)  # of ‖z‖² / latent_dim, which keeps z where G was trained
     realism_weight: float = Field(default=0.0, ge=0)  # of softplus(−D(G(z))), which keeps x_g like an image
     precision: Precision = "float32"  # of the generator's arithmetic; z stays in float32
-    chunk: int | None = Field(default=None, ge=1, le=10**7)  # latents evaluated at once; none = what suits the device
+    chunk: int | None = Field(default=None, ge=1, le=10**7)  # latents evaluated at once; null = what suits the device
 
     @property
     def needs(self) -> tuple[str, ...]:

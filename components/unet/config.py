@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.config import Config
+from components.config import Config, ReadWhen
 from components.precision import Precision
 
 Input = Literal["generated", "both", "attacked"]
 Learning = Literal["all", "unet", "encoder", "generator", "encoder+unet", "generator+encoder", "generator+unet"]
+_ATTACKED, _ADAPTIVE = {"training": ("attacked",)}, {"training": ("adaptive",)}
 
 
 def _later(default: Any, **bounds: Any) -> Any:
@@ -20,6 +21,12 @@ def _later(default: Any, **bounds: Any) -> Any:
 
 class UNetConfig(Config):
     """The U-Net, its loss (Eq. 3) and its training."""
+
+    read_when: ClassVar[ReadWhen] = {
+        **dict.fromkeys(("first_images", "high_level_weight", "layer", "norm"), _ATTACKED),
+        **dict.fromkeys(("learning", "attacked", "first_steps", "steps", "step_size"), _ADAPTIVE),
+        **dict.fromkeys(("smoothing", "augment", "weight_decay", "average"), _ADAPTIVE),
+    }
 
     width: int = Field(default=16, ge=1, le=1024)  # channels at full size; doubled at each halving
     depth: int = Field(default=2, ge=1, le=8)  # halvings of the contracting path
@@ -36,7 +43,6 @@ class UNetConfig(Config):
     norm: Literal["l1", "l2"] = "l1"  # of the high-level term
     precision: Precision = "float32"  # of the training's matrix products
     training: Literal["attacked", "adaptive"] = _later("attacked")  # adaptive: by attacks through the defense
-    # The further ones are the adaptive training's; epochs, sizes and the weights of pixels and label hold for both
     learning: Learning = _later("unet")  # networks that learn in it, from the GAN's; the others stay as they are
     attacked: float = _later(0.75, ge=0, le=1)  # share of each batch that is attacked
     first_steps: int = _later(1, ge=1, le=1000)  # of an attack in the first epoch

@@ -4,6 +4,7 @@
 """
 
 import ast
+import dataclasses
 import inspect
 import io
 import sys
@@ -34,6 +35,8 @@ class Leaf:
     expected: str  # in words: `an integer ≥ 1`
     comment: str  # the comment behind the field in its model
     variants: frozenset[str] | None = None  # of its section, those that have the field; None where all have it
+    # other key → its values with which it is read; none where it always is
+    read_when: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
 
     def belongs(self, fixed: Mapping[str, Any]) -> bool:
         """True where the variant that `fixed` names for its section has the field."""
@@ -131,6 +134,7 @@ def _leaves_of(section: str, model: type[Config], names: Sequence[str]) -> Itera
             default=field.get_default(call_default_factory=True, validated_data={}),
             expected="one of " + ", ".join(map(repr, names)) if chooses else expectation(model, name),
             comment=comments.get(name, ""),
+            read_when={f"{section}.{other}": values for other, values in model.read_when.get(name, {}).items()},
         )
 
 
@@ -170,6 +174,8 @@ def table() -> str:
 
 def _row(leaf: Leaf) -> str:
     only = f" ({', '.join(sorted(leaf.variants))} only)" if leaf.variants else ""
+    for other, values in leaf.read_when.items():
+        only += f" (with `{other.split('.')[1]}` {' or '.join(map(show, values))} only)"
     cells = (f"`{leaf.key}`", leaf.expected, f"`{show(leaf.default)}`", leaf.comment + only)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
