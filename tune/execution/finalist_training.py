@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from components.datasets.dataset import Dataset
-from tune.execution.trial import Arrays, Setting, arrays_of, development
+from tune.execution.trial import Arrays, Setting, arrays_of, development, prepared
 from tune.execution.trial_callback import results_of, seed_view
 from tune.metrics import objectives_of
 from tune.monitor.progress import ProgressChannel, ProgressFeed, ProgressReporter
@@ -105,11 +105,12 @@ def run_finalist(
     setting: Setting, arrays: Arrays, params: Mapping[str, Any], seed: int, number: int, channel: ProgressChannel
 ) -> dict[str, Any]:
     """One finalist with one seed: see `_result`."""
-    config = setting.space.config(params)
-    executor = setting.executor(development(setting, arrays), bounds_of(setting.space), seed)
-    path = executor.get(config, path_of(config), ProgressReporter(number, channel, None, judged=False))
-    (score,) = path.artifacts[path_of(config)[-1]]
-    return _result(config, score)
+    with prepared(setting):
+        config = setting.space.config(params)
+        executor = setting.executor(development(setting, arrays), bounds_of(setting.space), seed)
+        path = executor.get(config, path_of(config), ProgressReporter(number, channel, None, judged=False))
+        (score,) = path.artifacts[path_of(config)[-1]]
+        return _result(config, score)
 
 
 def _result(config: ExperimentConfig, score: Artifact) -> dict[str, Any]:

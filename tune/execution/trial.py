@@ -7,7 +7,8 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -245,23 +246,33 @@ def run_retraining(
     channel: ProgressChannel,
 ) -> dict[str, Any]:
     """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`."""
+    with prepared(setting), TensorBoardRun(setting.home, setting.space, trial, params, seed) as run:
+        config = setting.space.config(params)
+        executor = final_executor(setting, arrays, fingerprint, config, seed)
+        reporter = ProgressReporter(seed, channel, run, judged=False)
+        scores = retrain_seed(executor, config, split_of(arrays, "test"), setting.home, reporter)
+        run.metrics({**scores["metrics"], "images_per_second": scores["images_per_second"]})
+    return scores
+
+
+@contextmanager
+def prepared(setting: Setting) -> Iterator[None]:
+    """Within the block a task of Ray's that is no trial has what it needs, and its GPU's errors in words.
+
+    Raises:
+        RuntimeError: there is no GPU where one was asked for, or it is out of memory.
+    """
     if reason := lacking_gpu(setting.gpus):
         raise RuntimeError(reason)
-    setting.user_code.install(setting.home)
-    config = setting.space.config(params)
-    executor = final_executor(setting, arrays, fingerprint, config, seed)
+    setting.user_code.install(setting.home)  # in this process nobody may have run the plug-in yet
     try:
-        with TensorBoardRun(setting.home, setting.space, trial, params, seed) as run:
-            reporter = ProgressReporter(seed, channel, run, judged=False)
-            scores = retrain_seed(executor, config, split_of(arrays, "test"), setting.home, reporter)
-            run.metrics({**scores["metrics"], "images_per_second": scores["images_per_second"]})
+        yield
     except RuntimeError as error:
         if broken(str(error)):
             end_process(error)  # Ray runs it again in another process
         if reason := out_of_memory(error, setting.gpus):
             raise RuntimeError(reason) from error
         raise
-    return scores
 
 
 def final_executor(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ from components.datasets import Dataset, load_dataset
 from components.defense import Defense, DefenseError
 from tests.tiny import tiny_split, write_folder
 from tests.tiny_networks import SmallResNet
-from tests.tune.executor_fixture import PARAMS, setting_on, try_here
+from tests.tune.executor_fixture import PARAMS, SilentChannel, setting_on, try_here
 from tests.tune.tiny_search import SETTINGS, outcomes, run, words, write_space
 from tune.commands import command_line
 from tune.commands.purify import load_defense
 from tune.errors import Refused
 from tune.evaluation.retraining import assemble
 from tune.execution.driver import arrays_of
-from tune.execution.trial import final_executor, run_trial
+from tune.execution.finalist_training import run_finalist
+from tune.execution.trial import final_executor, run_retraining, run_trial
 from tune.pipeline.recipe import Development
 from tune.pipeline.stages import final_path_of, path_of, signatures_of
 from tune.planning.experiment import find_experiment
@@ -36,6 +38,7 @@ from tune.planning.user_code import UserCode, user_code_of
 from tune.search import search
 from tune.space.space import parse_space
 from tune.storage.folder import Storage
+from tune.storage.ledger import Ledger
 from tune.storage.record import write_record
 
 RESNET = Path(__file__).parents[2] / "small_resnet.py"
@@ -293,11 +296,28 @@ def test_a_worker_runs_the_plug_in_itself() -> None:
     assert run_trial.__module__ == "tune.execution.trial"
 
 
+def test_whatever_is_trained_for_the_search_knows_the_plug_in(tmp_path: Path, pictures: Dataset) -> None:
+    """Trials, finalists and retrainings, each as a process that is new to the plug-in."""
+    with user_code_of(str(RESNET), None) as user_code:
+        space = parse_space(space_text(classifier__architecture="small_resnet"), "mine", "mine.yaml")
+        setting = replace(setting_on(tmp_path, pictures, space), user_code=user_code)
+    arrays, channel = arrays_of(train=pictures.train, validation=pictures.validation), SilentChannel()
+    with CLASSIFIERS.scope():
+        run_trial({"trial": 0, "params": PARAMS}, setting=setting, arrays=arrays, channel=channel)
+    assert Ledger(setting.home).outcomes()[0].status == "finished"
+    with CLASSIFIERS.scope():
+        assert run_finalist(setting, arrays, PARAMS, 1, 0, channel)["metrics"]
+    final = Development.for_retraining(pictures)
+    arrays = arrays_of(train=final.train, test=pictures.test)
+    with CLASSIFIERS.scope():
+        assert run_retraining(setting, arrays, final.fingerprint, PARAMS, 0, 0, channel)["metrics"]
+
+
 @pytest.mark.slow
 def test_from_space_to_report_with_a_plug_in(tmp_path: Path) -> None:
     """The command line on a made-up CIFAR-10 of twelve classes, with a user's own small ResNet."""
     data = write_pictures(tmp_path / "tiny")
-    space = space_of(tmp_path, search__trials=2, data__name=data)
+    space = space_of(tmp_path, search__trials=2, search__finalists=2, search__finalist_seeds=2, data__name=data)
     results = tmp_path / "results"
     status, output = run(words(space, results, "--plugin", str(RESNET)), tmp_path / "log")
     assert status == 0, output
