@@ -159,11 +159,12 @@ def _search(experiment: Experiment, request: Request, options: Options, dry_run:
 
 
 def _prepared(experiment: Experiment, data_dir: str | None) -> Plan:
-    """The search, checked; says what its data set wants known: what was left out, or is there twice."""
+    """The search, checked; says what is to be known of its space and data: ranges without effect, images left out."""
     from tune.planning.preflight import prepare  # torch, for seconds
+    from tune.space.unread import unread
 
     plan = prepare(experiment, data_dir)
-    for note in plan.dataset.notes:
+    for note in (*unread(experiment.space), *plan.dataset.notes):
         print(f"note: {note}", file=sys.stderr)
     return plan
 

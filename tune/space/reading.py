@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from components.config import nearest
-from components.purifiers import PURIFIERS
 from tune.metrics import ROBUST_TARGETS
 from tune.space.config import OBJECTIVES, section_models
 from tune.space.fields import Leaf, found, leaves
@@ -24,8 +23,8 @@ NOT_SEARCHED = {
     "data": "results on different data cannot be compared",
     "attack": "results under different attacks cannot be compared",
 }
-# What stands behind a target in the order classifier, attack, gan, purifier, unet has no effect on it.
-NO_EFFECT = {"gan": ("unet", "defense", *PURIFIERS), "projection": ("unet",), "unet": (), "defense": ()}
+# What stands behind a target in the order classifier, attack, gan, projection, unet has no effect on it.
+NO_EFFECT = {"gan": ("unet",), "projection": ("unet",), "unet": (), "defense": ()}
 
 
 def find_file(name_or_path: str) -> tuple[Path, str]:
@@ -235,7 +234,6 @@ class _Reader:
         for key in ranges:
             if key.split(".")[0] in NO_EFFECT[target]:
                 self.refuse(key, f"expected a parameter that target {target} depends on, found one behind it")
-            self.check_read(key, fixed, ranges)
         if fixed["search.objective"] != "psd" and target not in ROBUST_TARGETS:
             self.refuse("search.objective", f"expected psd for target {target}, whose trials end in no whole defense")
         if fixed["search.promotion"]:
@@ -243,18 +241,6 @@ class _Reader:
         self.check_sampler(fixed["search.sampler"], ranges)
         if fixed["search.max_cost"] is not None and "cost" not in OBJECTIVES[target]:
             self.refuse("search.max_cost", f"expected none for target {target}, whose trials have no cost")
-
-    def check_read(self, key: str, fixed: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
-        """Something reads the parameter, in some trial at least: else equal trials would be compared."""
-        section = key.split(".", maxsplit=1)[0]
-        conditions = dict(leaves()[key].read_when)
-        if section in PURIFIERS:
-            conditions["defense.purifier"] = (section,)
-        for other, wanted in conditions.items():
-            held = ranges[other].values() if other in ranges else (fixed[other],)
-            if held is not None and not {*held} & {*wanted}:
-                expected = f"expected {other} {' or '.join(map(show, wanted))}, with which it is read"
-                self.refuse(key, f"{expected}, found {' and '.join(map(show, held))}")
 
     def check_promotion(self, fixed: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
         """Trials must be compared after some epoch, to be promoted from there."""

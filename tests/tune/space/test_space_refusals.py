@@ -74,9 +74,9 @@ REFUSED = {
     RANGE + "search.patience: 0": (2, "search.patience: expected an integer ≥ 1 and ≤ 100000 or null, found 0"),
     RANGE + "search.patience: long": (2, "search.patience: expected an integer ≥ 1 and ≤ 100000 or null, found 'long'"),
     RANGE + "search.promotion: 1": (2, "search.promotion: expected true or false, found 1"),
-    RANGE + "search.promotion: true\nsearch.target: projection": (
+    RANGE + "search.promotion: true\nsearch.target: gan": (
         2,
-        "search.promotion: expected false where no U-Net is trained, found target projection",
+        "search.promotion: expected false where no U-Net is trained, found target gan",
     ),
     RANGE + "search.promotion: true\nsearch.early_stopping: false": (
         2,
@@ -291,35 +291,6 @@ REFUSED = {
     "search.target: gan\nunet.width: {choice: [8, 16]}": (
         2,
         "unet.width: expected a parameter that target gan depends on, found one behind it",
-    ),
-    "search.target: gan\nprojector.steps: {low: 1, high: 9}": (
-        2,
-        "projector.steps: expected a parameter that target gan depends on, found one behind it",
-    ),
-    # what no trial would read
-    "smoothing.window: {choice: [1, 3]}": (
-        1,
-        "smoothing.window: expected defense.purifier smoothing, with which it is read, found projector",
-    ),
-    "defense.purifier: smoothing\nprojector.steps: {low: 1, high: 9}": (
-        2,
-        "projector.steps: expected defense.purifier projector, with which it is read, found smoothing",
-    ),
-    "gan.pretrained: mnist\ngan.steps: {choice: [100, 200]}": (
-        2,
-        "gan.steps: expected gan.pretrained null, with which it is read, found mnist",
-    ),
-    "projector.init: {choice: [random, bank]}\nprojector.spread: {low: 0.1, high: 1.0}": (
-        2,
-        "projector.spread: expected projector.init encoder, with which it is read, found random and bank",
-    ),
-    "projector.distance: l2\nprojector.tolerance: {low: 0.1, high: 0.4}": (
-        2,
-        "projector.tolerance: expected projector.distance huber or insensitive, with which it is read, found l2",
-    ),
-    "unet.weight_decay: {low: 0.01, high: 0.1}": (
-        1,
-        "unet.weight_decay: expected unet.training adaptive, with which it is read, found attacked",
     ),
     "search.target: unet\nsearch.max_cost: 9\nunet.width: {choice: [8, 16]}": (
         2,
