@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -39,7 +40,8 @@ def retrain_seed(
 ) -> dict[str, Any]:
     """Trains the configuration with the executor's seed, measures it on the test images and keeps both.
 
-    A seed that was measured before is read, not repeated.
+    A seed that was measured before is read, not repeated. It is the same where both its networks and its settings are:
+    of an adaptive training, networks are the same for every R and L.
 
     Returns:
         What stands in `best/seeds/<seed>.json`.
@@ -47,8 +49,9 @@ def retrain_seed(
     seeds = home.child("best").child("seeds")
     name = f"{executor.seed}.json"
     signatures = executor.signatures(config, final_path_of(config))
+    settings = settings_hash(config)
     known = _measured(seeds, name)
-    if known is not None and known["stages"] == signatures:
+    if known is not None and known["stages"] == signatures and _of(known, settings):
         return known
     path = executor.get(config, final_path_of(config), report)
     defense = assemble(executor, path)
@@ -57,12 +60,34 @@ def retrain_seed(
     )
     work = {stage: asdict(done) for stage, done in path.work.items()}
     seconds = {stage: done.seconds for stage, done in path.work.items()}
-    scores |= {"seed": executor.seed, "stages": signatures, "seconds": seconds, "work": work}
+    scores |= {"seed": executor.seed, "stages": signatures, "settings": settings, "seconds": seconds, "work": work}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **pictures)  # type: ignore[arg-type]
     seeds.write(f"{executor.seed}.npz", buffer.getvalue())
     seeds.write(name, json.dumps(scores, indent=2, allow_nan=False).encode())
     return scores
+
+
+def settings_hash(config: ExperimentConfig) -> str:
+    """SHA-256, in hex, of all settings that the defense and its attack have, without those of data and search."""
+    names = [name for name in type(config).model_fields if name not in ("data", "search", "others")]
+    sections = {name: config.section(name).identity() for name in (*names, *config.others)}
+    return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
+
+
+def forget_others(home: Storage, seeds: Sequence[int], settings: str) -> None:
+    """Removes what was measured with other seeds, or of another configuration than the one chosen now."""
+    place = home.child("best").child("seeds")
+    for name in place.names():
+        known = _measured(place, name) if name.endswith(".json") else None
+        if known is not None and not (known.get("seed") in seeds and _of(known, settings)):
+            place.delete(name)
+            place.delete(name.replace(".json", ".npz"))
+
+
+def _of(known: Mapping[str, Any], settings: str) -> bool:
+    """False where results are known to be of other settings; files written before say nothing."""
+    return bool(known.get("settings", settings) == settings)
 
 
 def _measured(seeds: Storage, name: str) -> dict[str, Any] | None:

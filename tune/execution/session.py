@@ -14,7 +14,7 @@ import ray
 from components.pretrained import described
 from tune.cluster.resources import Request, Resources
 from tune.errors import DONE, FAILED
-from tune.evaluation.retraining import save_median
+from tune.evaluation.retraining import forget_others, save_median, settings_hash
 from tune.execution.driver import run_seeds, run_trials
 from tune.execution.finalist_training import run_finalists
 from tune.execution.interruption import interrupt, resume_command
@@ -215,6 +215,7 @@ class Session:
             "rule": rule(objectives),
             "objectives": dict(objectives),
             "max_cost": search.max_cost,
+            "settings": settings_hash(self.plan.space.config(best.params)),
         }
         home.child("best").write("choice.json", _json(choice))
         maps = self.plan.storage.child("store").child("map").child(best.stages.get("map", "none"))
@@ -226,6 +227,7 @@ class Session:
         """The chosen configuration over several seeds; the median one is saved."""
         search, setting, home = self.plan.config.search, self.setting, self.plan.home
         seeds = [search.seed + index for index in range(search.retrain_seeds)]
+        forget_others(home, seeds, settings_hash(self.plan.space.config(best.params)))
         work = f"retraining trial {best.trial} on train + validation, then the test images"
         told = {key: way for key, way in search.objectives.items() if key == "robust"}
         with self._view(work, len(seeds), {**told, "psd": "max"}, kind="seed") as view:

@@ -232,15 +232,16 @@ def facts_of(storage: Storage) -> Facts:
     if not outcomes and not space:
         found = "; ".join(problem for problem in reader.problems if problem.startswith("space.yaml")) or "neither"
         raise FileNotFoundError(f"{storage.uri}: expected an experiment's folder (space.yaml, trials/), found {found}")
+    choice = reader.model("best/choice.json", Choice)
     return Facts(
         name=urlsplit(storage.uri).path.rstrip("/").rsplit("/", 1)[-1],
         place=str(storage.local or storage.uri),
         space=space,
         outcomes=outcomes,
-        choice=reader.model("best/choice.json", Choice),
+        choice=choice,
         finalists=reader.model("finalists.json", Finalists),
         record=reader.mapping("record.json"),
-        seeds=reader.seeds(),
+        seeds=reader.seeds(choice),
         projection=reader.model("validation_map.json", ProjectionMap),
         problems=tuple(reader.problems),
     )

@@ -44,6 +44,7 @@ class SeedScore(BaseModel):
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     seed: int
+    settings: str | None = None  # hash of the configuration that was measured; None in files of before
     images: int = Field(alias="n", ge=1)  # number of test images
     metrics: dict[str, float]  # fractions, unless the name says otherwise
     epsilon: Annotated[dict[str, list[float]], _OrNone] = {}  # "values" and, per metric, its course
@@ -76,6 +77,7 @@ class Choice(BaseModel):
     rule: str | None = None
     objectives: dict[str, Direction] | None = None
     max_cost: float | None = None
+    settings: str | None = None  # hash of the configuration; None in files of before
     median_seed: int | None = None
 
 
@@ -173,15 +175,18 @@ class Reader:
             self._tell(f"{name}: left out: {': '.join(filter(None, [place, detail['msg']]))}")
             return None
 
-    def seeds(self) -> tuple[SeedScore, ...]:
-        """The retrained seeds, each with its images and without what is no number."""
+    def seeds(self, choice: Choice | None) -> tuple[SeedScore, ...]:
+        """The retrained seeds of the choice, each with its images and without what is no number."""
         names = self.storage.child("best").child("seeds").names()
-        found = [self._seed(f"best/seeds/{name}") for name in names if name.endswith(".json")]
+        found = [self._seed(f"best/seeds/{name}", choice) for name in names if name.endswith(".json")]
         return tuple(sorted(filter(None, found), key=lambda score: score.seed))
 
-    def _seed(self, name: str) -> SeedScore | None:
+    def _seed(self, name: str, choice: Choice | None) -> SeedScore | None:
         score = self.model(name, SeedScore)
         if score is None:
+            return None
+        if choice and choice.settings and score.settings not in (None, choice.settings):
+            self._tell(f"{name}: left out: it was measured of another configuration than that of trial {choice.trial}")
             return None
         good = {metric: value for metric, value in score.metrics.items() if math.isfinite(value)}
         if lost := sorted(set(score.metrics) - set(good)):

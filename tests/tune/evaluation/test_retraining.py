@@ -17,12 +17,13 @@ from components.metrics import agreement
 from tests.tune.executor_fixture import setting_on, tiny_config
 from tests.tune.pipeline.test_adaptive_training import ENCODED
 from tune.evaluation.adaptive import adaptive_images
-from tune.evaluation.retraining import retrain_seed, save_median
+from tune.evaluation.retraining import forget_others, retrain_seed, save_median, settings_hash
 from tune.evaluation.scores import EPSILONS
 from tune.execution.trial import arrays_of, final_executor
 from tune.pipeline.executor import Executor
 from tune.pipeline.job import Progress
 from tune.pipeline.recipe import Development
+from tune.report.facts import facts_of
 from tune.storage.folder import Storage
 
 
@@ -113,6 +114,39 @@ def test_a_seed_is_measured_once(executor: Executor, tmp_path: Path, tiny_datase
     again, seen = retrained(executor, tiny_dataset, home)
     assert json.dumps(again) == json.dumps(scores)
     assert seen == []
+
+
+def test_another_configuration_of_the_same_networks_is_measured_anew(
+    executor: Executor, tmp_path: Path, tiny_dataset: Dataset
+) -> None:
+    """An adaptive training does not depend on the number of steps, the measurement does."""
+    home, against = Storage(tmp_path / "one"), {"unet__training": "adaptive", "unet__epochs": 1, **ENCODED}
+    one, _ = retrained(executor, tiny_dataset, home, **against, projector__learning_rate=0.01)
+    other, seen = retrained(executor, tiny_dataset, home, **against, projector__learning_rate=0.5)
+    assert one["stages"] == other["stages"]
+    assert any(stage.startswith("measuring") for stage in seen)
+    assert json.loads((tmp_path / "one/best/seeds/0.json").read_text())["settings"] == other["settings"]
+
+
+def test_a_report_has_seeds_of_one_configuration(executor: Executor, tmp_path: Path, tiny_dataset: Dataset) -> None:
+    home, seeds = Storage(tmp_path / "one"), tmp_path / "one/best/seeds"
+    scores, _ = retrained(executor, tiny_dataset, home)
+    settings = settings_hash(tiny_config())
+    before = {name: value for name, value in scores.items() if name != "settings"}
+    files = {1: scores | {"seed": 1, "settings": "another"}, 2: before | {"seed": 2}, 3: scores | {"seed": 3}}
+    for seed, content in files.items():
+        (seeds / f"{seed}.json").write_text(json.dumps(content))
+        (seeds / f"{seed}.npz").write_bytes((seeds / "0.npz").read_bytes())
+    choice = {"trial": 7, "params": {}, "settings": settings}
+    (tmp_path / "one/best/choice.json").write_text(json.dumps(choice))
+    (tmp_path / "one/space.yaml").write_text("projector.restarts: {choice: [1, 2]}")
+    facts = facts_of(home)
+    assert [score.seed for score in facts.seeds] == [0, 2, 3]
+    assert facts.problems == (
+        "best/seeds/1.json: left out: it was measured of another configuration than that of trial 7",
+    )
+    forget_others(home, [0, 1, 2], settings)
+    assert sorted(path.name for path in seeds.iterdir()) == ["0.json", "0.npz", "2.json", "2.npz"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"seed": 0}', b'{"stages": {}}'])
