@@ -233,7 +233,7 @@ class Defense(nn.Module):
 
 
 def _renew_loaded(defense: Defense, incompatible: object) -> None:
-    """What is called after `load_state_dict`; a function of the module, as pickle wants it."""
+    """Renews the projector after `load_state_dict`; a function of the module, as pickle wants it."""
     defense._renew_projector()
 
 

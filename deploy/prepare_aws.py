@@ -1,9 +1,9 @@
 """Make what cluster.yaml expects to find in an AWS account; run it again after any change of either.
 
-Four things, all named after the yaml's cluster_name: a security group (the nodes reach each other, SSH
+Named as the yaml names them, the bucket after its cluster_name: a security group (the nodes reach each other, SSH
 comes from your address only, everything else is closed), a role with instance profile for the head (start
 and end this cluster's workers), one for the workers (the bucket, nothing else), and a private bucket for
-results and the store.
+results and the store; and once per account AWS's own role for spot machines.
 
     python deploy/prepare_aws.py [--dry-run] [--ssh-from CIDR ...] [--yaml cluster.yaml]
 

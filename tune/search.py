@@ -91,7 +91,7 @@ def search(
         warm_start: folder of an earlier experiment to learn from.
         no_reuse: let each trial build everything itself, to measure what sharing saves.
         dry_run: print what would be done, and do nothing.
-        quiet: print failures and the result alone.
+        quiet: print no progress, only notes, failures and the result.
         verbose: print every stage of every trial.
         classifier: a trained torch module to defend, in place of the space's own.
 

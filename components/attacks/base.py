@@ -103,7 +103,7 @@ def attack(config: Attack, classifier: nn.Module, images: Tensor, labels: Tensor
 
 
 def _checked(made: object, batch: Tensor, config: Attack) -> Tensor:
-    """What an attack made of a batch, on the batch's device."""
+    """The images that an attack made of a batch, like the batch."""
     import torch
 
     named = ATTACKS.described(config.name)

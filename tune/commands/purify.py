@@ -77,7 +77,7 @@ def purify(
 
     Examples:
         python -m tune purify results/quickstart attacked/ --out purified
-        python -m tune purify mnist attacked/ --out purified    the defense that comes with the project
+        python -m tune purify mnist attacked/ --out purified    a defense that comes with the project
 
     Returns:
         The exit status: 2 where some images were refused, which stderr names; the others are purified.

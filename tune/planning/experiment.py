@@ -58,7 +58,7 @@ class Options:
         data_dir: where a named data set lies, or is downloaded to.
         warm_start: folder of an earlier experiment to learn from.
         reuse: whether trials share what they build.
-        quiet: print failures and the result alone.
+        quiet: print no progress, only notes, failures and the result.
         verbose: print every stage of every trial.
     """
 

@@ -48,8 +48,10 @@ class SearchConfig(Config):
         default=100, ge=1, le=10**6, json_schema_extra={"neutral": 100}
     )  # validation images that such an attacker is given, by the quick list; where objective is not psd
     trials: int = Field(default=20, ge=1, le=10**5)  # configurations to try
-    startup_trials: int = Field(default=8, ge=1, le=10**5)  # of these, drawn at random before results guide the rest
-    sampler: Sampler = Field(default="tpe", json_schema_extra={"neutral": "tpe"})  # what proposes trials; of Optuna
+    startup_trials: int = Field(default=8, ge=1, le=10**5)  # of these, spread evenly before results guide the rest
+    sampler: Sampler = Field(
+        default="tpe", json_schema_extra={"neutral": "tpe"}
+    )  # what proposes trials: one of Optuna's, or for grid every point in a random order
     points: tuple[dict[str, Any], ...] = ()  # parameters of the first trials, which are not left to chance
     seed: int = Field(default=0, ge=0, le=10**9)  # of the suggestions and of every training
     max_cost: int | None = Field(default=None, ge=1, le=10**8)  # largest restarts × steps of "best"; null = any
