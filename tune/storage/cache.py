@@ -10,6 +10,7 @@ maps them into memory, so that the processes of a node share the pages too.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.files import lock
+
+log = logging.getLogger(__name__)
 
 ABANDONED = 86_400.0  # seconds, after which what a killed process was fetching is removed
 SHARE = 0.5  # of the disk's room that copies may take, where LATENT_DEFENSE_CACHE does not say how many bytes
@@ -128,18 +131,31 @@ class Cache:
         return use
 
     def _evict(self) -> None:
-        """Removes copies until the others keep within the limit, and what killed processes left."""
+        """Removes what need not stay; what it cannot remove, it leaves: the copy that was asked for is there."""
+        most = self._asked()
+        try:
+            self._remove_abandoned()
+            self._remove_unused(most)
+        except OSError as error:
+            log.warning("%s: not every copy that may go was removed: %s", self.folder, error)
+
+    def _remove_abandoned(self) -> None:
+        """Removes what killed processes left."""
         for left in self.folder.glob(f"{_DRAFT}*"):
             with suppress(FileNotFoundError):
                 if time.time() - left.stat().st_mtime > ABANDONED:
                     shutil.rmtree(left, ignore_errors=True)
+
+    def _remove_unused(self, most: int | None) -> None:
+        """Removes copies until the others keep within the limit."""
         sizes: dict[str, int] = {}
         folders: dict[str, list[Path]] = {}
         for home in self.folder.glob("[!.]*/*"):
             group = _group(home.parent.name, home.name)
             folders.setdefault(group, []).append(home)
-            sizes[group] = sizes.get(group, 0) + sum(path.stat().st_size for path in home.iterdir())
-        excess = sum(sizes.values()) - self._most(sum(sizes.values()))
+            sizes[group] = sizes.get(group, 0) + _size(home)
+        taken = sum(sizes.values())
+        excess = taken - (self._share(taken) if most is None else most)
         for group in sorted(sizes, key=self._used) if excess > 0 else ():
             with suppress(BlockingIOError), _locked(self.folder / ".in-use" / group, wait=False):
                 for home in folders[group]:
@@ -153,14 +169,28 @@ class Cache:
             return (self.folder / ".in-use" / group).stat().st_mtime
         return 0.0
 
-    def _most(self, taken: int) -> int:
+    def _asked(self) -> int | None:
+        """The limit that was asked for; None where none was."""
         if self._limit is not None:
             return self._limit
         if said := os.environ.get("LATENT_DEFENSE_CACHE"):
             if not said.isdecimal():
                 raise OSError(f"LATENT_DEFENSE_CACHE: expected bytes, such as 20000000000, found {said!r}")
             return int(said)
+        return None
+
+    def _share(self, taken: int) -> int:
         return int(SHARE * (shutil.disk_usage(self.folder).free + taken))
+
+
+def _size(home: Path) -> int:
+    """Bytes of a copy; what another process removes meanwhile has none."""
+    size = 0
+    with suppress(FileNotFoundError):
+        for path in home.iterdir():
+            with suppress(FileNotFoundError):
+                size += path.stat().st_size
+    return size
 
 
 def _group(stage: str, signature: str) -> str:

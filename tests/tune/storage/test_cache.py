@@ -110,6 +110,34 @@ def test_the_longest_unused_goes_and_nothing_in_use(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.glob("[!.]*/*")} == {"c", "d"}
 
 
+def test_two_may_evict_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the list of the copies and a look into them another process removes one."""
+    cache, find = Cache(tmp_path, limit=150), Path.glob
+    assert cache.get("gan", "a", fetching) is not None
+
+    def found(folder: Path, pattern: str) -> list[Path]:
+        homes = list(find(folder, pattern))
+        if tmp_path / "gan/a" in homes:
+            Cache(tmp_path).drop("gan", "a")
+        return homes
+
+    monkeypatch.setattr(Path, "glob", found)
+    assert cache.get("gan", "b", fetching) is not None
+    assert {path.name for path in find(tmp_path, "[!.]*/*")} == {"b"}
+
+
+def test_a_copy_is_there_where_others_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(f"{folder}: stale file handle")
+
+    monkeypatch.setattr("shutil.disk_usage", fail)
+    monkeypatch.delenv("LATENT_DEFENSE_CACHE", raising=False)
+    assert Cache(tmp_path).get("gan", "a", fetching) is not None
+    assert "not every copy that may go was removed" in caplog.text
+
+
 @pytest.fixture
 def store(tmp_path: Path, bucket: str) -> Store:
     """A store on an object store, with one artifact."""
