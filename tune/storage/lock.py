@@ -19,6 +19,7 @@ from tune.errors import Refused
 from tune.storage.folder import Storage
 
 _FILE = "driver.lock"
+_ENDED = -1  # in the place of when a process began
 
 
 class LockedError(Refused):
@@ -40,6 +41,7 @@ class _Holder(BaseModel):
     place: str  # where the process id means something
     token: str  # of this very lock: process ids return
     time: float  # of the last sign of life, in seconds since 1970 by the holder's clock
+    started: int | None = None  # of the process, in ticks since the boot; earlier versions did not sign with it
 
 
 class ExperimentLock:
@@ -47,8 +49,10 @@ class ExperimentLock:
 
     The file `driver.lock` in the experiment's folder names the holder and the time of its last sign of life.
     On a local disk the kernel holds the lock as well (flock) and lets go of it when the driver dies, by
-    kill -9 too, so that the next driver takes over at once. Where the kernel cannot tell (an object store,
-    NFS without locks, a driver on another machine), `patience` seconds without a sign of life mean death.
+    kill -9 too, so that the next driver takes over at once. Elsewhere one among the same processes is asked for by
+    its id and the time of its start, as a container that starts again gives its ids out again. Where the kernel
+    cannot tell (a driver on another machine, or in another container), `patience` seconds without a sign of life
+    mean death.
 
     Args:
         storage: the experiment's folder.
@@ -141,9 +145,12 @@ class ExperimentLock:
     def _is_dead(self, holder: _Holder, free: bool) -> bool:
         if free and holder.host == socket.gethostname():
             return True  # the kernel has let go of its lock
-        if holder.place == _place():
-            return not _runs(holder.pid)
-        return abs(time.time() - holder.time) > self._patience and not self._shows_life(holder)
+        if holder.place == _place() and not (free and holder.started is None):
+            return not _runs(holder)
+        # of another container of this machine, too; but its mounts may differ from ours, and then its locks
+        let_go = free and _boot(holder.place) == _boot(_place())
+        silent = abs(time.time() - holder.time) > self._patience
+        return (let_go or silent) and not self._shows_life(holder)
 
     def _shows_life(self, holder: _Holder) -> bool:
         """True where the holder signs again within two heartbeats; its clock may differ from ours."""
@@ -167,7 +174,12 @@ class ExperimentLock:
 
     def _sign(self) -> None:
         signature = _Holder(
-            host=socket.gethostname(), pid=os.getpid(), place=_place(), token=self._token, time=time.time()
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            place=_place(),
+            token=self._token,
+            time=time.time(),
+            started=_started(os.getpid()),
         )
         data = signature.model_dump_json().encode()
         self._signed = signature.time
@@ -222,11 +234,30 @@ def _place() -> str:
     return uuid.uuid4().hex  # equal to no other place, so that only time tells
 
 
-def _runs(pid: int) -> bool:
+def _boot(place: str) -> str:
+    """The kernel of a place, which all containers of a machine share."""
+    return place.partition("/")[0]
+
+
+def _runs(holder: _Holder) -> bool:
+    """Tells whether the process of a holder in this place is there still, and not another with its process id."""
     try:
-        os.kill(pid, 0)
+        os.kill(holder.pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass  # of another user
+    started = _started(holder.pid)
+    unsigned = holder.started is None and holder.pid != os.getpid()  # which would have signed with it
+    cannot_tell = started is None or (unsigned and started != _ENDED)
+    return cannot_tell or holder.started == started
+
+
+def _started(pid: int) -> int | None:
+    """When a process began, in ticks since the boot; None where that cannot be told."""
+    try:
+        line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        state, *numbers = line.rpartition(")")[2].split()  # before it the program's name, with whatever is in it
+        return _ENDED if state in "ZX" else int(numbers[18])  # killed, but its parent has not asked for its end yet
+    except (OSError, ValueError, IndexError):
+        return None

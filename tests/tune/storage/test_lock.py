@@ -127,6 +127,69 @@ def test_a_killed_driver_is_followed_at_once(storage: Storage, tmp_path: Path) -
             assert time.monotonic() - begun < 0.4
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells when a process began")
+class TestTheSamePlace:
+    """Holders among the processes of this boot and namespace, as a container that starts again finds them."""
+
+    def test_a_process_id_that_was_given_out_again(self, storage: Storage, tmp_path: Path) -> None:
+        with driver(tmp_path / "other") as other:
+            for pid in (os.getpid(), other.pid):
+                signed(tmp_path / "search", host="before", pid=pid, place=lock_module._place(), started=1)
+                with quick(storage) as held:
+                    held.check()
+
+    def test_a_file_of_an_earlier_version(self, storage: Storage, tmp_path: Path) -> None:
+        signed(tmp_path / "search", host="before", pid=os.getpid(), place=lock_module._place())
+        path = tmp_path / "search" / "driver.lock"
+        path.write_text(path.read_text().replace(',"started":null', ""))
+        with quick(storage) as held:
+            held.check()
+
+    def test_a_file_of_an_earlier_version_whose_process_runs(self, tmp_path: Path) -> None:
+        with driver(tmp_path / "other") as other:
+            signed(tmp_path, pid=other.pid, place=lock_module._place(), time=time.time() - 100)
+            with pytest.raises(LockedError), quick(Remote(tmp_path)):
+                pass
+
+    def test_a_killed_driver_whose_parent_sleeps(self, storage: Storage, tmp_path: Path) -> None:
+        with driver(tmp_path / "search") as holder:
+            holder.send_signal(signal.SIGKILL)  # and it stays among the processes, as nobody asks for its end
+            os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+            with quick(storage) as held:
+                held.check()
+
+    def test_a_driver_that_is_suspended_for_long(self, storage: Storage, tmp_path: Path) -> None:
+        with driver(tmp_path / "search") as holder:
+            holder.send_signal(signal.SIGSTOP)
+            time.sleep(0.6)  # more than the patience of `quick`
+            with pytest.raises(LockedError), quick(storage):
+                pass
+
+
+def test_the_kernel_answers_for_another_container(tmp_path: Path) -> None:
+    signed(tmp_path, place=f"{lock_module._boot(lock_module._place())}/another")
+    begun = time.monotonic()
+    with ExperimentLock(Storage(tmp_path), beat=0.05, patience=60) as held:
+        held.check()
+        assert time.monotonic() - begun < 10
+
+
+def test_a_container_without_the_same_locks_is_refused_while_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where it reaches the folder by a mount of its own that keeps its locks to itself."""
+    place, sleep = f"{lock_module._boot(lock_module._place())}/another", time.sleep
+    signed(tmp_path, place=place)
+
+    def beat(seconds: float) -> None:
+        signed(tmp_path, place=place)
+        sleep(seconds)
+
+    monkeypatch.setattr(lock_module.time, "sleep", beat)
+    with pytest.raises(LockedError, match="on elsewhere"), quick(Storage(tmp_path)):
+        pass
+
+
 def test_a_driver_that_ended_leaves_no_trace(storage: Storage, tmp_path: Path) -> None:
     with driver(tmp_path / "search") as holder:
         holder.communicate()
