@@ -24,6 +24,7 @@ from tune.pipeline.saves import Saves
 from tune.pipeline.stages import signer
 from tune.space.config import rungs
 from tune.storage.scratch import scratch
+from tune.storage.uses import uses_of
 
 
 def run_trials(
@@ -57,15 +58,22 @@ def run_trials(
     )
     left = total - sum(outcome.trial < total for outcome in ledger.known())
     if searcher.over:
-        saves.forget(ledger.known(), last=True)
+        _forget(setting, saves, searcher)
         return
     feed = ProgressFeed()
     callback.listen(feed)
     _fit(setting, dataset, feed, scheduler, callback, left + _most_promotions(setting))
     callback.refresh(last=True)
-    saves.forget(ledger.known(), last=searcher.over)
+    _forget(setting, saves, searcher)
     if runs.left_out:
         view.note(f"TensorBoard shows the best, the latest and a sample; {runs.left_out} other trials have no run")
+
+
+def _forget(setting: Setting, saves: Saves, searcher: LedgerSearcher) -> None:
+    """Forgets what no trial will go on from: the saves of those that ended, and once all have, what each used."""
+    saves.forget(searcher.ledger.known(), last=searcher.over)
+    if searcher.over:
+        uses_of(setting.home, "trials").remove_tree()
 
 
 def _fit(

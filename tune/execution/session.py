@@ -113,7 +113,8 @@ class Session:
     def _begin(self) -> None:
         """Writes what the search is, and what this session of it runs with."""
         plan, home = self.plan, self.plan.home
-        for folder in (home, *map(home.child, ("trials", "proposals", "best", "best/seeds"))):
+        inner = ("trials", "proposals", "best", "best/seeds", "uses/trials", "uses/trainings")
+        for folder in (home, *map(home.child, inner)):
             folder.sweep()
         home.write("space.yaml", plan.space.to_yaml().encode())
         Store(plan.storage.child("store")).note_user(home)

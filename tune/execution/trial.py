@@ -44,6 +44,7 @@ from tune.storage.ledger import Ledger, Outcome
 from tune.storage.outage import outage
 from tune.storage.patience import PATIENCE
 from tune.storage.store import Store
+from tune.storage.uses import Kind, uses_of
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -89,7 +90,7 @@ class Setting:
     def trial_executor(self, data: Development, config: ExperimentConfig, number: int) -> Executor:
         """The executor of one trial: with the shared store, or with `--no-reuse` a store of its own."""
         if self.reuse:
-            return self.executor(data, bounds_of(self.space), self.seed)
+            return self.executor(data, bounds_of(self.space), self.seed, uses="trials")
         return self.executor(data, bounds_of_one(config), self.seed, self.unshared(number))
 
     def unshared(self, number: int) -> Storage:
@@ -97,16 +98,17 @@ class Setting:
         return self.home.child("unshared").child(f"{number:03d}")
 
     def executor(
-        self, data: Development, bounds: Bounds, seed: int, storage: Storage | None = None
+        self, data: Development, bounds: Bounds, seed: int, storage: Storage | None = None, uses: Kind = "trainings"
     ) -> Executor:
-        """The executor for this search's store, or for the store in `storage`."""
+        """The executor for this search's store, noting what it uses, or for the store in `storage`."""
         keep_memory()
         threads = max(1, int(self.cpus))
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         store = Store(storage) if storage else self.store
         device = torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
-        return Executor(store, leases_of(store), data, bounds, seed, device)
+        notes = None if storage else uses_of(self.home, uses)
+        return Executor(store, leases_of(store), data, bounds, seed, device, notes)
 
 
 def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, channel: ProgressChannel) -> None:

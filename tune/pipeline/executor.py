@@ -21,8 +21,10 @@ from tune.pipeline.recipe import Bounds, Development, Recipe
 from tune.pipeline.stage import Stage
 from tune.pipeline.stages import STAGES, signatures_of
 from tune.space.config import ExperimentConfig
+from tune.storage.folder import Storage
 from tune.storage.leases import Leases
 from tune.storage.store import Artifact, Store
+from tune.storage.uses import note_uses
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class Executor:
         bounds: of the projections.
         seed: of everything that is random.
         device: where to compute.
+        uses: the folder that gets a note of each path before any of it is built; None where nobody needs to know.
     """
 
     store: Store
@@ -75,6 +78,7 @@ class Executor:
     bounds: Bounds
     seed: int
     device: torch.device
+    uses: Storage | None = None
 
     def recipe(self, config: ExperimentConfig) -> Recipe:
         """The recipe of a configuration with this executor's data, bounds and seed."""
@@ -97,6 +101,8 @@ class Executor:
         """Every artifact of a path: found, built, or waited for while another builds it."""
         recipe = self.recipe(config)
         path = Path(recipe, signatures_of(recipe, stages))
+        if self.uses is not None:
+            note_uses(self.uses, path.signatures)
         pending = {node.signature: node for node in _nodes(path)}
         found: Found = {}
         missing: set[str] = set()  # looked for, and not there

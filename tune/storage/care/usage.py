@@ -14,6 +14,7 @@ from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
 from tune.storage.signature import signature_in
 from tune.storage.store import QUARANTINE, UNFINISHED, Store
+from tune.storage.uses import noted_uses
 
 PIN_OF = "pin of "  # before the name of an experiment, among those that use something
 
@@ -88,21 +89,24 @@ def store_entries(storage: Storage, usage: StoreUsage) -> list[StoreEntry]:
 
 
 def usage_of(storage: Storage) -> StoreUsage:
-    """Signatures that are pinned, or used by trials and seeds of the experiments that share the storage's store."""
+    """Signatures that are pinned, or used by the experiments that share the storage's store.
+
+    Those are the stages of finished trials and measured seeds, and of all that was begun and may be gone on with.
+    """
     users: dict[str, dict[str, None]] = {}
     problems: list[str] = []
     experiments = experiments_in(storage)
     experiments |= _elsewhere(storage, experiments.values(), problems)
     for name, experiment in experiments.items():
         ledger = Ledger(experiment)
-        stages = [outcome.stages for outcome in ledger.outcomes()]
+        stages: list[Mapping[str, str]] = [outcome.stages for outcome in ledger.outcomes()]
         problems += ledger.problems
-        try:
-            seeds = seed_stages(experiment)
-        except ValueError as error:
-            seeds = {}
-            problems.append(str(error))
-        for used in (*stages, *seeds.values()):
+        for others in (noted_uses, lambda home: seed_stages(home).values()):
+            try:
+                stages += others(experiment)
+            except ValueError as error:
+                problems.append(str(error))
+        for used in stages:
             for signature in used.values():
                 users.setdefault(signature, {})[name] = None
     try:
