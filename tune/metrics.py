@@ -214,6 +214,11 @@ def objectives_of(target: Target, objective: Objective = "psd") -> Mapping[str, 
     return {"robust": METRICS["robust"].direction, **others}
 
 
+def images_measured(metric: str, validation: int, robust_images: int) -> int:
+    """Number of the validation images that a metric is a share of: of `robust`, those that the attacker is given."""
+    return min(robust_images, validation) if metric == "robust" else validation
+
+
 def title_of(key: str) -> str:
     """A metric's title; its key where it is not known here, as in the files of a later version."""
     return METRICS[key].title if key in METRICS else key

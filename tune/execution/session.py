@@ -20,7 +20,7 @@ from tune.execution.finalist_training import run_finalists
 from tune.execution.interruption import interrupt, resume_command
 from tune.execution.ray_start import running_ray
 from tune.execution.trial import Setting, arrays_of, final_executor
-from tune.metrics import Direction
+from tune.metrics import Direction, images_measured
 from tune.monitor.runs import viewing_commands
 from tune.monitor.tensorboard import write_experiment
 from tune.monitor.terminal import LiveView
@@ -178,7 +178,8 @@ class Session:
             compared = run_finalists(
                 self.setting, self.plan.dataset, finalists, seeds, view, self.lock.check
             )
-        verdict = decide(compared, len(self.plan.dataset.validation))
+        images = images_measured(next(iter(objectives)), len(self.plan.dataset.validation), search.robust_images)
+        verdict = decide(compared, images)
         params = {outcome.trial: outcome.params for outcome in finalists}
         home.write("finalists.json", _json(as_json(compared, verdict, params)))
         return next(outcome for outcome in finalists if outcome.trial == verdict.chosen)

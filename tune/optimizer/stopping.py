@@ -13,7 +13,7 @@ from optuna.terminator import RegretBoundEvaluator, StaticErrorEvaluator, Termin
 from optuna.trial import create_trial
 
 from components.intervals import standard_error
-from tune.metrics import Direction, objectives_of
+from tune.metrics import Direction, images_measured, objectives_of
 from tune.optimizer.choice import Objectives, has_objectives
 from tune.space.config import seconds_of
 from tune.space.space import SearchSpace
@@ -28,11 +28,11 @@ class StopRules:
 
     Attributes:
         space: what is searched.
-        images: validation images, by which the noise of that share is known.
+        validation: number of validation images: from it follows of how many that is a share, and so its noise.
     """
 
     space: SearchSpace
-    images: int
+    validation: int
 
     @property
     def objectives(self) -> Objectives:
@@ -102,8 +102,9 @@ class StopRules:
         ]
 
     def noise(self, share: float) -> float:
-        """One standard error of a share of the validation images: it may be as much by chance."""
-        return standard_error(share, self.images)
+        """One standard error of the first objective, a share of images: it may be as much by chance."""
+        metric, robust_images = next(iter(self.objectives)), self.space.fixed["search.robust_images"]
+        return standard_error(share, images_measured(metric, self.validation, robust_images))
 
 
 class Clock:

@@ -19,6 +19,7 @@ from components.training import drawn_from, freeze
 from components.unet.network import UNet, join
 from components.unet.training import UNetTraining
 from components.weights import load_weights
+from tune.metrics import images_measured
 from tune.pipeline import adaptive
 from tune.pipeline.attack import attacked_of, images_of, split_of
 from tune.pipeline.classifier import classifier_of, new_classifier
@@ -150,7 +151,7 @@ def _robust(config: ExperimentConfig) -> bool:
 def _attacked_through(job: Job, network: UNet) -> tuple[dict[str, float], dict[str, Tensor]]:
     """The share of some validation images that an attacker who knows the defense leaves right, and which these are."""
     config, held = job.config, job.data.held
-    some = held.sample(min(config.search.robust_images, len(held)), seed=0)
+    some = held.sample(images_measured("robust", len(held), config.search.robust_images), seed=0)
     defense = Defense(purifier_of(config).component(job), network, classifier_of(job))
     job.report(Progress("an attacker who knows the defense", 0, 0))
     found = evaluate_defense(

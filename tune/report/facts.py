@@ -9,13 +9,13 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from components.robustness import Robustness
-from tune.metrics import METRICS, OBJECTIVES, Objective, Target, objectives_of
+from tune.metrics import METRICS, OBJECTIVES, Objective, Target, images_measured, objectives_of
 from tune.optimizer.choice import NoChoiceError, Objectives, by_rank, choose, has_objectives, median_seed, pareto_front
 from tune.optimizer.finalists import finalists_of
 from tune.report.effects import Effects, effects
 from tune.report.reading import Choice, Finalists, ProjectionMap, Reader, SeedScore
 from tune.report.scores import ClassScore, Score, gain, per_class, scores
-from tune.space.config import PURIFIERS
+from tune.space.config import PURIFIERS, SearchConfig
 from tune.storage.folder import Storage
 from tune.storage.ledger import Outcome
 
@@ -116,7 +116,8 @@ class Facts:
     @cached_property
     def effects(self) -> Effects | None:
         """Effects of the parameters; None where too few trials showed a score, or nothing varied."""
-        images = self.data.get("validation", 0)
+        asked = self.space.get("search.robust_images", SearchConfig().robust_images)
+        images = images_measured(self.objective, self.data.get("validation", 0), asked)
         return effects(self.outcomes, self.objectives, self.ranges, images)
 
     @cached_property

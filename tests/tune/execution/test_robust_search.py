@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from components.datasets.dataset import Dataset
-from tests.tune.executor_fixture import executor_on, path_to, search_here, tiny_config, tiny_space
+from tests.tune.executor_fixture import PARAMS, executor_on, path_to, search_here, tiny_config, tiny_space
+from tune.execution.session import Session
 from tune.metrics import METRICS, objectives_of
 from tune.monitor.hparams import experiment_record
 from tune.optimizer.choice import choose, pareto_front, rule
+from tune.optimizer.finalists import Finalist
+from tune.planning.experiment import Options
+from tune.planning.preflight import Plan
 from tune.space.strict_yaml import SpaceError
+from tune.storage.folder import Storage
+from tune.storage.ledger import Outcome
 
 PATH = path_to("defense")
 
@@ -41,6 +49,24 @@ def test_trials_are_judged_by_the_attacker(tmp_path: Path, tiny_dataset: Dataset
     best = choose(outcomes, objectives)
     assert best.metrics["robust"] == max(outcome.metrics["robust"] for outcome in outcomes)
     assert best in pareto_front(outcomes, objectives)
+
+
+def test_finalists_are_told_apart_by_the_images_that_the_attacker_is_given(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = tiny_space(search__objective="robust", search__finalists=2, search__robust_images=6)
+    plan = Plan(space, Storage(tmp_path), "one", False, space.config(PARAMS), tiny_dataset)
+    session = Session(plan, mock.Mock(), Options(quiet=True), mock.Mock())
+    for number in range(2):
+        session.ledger.record(
+            Outcome(trial=number, status="finished", params=PARAMS, metrics={"robust": 0.5, "cost": 8})
+        )
+    pair = [Finalist(number, 8.0, 0.5, {0: 0.5}) for number in range(2)]  # of which the images are not known
+    monkeypatch.setattr("tune.execution.session.run_finalists", lambda *args: pair)
+    session._final(session.ledger.outcomes()[0])
+    (_, other) = json.loads(plan.home.read("finalists.json"))["finalists"]
+    assert len(tiny_dataset.validation) > 6
+    assert other["error"] == pytest.approx((2 * 0.25 / 6) ** 0.5)
 
 
 def test_only_the_score_follows_from_the_objective(tmp_path: Path, tiny_dataset: Dataset) -> None:

@@ -15,11 +15,11 @@ from tune.space.config import seconds_of
 from tune.storage.ledger import Outcome
 
 
-def rules(settings: str, images: int = 1000) -> StopRules:
-    return StopRules(space_of("unet", f"search.startup_trials: 2\n{settings}\n{RANGES}"), images)
+def rules(settings: str, validation: int = 1000) -> StopRules:
+    return StopRules(space_of("unet", f"search.startup_trials: 2\n{settings}\n{RANGES}"), validation)
 
 
-def scored(scores: Sequence[float | None]) -> list[Outcome]:
+def scored(scores: Sequence[float | None], metric: str = "psd") -> list[Outcome]:
     """A trial for each score, of ten seconds each; None is one that failed, below 0 one that was pruned."""
     ended = {"params": space_params(), "seconds": 10.0}
     return [
@@ -27,7 +27,7 @@ def scored(scores: Sequence[float | None]) -> list[Outcome]:
         if score is None
         else Outcome(trial=n, status="pruned", ended=10.0 * (n + 1), **ended)
         if score < 0
-        else Outcome(trial=n, status="finished", metrics={"psd": score}, ended=10.0 * (n + 1), **ended)
+        else Outcome(trial=n, status="finished", metrics={metric: score}, ended=10.0 * (n + 1), **ended)
         for n, score in enumerate(scores)
     ]
 
@@ -69,7 +69,7 @@ def test_patience_is_not_impressed_by_noise() -> None:
 
 
 def test_the_terminator_ends_a_search_that_is_flat_and_not_one_that_varies() -> None:
-    rule = rules("search.terminator: true", images=100)
+    rule = rules("search.terminator: true", validation=100)
 
     def trials(slope: float) -> list[Outcome]:
         weights = [0.01 * 1.9**n for n in range(10)]
@@ -81,6 +81,16 @@ def test_the_terminator_ends_a_search_that_is_flat_and_not_one_that_varies() -> 
     assert rule.reason(trials(0.0), 0) is not None
     assert rule.reason(trials(0.06), 0) is None
     assert rules("search.terminator: false").reason(trials(0.0), 0) is None
+
+
+def test_noise_is_that_of_the_images_which_the_attacker_is_given() -> None:
+    rule = rules("search.patience: 3\nsearch.objective: robust")
+    assert rule.noise(0.9) == standard_error(0.9, 100)
+    said = rule.reason(scored([0.8, 0.9, 0.91, 0.92, 0.93], "robust"), 0)
+    assert said == "patience: 3 trials in a row were no better than 0.9000 by more than 0.0310"
+    assert rules("search.objective: robust", validation=60).noise(0.9) == standard_error(0.9, 60)
+    assert rules("search.objective: robust\nsearch.robust_images: 2000").noise(0.9) == standard_error(0.9, 1000)
+    assert rules("").noise(0.9) == standard_error(0.9, 1000)
 
 
 def test_an_error_of_a_share() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,16 @@ def test_the_course_over_a_parameter_is_its_own() -> None:
     heights = result.surface("unet.high_level_weight", "projector.steps", (weights, [1, 5, 20]))
     assert heights.shape == (3, 4)
     assert np.diff(heights, axis=1).min() > 0.02
+
+
+def test_the_noise_of_robust_is_that_of_the_images_which_the_attacker_is_given() -> None:
+    known = facts([o.model_copy(update={"metrics": {"robust": o.metrics["psd"]}}) for o in trials(40)])
+    plain = found(trials(40)).noise
+    for asked, images in (({}, 100), ({"search.robust_images": 400}, 400), ({"search.robust_images": 5000}, 1000)):
+        space = {**known.space, "search.objective": "robust", **asked}
+        result = replace(known, space=space).effects
+        assert result is not None
+        assert result.noise / plain == pytest.approx((1000 / images) ** 0.5, rel=0.02)
 
 
 def test_of_a_whole_experiment(tmp_path: Path) -> None:
