@@ -6,7 +6,6 @@ import copy
 import hashlib
 import io
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,19 +154,18 @@ class Job(Inputs):
         history = self._restore(training, f"{name}.pt")
         for row in history:
             self._report_epoch(training, row)
-        began = time.perf_counter()
         for metrics in training:
             row = {"epoch": training.epoch, **metrics, **measure()}
             history.append(row)
-            self._save(f"{name}.pt", training, history, self.draft.seconds_before + time.perf_counter() - began)
+            self._save(f"{name}.pt", training, history)
             self._report_epoch(training, row)
         return history
 
     def _report_epoch(self, training: Training, row: Row) -> None:
         self.report(Progress(self.stage, int(row["epoch"]), training.epochs, row))
 
-    def _save(self, file: str, training: Training, history: list[Row], seconds: float) -> None:
-        buffer = io.BytesIO()
+    def _save(self, file: str, training: Training, history: list[Row]) -> None:
+        buffer, seconds = io.BytesIO(), self.draft.seconds  # of the whole artifact: this may not be its first training
         torch.save({"training": training.state_dict(), "history": history, "seconds": seconds}, buffer)
         self.saves.write(file, sealed(buffer.getvalue()))
 
@@ -184,7 +182,7 @@ class Job(Inputs):
             training.load_state_dict(before)  # of a save that does not fit, some parts may have been loaded
             log.warning("%s/%s: expected a save of %s, %s; starting over", self.saves.uri, file, self.stage, error)
             return []
-        self.draft.seconds_before = seconds
+        self.draft.seconds_before = max(seconds, self.draft.seconds_before)  # the later training's save has all of it
         return history
 
 

@@ -109,9 +109,8 @@ class Store:
         """
         with scratch(stage) as folder:
             draft = Draft(folder)
-            began = time.perf_counter()
             yield draft
-            draft.description["seconds"] = round(draft.seconds_before + time.perf_counter() - began, 3)
+            draft.description["seconds"] = round(draft.seconds, 3)
             self._publish(draft, self.storage.child(stage).child(signature), stage, signature)
         self.unfinished(signature).remove_tree()
 
@@ -232,6 +231,12 @@ class Draft:
         self.metrics: dict[str, Any] = {}
         self.description: dict[str, Any] = {}
         self.seconds_before = 0.0
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on it so far, in this run and those before."""
+        return self.seconds_before + time.perf_counter() - self._began
 
 
 def _manifest(home: Storage, stage: str, signature: str) -> dict[str, Any] | None:

@@ -160,6 +160,46 @@ def test_seconds_before_an_interruption_count(make: Any) -> None:
     assert job.draft.seconds_before > 0
 
 
+class Timed(Walk):
+    """A walk of which each epoch takes so many seconds of a clock."""
+
+    def __init__(self, clock: list[float], seconds: float) -> None:
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    def run_epoch(self) -> dict[str, float]:
+        self.clock[0] += self.seconds
+        return super().run_epoch()
+
+
+@pytest.mark.parametrize("stops", [[2], [5], [7], [3, 6], [5, 6, 7], [1, 2, 5, 7]])
+def test_seconds_of_several_trainings_add_up_over_all_sessions(
+    make: Any, monkeypatch: pytest.MonkeyPatch, stops: list[int]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def build(stop: int) -> Job:
+        """Builds as the GAN's stage does, up to the epoch `stop` of both trainings, counted on."""
+        done = []
+
+        def report(progress: Progress) -> None:
+            done.append(progress)
+            if len(done) == stop:
+                raise Stopped
+
+        job: Job = make(report)
+        job.train(Timed(clock, 10))
+        job.train(Timed(clock, 1), name="encoder")
+        return job
+
+    for stop in stops:
+        with pytest.raises(Stopped):
+            build(stop)
+        clock[0] += 1000  # between two sessions
+    assert build(0).draft.seconds == 44
+
+
 def test_a_seal_is_the_hash_of_what_follows() -> None:
     assert unsealed(sealed(b"content")) == b"content"
     with pytest.raises(ValueError, match="damaged"):
