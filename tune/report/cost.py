@@ -49,11 +49,20 @@ def cost(facts: Facts) -> Section:
     built, reused, spent = map(facts.worked, ("built", "reused", "seconds"))
     rows.append(("all", f"{built:g}", f"{reused:g}", seconds(spent), seconds(saved) if saved else "–", again))
     note = "Saved: what the reused results would have cost at the mean time of those built."
-    note += f" By the clock: {seconds(facts.wall_s)}." if facts.wall_s else ""
+    note += _by_the_clock(facts)
     if (median := facts.median) and median.images_per_second:
         note += f" The saved defense purifies {median.images_per_second:.3g} images per second."
     columns = ("stage", "built", "reused", "computing time", "saved, about", "retraining")
     return Section("Cost", (Table(columns, rows, numbers=5, marked=len(rows) - 1, note=note),))
+
+
+def _by_the_clock(facts: Facts) -> str:
+    if not facts.wall_s:
+        return ""
+    if facts.wall_s == facts.recorded_s:
+        return f" By the clock: {seconds(facts.wall_s)}."
+    least = f"at least {seconds(facts.wall_s)}"
+    return f" By the clock: {least}, as a session that was killed, or runs still, has not recorded its time."
 
 
 def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

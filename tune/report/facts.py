@@ -12,6 +12,7 @@ from components.robustness import Robustness
 from tune.metrics import METRICS, OBJECTIVES, Objective, Target, images_measured, objectives_of
 from tune.optimizer.choice import NoChoiceError, Objectives, by_rank, choose, has_objectives, median_seed, pareto_front
 from tune.optimizer.finalists import finalists_of
+from tune.optimizer.stopping import Clock
 from tune.report.effects import Effects, effects
 from tune.report.reading import Choice, Finalists, ProjectionMap, Reader, SeedScore
 from tune.report.scores import ClassScore, Score, gain, per_class, scores
@@ -215,11 +216,19 @@ class Facts:
         data = self.record.get("data")
         return data if isinstance(data, Mapping) else {}
 
-    @property
+    @cached_property
     def wall_s(self) -> float | None:
-        """Wall time of the search in seconds, where it was recorded."""
+        """Wall time of the search in seconds, at least; None where it is not known.
+
+        A session that is killed does not record its own: where the trials alone ran for longer, it is their time.
+        """
+        return max(self.recorded_s, Clock(self.outcomes).seconds()) or None
+
+    @property
+    def recorded_s(self) -> float:
+        """Wall time of the sessions that could record it, in seconds."""
         wall = self.record.get("wall_s")
-        return float(wall) if isinstance(wall, int | float) else None
+        return float(wall) if isinstance(wall, int | float) else 0.0
 
 
 def facts_of(storage: Storage) -> Facts:

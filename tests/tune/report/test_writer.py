@@ -15,6 +15,7 @@ import pytest
 from components.intervals import t_interval, wilson
 from tests.tune.experiment_fixture import IMAGES, do_not_draw, edit, rebuilt, seed_file, write_experiment, write_json
 from tune.optimizer.choice import choose
+from tune.report.comparison import compare
 from tune.report.writer import write_report
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
@@ -130,6 +131,24 @@ def test_every_promised_field(report: dict[str, Any]) -> None:
     assert search["wall_s"] == 587.3
     assert search["stages_built"] == {"classifier": 1, "gan": 1, "projection": 3, "unet": 24}
     assert search["stages_reused"] == {"classifier": 23, "gan": 23, "projection": 21, "unet": 0}
+
+
+@pytest.mark.parametrize(("recorded", "shown", "said"), [
+    (20.0, 18_000.0, "By the clock: at least 5.0 h, as a session that was killed, or runs still, has not recorded"),
+    (None, 18_000.0, "By the clock: at least 5.0 h, as a session that was killed, or runs still, has not recorded"),
+    (18_360.0, 18_360.0, "By the clock: 5.1 h. "),
+])  # fmt: skip
+def test_the_time_of_a_session_that_was_killed_counts(
+    folder: Path, recorded: float | None, shown: float, said: str
+) -> None:
+    edit(folder / "record.json", lambda record: record.update(wall_s=recorded))
+    edit(folder / "trials/000.json", lambda trial: trial.update(seconds=18_000.0, ended=1_800_000_000.0))
+    write_report(folder)
+    assert json.loads((folder / "report.json").read_text())["search"]["wall_s"] == shown
+    assert said in (folder / "report.md").read_text()
+    beside = compare([folder, folder]).splitlines()
+    (row,) = (line.split() for line in beside if line.startswith("by the clock"))
+    assert row[3:] == 2 * (["5.0", "h"] if shown == 18_000.0 else ["5.1", "h"])
 
 
 def test_values_are_those_of_the_files_to_the_last_digit(report: dict[str, Any], written: Path) -> None:
