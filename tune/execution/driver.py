@@ -43,8 +43,10 @@ def run_trials(
     ledger = searcher.ledger
     total = int(setting.space.fixed["search.trials"])
     store, data = setting.store, Development.for_search(dataset)
-    saves = Saves(setting.space, data, setting.seed, store)
+    saves = Saves(setting.space, data, setting.seed, store, None if setting.reuse else setting.unshared)
     saves.forget(ledger.known())  # of a driver that was killed before it did
+    if setting.reuse:
+        setting.unshared.remove_tree()  # of sessions with `--no-reuse`: no trial of this one goes on from there
     runs = KeptRuns(setting.home, searcher.objectives)
     runs.resume(ledger.known())
     callback = TrialCallback(setting, ledger, view, saves, runs, check)

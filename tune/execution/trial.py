@@ -91,11 +91,12 @@ class Setting:
         """The executor of one trial: with the shared store, or with `--no-reuse` a store of its own."""
         if self.reuse:
             return self.executor(data, bounds_of(self.space), self.seed, uses="trials")
-        return self.executor(data, bounds_of_one(config), self.seed, self.unshared(number))
+        return self.executor(data, bounds_of_one(config), self.seed, self.unshared.child(f"{number:03d}"))
 
-    def unshared(self, number: int) -> Storage:
-        """The store of a trial that shares nothing."""
-        return self.home.child("unshared").child(f"{number:03d}")
+    @property
+    def unshared(self) -> Storage:
+        """The folder of the stores of trials that share nothing; the driver removes each once its trial is over."""
+        return self.home.child("unshared")
 
     def executor(
         self, data: Development, bounds: Bounds, seed: int, storage: Storage | None = None, uses: Kind = "trainings"
@@ -146,8 +147,6 @@ def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, chan
         if path is not None:
             _show(path, setting.space.config(params), run)
         run.close(outcome.status)
-        if not setting.reuse:
-            setting.unshared(number).remove_tree()
         outcome = ledger.record(outcome)  # last: who has a record never runs again, so TensorBoard must have all of it
     channel.tell(number, None)
     if setting.home.local is None:

@@ -1,13 +1,14 @@
-"""The saves of trainings that will not be continued."""
+"""Saves and private stores, which trials go on from, and which go once their trials are over."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from tune.pipeline.recipe import Development
 from tune.pipeline.stages import STAGES, signer
 from tune.space.space import SearchSpace
+from tune.storage.folder import Storage
 from tune.storage.ledger import Outcome
 from tune.storage.store import UNFINISHED, Store
 
@@ -15,38 +16,54 @@ log = logging.getLogger(__name__)
 
 
 class Saves:
-    """Removes what trials that were stopped early, or failed by their own error, have saved of their U-Nets.
+    """Removes what trials that were stopped early, or failed by their own error, have saved of their U-Nets, and of
+    each ended trial that shares nothing its whole store.
 
     Nobody would go on from it, and a search of a thousand U-Nets would fill the disk. What several trials share, such
-    as a GAN, stays; and so do, as long as trials may be promoted, the saves of those that were set aside.
+    as a GAN, stays; and so does, as long as trials may be promoted, what those need that were set aside.
 
     Args:
         space: what is searched.
         data: the images of the search.
         seed: of the search.
         store: that of the search.
+        unshared: the stores of trials that share nothing, a folder for each; None where trials share.
     """
 
-    def __init__(self, space: SearchSpace, data: Development, seed: int, store: Store) -> None:
-        self._signatures, self._store = signer(space, data, seed), store
+    def __init__(
+        self, space: SearchSpace, data: Development, seed: int, store: Store, unshared: Storage | None = None
+    ) -> None:
+        self._signatures, self._store, self._unshared = signer(space, data, seed), store, unshared
         self._promotes = bool(space.fixed["search.promotion"])
 
     def forget(self, outcomes: Iterable[Outcome], last: bool = False) -> None:
-        """Removes the saves of those of the trials that have not finished.
+        """Removes what is kept for those of the trials that are over.
 
         Args:
             outcomes: of the trials.
             last: no further trial will be promoted.
         """
-        over = ("failed",) if self._promotes and not last else ("failed", "pruned")
-        ended = [outcome for outcome in outcomes if outcome.status in over]
+        aside = ("pruned",) if self._promotes and not last else ()
+        over = [outcome for outcome in outcomes if outcome.status not in aside]
         try:
-            saved = set(self._store.storage.child(UNFINISHED).folders()) if ended else set()
-            for outcome in ended if saved else ():
-                for signature in saved & self._own(outcome):
-                    self._store.unfinished(signature).remove_tree()
+            self._forget_saves([outcome for outcome in over if outcome.status != "finished"])
+            self._forget_stores(over)
         except OSError as error:  # no reason to end a search; the next start tries again
             log.warning("saves of trials that have ended are not removed: %s", error)
+
+    def _forget_saves(self, ended: Collection[Outcome]) -> None:
+        saved = set(self._store.storage.child(UNFINISHED).folders()) if ended else set()
+        for outcome in ended if saved else ():
+            for signature in saved & self._own(outcome):
+                self._store.unfinished(signature).remove_tree()
+
+    def _forget_stores(self, ended: Collection[Outcome]) -> None:
+        if self._unshared is None or not ended:
+            return
+        numbers = {outcome.trial for outcome in ended}
+        for name in self._unshared.folders():
+            if name.isdecimal() and int(name) in numbers:
+                self._unshared.child(name).remove_tree()
 
     def _own(self, outcome: Outcome) -> set[str]:
         """The signatures of the trainings that are this trial's alone."""

@@ -68,6 +68,27 @@ def test_those_of_a_trial_that_may_be_promoted_stay_until_no_further_one_is(
     assert unfinished(tmp_path) == []
 
 
+def test_the_store_of_a_trial_that_shares_nothing_goes_once_it_is_over(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    store, data = Store(Storage(tmp_path / "store")), Development.for_search(tiny_dataset)
+    statuses: dict[int, Any] = {0: "finished", 7: "failed", 1000: "pruned"}
+    ended = [Outcome(trial=number, status=status, params=PARAMS) for number, status in statuses.items()]
+
+    def left(promotion: bool, last: bool) -> list[str]:
+        unshared = Storage(tmp_path / f"one/unshared {promotion} {last}")
+        for number in (0, 7, 8, 1000):  # trial 8 runs
+            unshared.write(f"{number:03d}/gan/a/generator.safetensors", b"x" * 10)
+            unshared.write(f"{number:03d}/.unfinished/b/training.pt", b"x" * 10)
+        space = tiny_space(search__promotion=promotion, search__early_stopping=True, search__warmup_epochs=1)
+        saves = Saves(space, data, 0, store, unshared)
+        for outcome in ended:
+            saves.forget([outcome], last)
+        return unshared.folders()
+
+    assert left(promotion=False, last=False) == ["008"]
+    assert left(promotion=True, last=False) == ["008", "1000"]
+    assert left(promotion=True, last=True) == ["008"]
+
+
 @pytest.mark.parametrize(("stage", "status"), [("unet", "finished"), ("gan", "failed"), ("classifier", "pruned")])
 def test_those_that_may_serve_again_stay(tmp_path: Path, tiny_dataset: Dataset, stage: str, status: Any) -> None:
     before = stop_in(tmp_path, tiny_dataset, stage)
