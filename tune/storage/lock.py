@@ -254,7 +254,7 @@ def _runs(holder: _Holder) -> bool:
 
 
 def _started(pid: int) -> int | None:
-    """When a process began, in ticks since the boot; None where that cannot be told."""
+    """The time at which a process began, in ticks since the boot; None where that cannot be told."""
     try:
         line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         state, *numbers = line.rpartition(")")[2].split()  # before it the program's name, with whatever is in it
