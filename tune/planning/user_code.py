@@ -57,7 +57,7 @@ class UserCode:
         if self.classifier is not None and GIVEN not in CLASSIFIERS:
             module = self.classifier
             CLASSIFIERS.register(GIVEN)(lambda image_shape, classes: copy.deepcopy(module))
-            CLASSIFIERS.sources[GIVEN] = hashlib.sha256(f"{type(module).__qualname__} {module}".encode()).hexdigest()
+            CLASSIFIERS.sources[GIVEN] = hashlib.sha256(_described(module).encode()).hexdigest()
         if home is not None:
             for name, sha256 in self.weights.items():
                 provide(WeightsFile(name, sha256, partial(home.child(FOLDER).read, f"{sha256}.safetensors")))
@@ -159,3 +159,11 @@ def _read(stack: ExitStack, plugin: str | None, classifier: object) -> UserCode:
     content = packed(getattr(classifier, "network", classifier))
     provide(WeightsFile(GIVEN, hashlib.sha256(content).hexdigest(), lambda: content))
     return UserCode(found, copy.deepcopy(classifier).cpu())  # a node may have no GPU
+
+
+def _described(module: nn.Module) -> str:
+    """All that tells a module from another of the same weights: class and layers, and of a `Victim` what these hide."""
+    from components.classifiers.victim import Victim  # torch, which a search without a module need not wait for
+
+    hidden = [f"{part.normalisation} {part.layer}" for part in module.modules() if isinstance(part, Victim)]
+    return " ".join([type(module).__qualname__, str(module), *hidden])

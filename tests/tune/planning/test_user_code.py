@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -224,6 +225,15 @@ def space_text(**changes: Any) -> str:
     return "\n".join(lines)
 
 
+def signatures(tmp_path: Path, pictures: Dataset, overrides: dict[str, Any]) -> dict[str, str]:
+    """Those of the stages of a trial."""
+    changes = {key.replace(".", "__"): value for key, value in overrides.items()}
+    space = parse_space(space_text(**changes), "mine", "mine.yaml")
+    config = space.config(PARAMS)
+    executor = setting_on(tmp_path, pictures, space).trial_executor(Development.for_search(pictures), config, 0)
+    return signatures_of(executor.recipe(config), path_of(config))
+
+
 def test_a_plug_in_and_a_module_defend_alike(tmp_path: Path, pictures: Dataset) -> None:
     """In this process: a trial and a retraining with the plug-in, and its saved defense read again."""
     with user_code_of(str(RESNET), None) as user_code:
@@ -270,17 +280,36 @@ def test_a_module_from_python_is_defended_as_it_is(tmp_path: Path, pictures: Dat
         assert outcome.metrics["pso"] == pytest.approx(right)
 
 
+def test_a_module_of_another_normalisation_or_layer_is_another(tmp_path: Path, pictures: Dataset) -> None:
+    """To the store, and to a search that is resumed."""
+    network = SmallResNet(3, CLASSES)
+    told: list[dict[str, Any]] = [{}, {"mean": (0.5,) * 3}, {"std": (0.5,) * 3}, {"layer": "pool"}]
+    found, records = [], []
+    for settings in told:
+        with user_code_of(None, Victim(network, (3, 8, 8), CLASSES, **settings)) as user_code:
+            found.append(signatures(tmp_path, pictures, user_code.overrides))
+            records.append(user_code.record())
+            user_code.check_resumed(records[-1])
+            for before in records[:-1]:
+                with pytest.raises(Refused, match="with its Victim, found another Victim"):
+                    user_code.check_resumed(before)
+    for stage in ("classifier", "unet"):
+        assert len({signatures[stage] for signatures in found}) == len(told)
+    assert len({signatures["gan"] for signatures in found}) == 1
+
+
+def test_a_bare_module_keeps_the_name_that_the_store_has_it_by() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    with user_code_of(None, module) as user_code:
+        assert user_code.record()["classifier"]["sha256"] == hashlib.sha256(f"Sequential {module}".encode()).hexdigest()
+
+
 def test_a_changed_plug_in_finds_no_old_artifact(tmp_path: Path, pictures: Dataset) -> None:
     found = []
     for more in ("", "# changed\n"):
         (tmp_path / "mine.py").write_text(RESNET.read_text() + more)
         with user_code_of(str(tmp_path / "mine.py"), None):
-            space = parse_space(space_text(classifier__architecture="small_resnet"), "mine", "mine.yaml")
-            executor = setting_on(tmp_path, pictures, space).trial_executor(
-                Development.for_search(pictures), space.config(PARAMS), 0
-            )
-            config = space.config(PARAMS)
-            found.append(signatures_of(executor.recipe(config), path_of(config)))
+            found.append(signatures(tmp_path, pictures, {"classifier.architecture": "small_resnet"}))
     assert found[0]["gan"] == found[1]["gan"]
     assert found[0]["classifier"] != found[1]["classifier"]
     assert found[0]["unet"] != found[1]["unet"]
