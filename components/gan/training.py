@@ -101,11 +101,14 @@ class GanTraining(Training):
     @torch.no_grad()
     def _measure_normalisation(self) -> None:
         """Batch statistics of the averaged weights: the learner's belong to other weights."""
-        for layer in self.generator.modules():
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                layer.reset_running_stats()
-                layer.momentum = None  # a plain mean over the batches below
+        layers = [layer for layer in self.generator.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        memories = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # a plain mean over the batches below
         self.generator.train()
         for _ in range(32):
             self.generator(self._latents())
         self.generator.eval()
+        for layer, memory in zip(layers, memories, strict=True):
+            layer.momentum = memory  # whoever trains it further goes by this, and no state keeps it

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from components.datasets.dataset import DataSplit
+from components.gan.config import GanConfig
 from components.gan.encoder import Encoder
 from components.gan.encoder_training import EncoderTraining
 from components.gan.networks import Generator
+from components.gan.training import GanTraining
 from components.metrics import threshold
 from components.precision import Precision
 from components.projector.config import ProjectorConfig
@@ -61,8 +63,21 @@ def test_an_interrupted_training_ends_in_the_same_weights() -> None:
     second.load_state_dict(first.state_dict())
     second.run()
     for name in ("encoder", "generator"):
-        for one, other in zip(getattr(whole, name).parameters(), getattr(second, name).parameters(), strict=True):
-            assert torch.equal(one, other)
+        other = getattr(second, name).state_dict()
+        assert all(torch.equal(value, other[key]) for key, value in getattr(whole, name).state_dict().items())
+
+
+def test_it_is_the_same_of_a_generator_read_again() -> None:
+    """As where a search is resumed between the two trainings."""
+    config = GanConfig(latent_dim=3, width=4, discriminator_width=4, steps=2, steps_per_epoch=2, batch_size=8)
+    whole, again = (GanTraining(config, IMAGES, 0) for _ in range(2))
+    whole.run()
+    again.load_state_dict(whole.state_dict())
+    encoded = [training_of(gan.generator) for gan in (whole, again)]
+    for training in encoded:
+        training.run()
+    one, other = (training.generator.state_dict() for training in encoded)
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_the_noise_stays_within_its_bounds() -> None:

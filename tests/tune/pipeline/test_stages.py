@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from components.datasets.dataset import Dataset, DataSplit
+from components.gan.config import GanConfig
 from tests.tune.executor_fixture import executor_on, path_to, tiny_config, with_test_labels
 from tune.metrics import TARGETS
 from tune.pipeline.recipe import Development, Recipe, bounds_of
@@ -103,3 +105,6 @@ def test_signatures_are_those_of_the_first_release() -> None:
         "projection_clean": "b4828679ead42cdfc511",
     }
     assert STAGES["projection"].base(recipe, {"gan": "g", "attack": "a"}) == "69f1c46dfea69e5fac13"
+    trained = replace(recipe, config=config.model_copy(update={"gan": GanConfig()}))
+    versions = [STAGES["gan"].facts(one, {})["version"] for one in (recipe, trained)]
+    assert versions == [2, STAGES["gan"].version]  # a shipped pair is not made anew where the training has changed
