@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import nn
 
 from components import catalogue  # noqa: F401  (its purifiers can be read)
 from components.classifiers.base import ImageClassifier
-from components.classifiers.catalogue import known, network_of
+from components.classifiers.catalogue import CLASSIFIERS, known, network_of
 from components.classifiers.victim import Victim, as_classifier
 from components.classifiers.weights import packed
 from components.config import current, explain, nearest
@@ -24,6 +25,7 @@ from components.pretrained import shipped_defense, shipped_defenses
 from components.purifiers import PURIFIERS, Purifier, PurifierConfig
 from components.weights import WeightsError, load_weights, save_weights
 
+_PRECISIONS = torch.float64, torch.float32, torch.bfloat16, torch.float16
 FORMAT = 2  # of the saved folder; raised when an older reader would misread it
 
 
@@ -86,6 +88,8 @@ def read_parts(folder: Path, classifier: nn.Module | None = None) -> Parts:
             load_weights(network.network if name == "classifier" else network, folder / f"{name}.safetensors")
         except WeightsError as error:
             raise DefenseError(str(error)) from error
+    if classifier is not None:
+        _check_weights(classifier, parts.networks["classifier"], folder / "classifier.safetensors")
     return parts
 
 
@@ -110,7 +114,9 @@ def _classifier(described: Mapping[str, Any], shape: tuple[int, ...], given: nn.
         remedy = "give it by --plugin FILE.py or Defense.load(folder, classifier=module)"
         raise DefenseError(f"{path}: expected {needed}, found none of that name; {remedy}")
     if given is None:
-        return network_of(architecture, shape, classes)
+        named = network_of(architecture, shape, classes)
+        _check_normalisation(described, named, f"classifier {CLASSIFIERS.described(architecture)}", path)
+        return named
     try:
         own = isinstance(given, ImageClassifier)
         means = {name: described[name] for name in ("mean", "std") if name in described}
@@ -118,12 +124,35 @@ def _classifier(described: Mapping[str, Any], shape: tuple[int, ...], given: nn.
         classifier = as_classifier(found, shape, classes, architecture)
     except ValueError as error:
         raise DefenseError(f"classifier: {error} ({path})") from error
-    facts = _needs(classifier)
-    for name in ("weights", "mean", "std"):
-        if (expected := described.get(name)) is not None and facts.get(name) != expected:
-            short = [str(value)[:12] + "…" if name == "weights" else value for value in (expected, facts.get(name))]
-            raise DefenseError(f"classifier: expected {name} {short[0]}, found {short[1]} ({path})")
+    _check_normalisation(described, classifier, "classifier", path)
+    wanted, has = described.get("weights"), _needs(classifier).get("weights")
+    if wanted not in (None, has):
+        raise DefenseError(f"classifier: expected weights {wanted[:12]}…, found {str(has)[:12]}… ({path})")
     return copy.deepcopy(classifier)
+
+
+def _check_normalisation(described: Mapping[str, Any], classifier: ImageClassifier, called: str, path: Path) -> None:
+    """Refuses a classifier that shifts or scales its images otherwise than the one that was saved."""
+    own = classifier.normalisation if isinstance(classifier, Victim) else {}
+    for name, neutral in (("mean", 0.0), ("std", 1.0)):
+        expected, found = described.get(name, [neutral]), own.get(name, [neutral])
+        if not _alike(expected, found) and {*expected, *found} != {neutral}:
+            raise DefenseError(f"{called}: expected {name} {expected}, found {found} ({path})")
+
+
+def _alike(saved: list[float], found: list[float]) -> bool:
+    """True for the same numbers, though the defense may have been saved in another precision."""
+    exact = torch.tensor(found, dtype=torch.float64)
+    return any(exact.to(kind).tolist() == saved for kind in _PRECISIONS)
+
+
+def _check_weights(given: nn.Module, loaded: ImageClassifier, path: Path) -> None:
+    """Refuses a given classifier of other weights than those saved, which a copy of it has by now."""
+    own = given.network if isinstance(given, ImageClassifier) else given
+    weights = own.state_dict()
+    for name, value in loaded.network.state_dict().items():
+        if not torch.equal(value, weights[name]):
+            raise DefenseError(f"classifier: expected the weights of {path}, found another {name}")
 
 
 def _is_known(architecture: str) -> bool:

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
+from components.classifiers.catalogue import network_of
+from components.classifiers.victim import Victim
 from components.defense import Defense, DefenseError, in_batches
 from components.files import read_json, sha256_file, write_json
 from components.gan.networks import Discriminator
@@ -331,6 +333,20 @@ class Trap:
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
         return open, (f"{self.path}", "w")  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_classifier_of_other_weights_is_refused(kept: Path, wrapped: bool) -> None:
+    """Also one that a name would build, with whose saved weights a copy of the given would be silently filled."""
+    saved, other = (network_of("D", (1, 8, 8), 4) for _ in range(2))
+    load_weights(saved, kept / "classifier.safetensors")
+    right, wrong = (Victim(one, (1, 8, 8), 4) if wrapped else one for one in (saved, other))
+    images = images_of(4, (1, 8, 8))
+    assert torch.equal(Defense.load(kept, classifier=right)(images), Defense.load(kept)(images))
+    with pytest.raises(DefenseError, match=r"classifier: expected the weights of .*, found another layers\."):
+        Defense.load(kept, classifier=wrong)
+    with pytest.raises(DefenseError, match=r"classifier: expected std \[1\.0\], found \[0\.5\]"):
+        Defense.load(kept, classifier=Victim(saved, (1, 8, 8), 4, std=[0.5]))
 
 
 @pytest.mark.parametrize("name", FILES[2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -20,8 +21,9 @@ from components.classifiers.victim import Victim
 from components.classifiers.weights import packed
 from components.datasets import Dataset, load_dataset
 from components.defense import Defense, DefenseError
+from components.plugins import plugged
 from tests.tiny import tiny_split, write_folder
-from tests.tiny_networks import SmallResNet
+from tests.tiny_networks import SmallResNet, defense_of
 from tests.tune.executor_fixture import PARAMS, SilentChannel, setting_on, try_here
 from tests.tune.tiny_search import SETTINGS, outcomes, run, words, write_space
 from tune.commands import command_line
@@ -278,6 +280,22 @@ def test_a_module_from_python_is_defended_as_it_is(tmp_path: Path, pictures: Dat
         expected = module.eval().predict(pictures.validation.images)  # type: ignore[operator]
         right = float((expected == pictures.validation.labels).float().mean())
         assert outcome.metrics["pso"] == pytest.approx(right)
+
+
+def test_a_plug_in_of_another_normalisation_is_refused(tmp_path: Path) -> None:
+    """Its weights would fit, and every label could be another."""
+    defense = defense_of((3, 8, 8), CLASSES)
+    source = RESNET.read_text()
+    (tmp_path / "mine.py").write_text(source.replace("mean=[0.5]", "mean=[0.4]"))
+    with plugged(str(tmp_path / "mine.py")):
+        made = Defense(defense.projector, defense.unet, network_of("small_resnet", (3, 8, 8), CLASSES))
+        for name, saved in (("whole", made), ("half", copy.deepcopy(made).bfloat16())):  # which rounds its means
+            saved.save(tmp_path / name)
+            Defense.load(tmp_path / name)
+    with plugged(str(RESNET)):
+        for name in ("whole", "half"):
+            with pytest.raises(DefenseError, match=r"small_resnet of .*: expected mean \[0\.4.*, found \[0\.5"):
+                Defense.load(tmp_path / name)
 
 
 def test_a_module_of_another_normalisation_or_layer_is_another(tmp_path: Path, pictures: Dataset) -> None:
