@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.datasets.idx import Bytes, DataError
 from components.datasets.images import (
@@ -24,10 +25,12 @@ from components.datasets.images import (
 )
 from components.datasets.raw import RawData, RawSplit, stratified_indices
 from components.datasets.sources import FOLDERS
+from components.order import spread
 
 LAYOUT = "folders train/ and test/ with a folder of images for each class (or such folders for each class alone)"
 HELD_OUT = 6  # one image of so many is held out where there is no test folder, as in MNIST
 _CUT_SEED = 0  # the same in every search, so that all are judged by the same images
+_ORDER_SEED = 0  # likewise
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _UNUSED = ("val", "valid", "validation", "extra", "unlabeled", "unlabelled")
 _MOST_CLASSES = 256  # that labels of one byte tell apart
@@ -40,7 +43,8 @@ def read_folder(folder: Path) -> RawData | None:
     """The data set of a folder's images; None where it has no folders to hold classes.
 
     Labels number the classes in the order of their names, by value where all are whole numbers. Images are grey
-    where all are, else colour.
+    where all are, else colour. Their order is the same in every search, and any first part has each class in its
+    proportion.
 
     Raises:
         DataError: an image is damaged or of another size, or the classes are not alike in train and test.
@@ -115,13 +119,19 @@ def _cut(images: Labelled) -> tuple[Labelled, Labelled]:
 
 
 def _stacked(train: Labelled, test: Labelled) -> tuple[RawSplit, RawSplit]:
-    """The splits as arrays: grey where every image is, else colour."""
+    """The splits as arrays, the classes mixed: grey where every image is, else colour."""
     channels = max(len(image) for images, _ in (train, test) for image in images)
 
     def stacked(images: Sequence[Bytes], labels: Bytes) -> RawSplit:
-        return RawSplit(np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for image in images]), labels)
+        order, shape = _mixed(labels), (channels, *images[0].shape[1:])
+        return RawSplit(np.stack([np.broadcast_to(images[row], shape) for row in order]), labels[order])
 
     return stacked(*train), stacked(*test)
+
+
+def _mixed(labels: Bytes) -> NDArray[np.int64]:
+    """Row numbers out of the files' order, by class: who takes the first images of a data set wants some of each."""
+    return spread(np.random.default_rng(_ORDER_SEED).permutation(len(labels)), labels)
 
 
 def _mixed_grounds(train: Labelled) -> list[str]:

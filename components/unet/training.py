@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
 from components.optimizer import Adam
+from components.order import spread
 from components.training import Training, autocast, drawn_from
 from components.unet.config import UNetConfig
 from components.unet.network import UNet
@@ -169,8 +170,4 @@ def evenly_ordered(labels: Tensor, seed: int) -> Tensor:
     """Indices of all images, int64 (N,), in a random order of which any first part has each class in its proportion."""
     with drawn_from(seed):
         order = torch.randperm(len(labels))
-    place = torch.empty(len(labels), dtype=torch.float64)
-    for label in labels.unique():
-        (rows,) = torch.where(labels[order] == label)
-        place[rows] = (torch.arange(len(rows), dtype=torch.float64) + 0.5) / len(rows)
-    return order[place.argsort(stable=True)]
+    return torch.from_numpy(spread(order.numpy(), labels.numpy()))
