@@ -154,9 +154,11 @@ def _read(stack: ExitStack, plugin: str | None, classifier: object) -> UserCode:
         return UserCode(found)
     from torch import nn
 
+    from components.classifiers.base import ImageClassifier
+
     if not isinstance(classifier, nn.Module):
         raise ValueError(f"classifier: expected a torch.nn.Module, found {type(classifier).__name__}")
-    content = packed(getattr(classifier, "network", classifier))
+    content = packed(classifier.network if isinstance(classifier, ImageClassifier) else classifier)
     provide(WeightsFile(GIVEN, hashlib.sha256(content).hexdigest(), lambda: content))
     return UserCode(found, copy.deepcopy(classifier).cpu())  # a node may have no GPU
 

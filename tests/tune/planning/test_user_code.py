@@ -18,7 +18,7 @@ from torch import nn
 
 from components.classifiers.catalogue import CLASSIFIERS, network_of
 from components.classifiers.victim import Victim
-from components.classifiers.weights import packed
+from components.classifiers.weights import file_of, packed, put_weights
 from components.datasets import Dataset, load_dataset
 from components.defense import Defense, DefenseError
 from components.plugins import plugged
@@ -314,6 +314,18 @@ def test_a_module_of_another_normalisation_or_layer_is_another(tmp_path: Path, p
     for stage in ("classifier", "unet"):
         assert len({signatures[stage] for signatures in found}) == len(told)
     assert len({signatures["gan"] for signatures in found}) == 1
+
+
+def test_a_module_may_call_a_part_of_it_its_network() -> None:
+    """All of its weights are kept, not those of that part."""
+    module = nn.Sequential()
+    module.add_module("network", nn.Sequential(nn.Flatten(), nn.Linear(64, 8)))
+    module.add_module("head", nn.Linear(8, 4))
+    with user_code_of(None, module):
+        classifier = network_of("given", (1, 8, 8), 4)
+        nn.init.zeros_(classifier.network.get_submodule("head").weight)
+        put_weights(classifier.network, file_of("given").read(), "given")
+        assert torch.equal(classifier.network.get_submodule("head").weight, module.get_submodule("head").weight)
 
 
 def test_a_bare_module_keeps_the_name_that_the_store_has_it_by() -> None:
