@@ -99,9 +99,13 @@ class Projector:
         Raises:
             NoGradient: the projector has not what the surrogate needs.
         """
-        if self._unfrozen is None:
-            self._unfrozen = self.generator.folded().to(images)
-        return reconstruct(self, self._unfrozen.forward, images, surrogates)
+        unfrozen = self._unfrozen = self._unfrozen or self.generator.folded().to(images)
+
+        def generate(latents: Tensor) -> Tensor:  # as `Objective.images`: a generator's last map may be wider
+            generated: Tensor = unfrozen(latents)
+            return generated.to(latents.dtype)
+
+        return reconstruct(self, generate, images, surrogates)
 
     def warm_up(self) -> None:
         """Draws the bank now, so that a measurement of what follows does not count it."""

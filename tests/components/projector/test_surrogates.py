@@ -48,6 +48,24 @@ def test_a_defense_passes_gradients(settings: dict[str, Any]) -> None:
 
 
 @each_projector
+@pytest.mark.parametrize(
+    "surrogates",
+    [Surrogates(), Surrogates(descent="unrolled"), Surrogates(exact=False)],
+    ids=["own", "unrolled", "inexact"],
+)
+def test_a_defense_cast_to_bfloat16_passes_gradients_too(settings: dict[str, Any], surrogates: Surrogates) -> None:
+    """Its generator's last map, in float32, is cast back before the U-Net reads it."""
+    defense, x = defense_of(**settings).bfloat16(), IMAGES.clone().requires_grad_()
+    logits = defense.through(x, surrogates)
+    assert logits.dtype == defense(IMAGES).dtype == torch.bfloat16
+    if surrogates.exact:
+        assert torch.equal(logits, defense(IMAGES))
+    (gradient,) = torch.autograd.grad(logits[:, 1].sum(), x)
+    assert bool(gradient.isfinite().all())
+    assert float(gradient.abs().max()) > 0
+
+
+@each_projector
 def test_an_images_gradient_does_not_depend_on_its_neighbours(settings: dict[str, Any]) -> None:
     defense = defense_of(**settings).double()
     together = gradient_of(defense, images=IMAGES.double())
