@@ -185,6 +185,19 @@ def batches(count: int, size: int, device: torch.device | str = "cpu") -> Iterat
 def freeze(module: Network) -> Network:
     """Sets `module` to evaluation mode and stops gradients to its weights (they still pass through it)."""
     module.eval().requires_grad_(False)
+    return settle(module)
+
+
+def settle(module: Network) -> Network:
+    """Frees `module` of what its last pass left, so that it can be copied.
+
+    A hook such as that of `torch.nn.utils.weight_norm` derives a weight in each pass, and keeps it with its gradient's
+    graph, of which torch makes no copies. The next pass derives it again.
+    """
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                vars(part)[name] = value.detach()
     return module
 
 

@@ -12,7 +12,7 @@ from components.classifiers.base import LOGITS, PENULTIMATE, ClassifierError, Im
 from components.classifiers.layers import Layers, layers_of
 from components.layout import channels_first
 from components.registry import raised
-from components.training import evaluating
+from components.training import evaluating, settle
 
 _PROBES = 3  # images on which a module is looked at
 _NEIGHBOURS = 1e-3  # of the largest logit: what other sums of a larger batch may change
@@ -123,6 +123,7 @@ class Victim(ImageClassifier):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
+        settle(self.module)
         return {**self.__dict__, "_layers": None}  # copies have a graph of their own
 
     def _channels(self, name: str, values: Sequence[float] | None, otherwise: float) -> Tensor:
@@ -158,6 +159,7 @@ class Victim(ImageClassifier):
         if bool((logits >= 0).all()) and float((logits.sum(1) - 1).abs().max()) < _NEIGHBOURS:
             self._refuse("logits", "probabilities: each row's sum is 1; leave the softmax out")
         self._check_gradient(images)
+        settle(self.module)
 
     def _check_gradient(self, images: Tensor) -> None:
         """Attacks and trainings descend through the module."""

@@ -1,5 +1,6 @@
 """The whole defense: what it promises of its output, its file format, and every damage to that."""
 
+import copy
 import io
 import json
 import pickle
@@ -424,6 +425,15 @@ def test_it_can_be_pickled() -> None:
     again = pickle.loads(pickle.dumps(defense))
     assert torch.equal(again(images), defense(images))
     assert torch.equal(again.double()(images), defense.double()(images))
+
+
+def test_networks_whose_weights_hooks_derive_are_copied() -> None:
+    """A GAN's discriminator often has such; after its training each holds the graph of the last pass."""
+    tiny, images = defense_of(), images_of(3, (1, 8, 8))
+    judge = nn.Sequential(nn.Flatten(), nn.utils.spectral_norm(nn.Linear(64, 1)), nn.Flatten(0))
+    judge(images).sum().backward()
+    defense = Defense(tiny.projector, tiny.unet, tiny.classifier, judge)
+    assert torch.equal(copy.deepcopy(defense).inspect(images).realism, defense.inspect(images).realism)
 
 
 def test_torch_func_differentiates_the_classifier() -> None:

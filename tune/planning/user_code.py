@@ -155,12 +155,13 @@ def _read(stack: ExitStack, plugin: str | None, classifier: object) -> UserCode:
     from torch import nn
 
     from components.classifiers.base import ImageClassifier
+    from components.training import settle
 
     if not isinstance(classifier, nn.Module):
         raise ValueError(f"classifier: expected a torch.nn.Module, found {type(classifier).__name__}")
     content = packed(classifier.network if isinstance(classifier, ImageClassifier) else classifier)
     provide(WeightsFile(GIVEN, hashlib.sha256(content).hexdigest(), lambda: content))
-    return UserCode(found, copy.deepcopy(classifier).cpu())  # a node may have no GPU
+    return UserCode(found, copy.deepcopy(settle(classifier)).cpu())  # a node may have no GPU
 
 
 def _described(module: nn.Module) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,21 @@ def test_it_moves_and_is_copied_as_one(kind: type[nn.Module]) -> None:
         for parameter in clone.parameters():
             parameter.zero_()
     assert torch.equal(victim.features(IMAGES), before)
+
+
+@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.weight_norm])
+def test_a_weight_that_a_hook_derives_can_be_copied_after_a_pass_with_gradients(norm: Callable[..., nn.Module]) -> None:
+    module = small()
+    norm(module.head)
+    victim = Victim(module, SHAPE, CLASSES).eval()
+    copy.deepcopy(module)
+    check_trainable(victim)
+    victim(IMAGES).sum().backward()
+    clone, sent = copy.deepcopy(victim), pickle.loads(pickle.dumps(victim))
+    assert torch.equal(clone(IMAGES), victim(IMAGES))
+    assert torch.equal(sent(IMAGES), victim(IMAGES))
+    frozen = freeze(victim.module)  # after a pass whose graph it lets go
+    assert torch.equal(copy.deepcopy(frozen)(IMAGES), victim(IMAGES))
 
 
 def test_it_is_left_in_the_mode_that_it_was_in() -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from components.classifiers.catalogue import CLASSIFIERS, network_of
+from components.classifiers.training import check_trainable
 from components.classifiers.victim import Victim
 from components.classifiers.weights import file_of, packed, put_weights
 from components.datasets import Dataset, load_dataset
@@ -332,6 +333,17 @@ def test_a_bare_module_keeps_the_name_that_the_store_has_it_by() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     with user_code_of(None, module) as user_code:
         assert user_code.record()["classifier"]["sha256"] == hashlib.sha256(f"Sequential {module}".encode()).hexdigest()
+
+
+def test_a_module_with_a_derived_weight_is_taken(pictures: Dataset) -> None:
+    """One that `weight_norm` has just made holds a weight with a graph, of which torch makes no copies."""
+    module = SmallResNet(3, CLASSES)
+    nn.utils.weight_norm(module.head)
+    with user_code_of(None, module):
+        network = network_of("given", (3, 8, 8), CLASSES)
+        check_trainable(network)
+        images = pictures.validation.images
+        assert torch.equal(network.eval()(images), module.eval()(images))
 
 
 def test_a_changed_plug_in_finds_no_old_artifact(tmp_path: Path, pictures: Dataset) -> None:
