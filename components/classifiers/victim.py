@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from components.classifiers.base import LOGITS, PENULTIMATE, ClassifierError, ImageClassifier
 from components.classifiers.layers import Layers, layers_of
+from components.classifiers.weights import tensors_of
 from components.layout import channels_first
 from components.registry import raised
 from components.training import evaluating, settle
@@ -39,7 +40,8 @@ class Victim(ImageClassifier):
 
     Raises:
         ClassifierError: the module does not take such images, its output has another shape, or it is not the same in
-            every call, in every batch and with unchanged weights; or it gives probabilities, or no gradient.
+            every call, in every batch and with unchanged weights; or it gives probabilities, or no gradient; or its
+            state holds something else than tensors.
     """
 
     mean: Tensor
@@ -139,7 +141,7 @@ class Victim(ImageClassifier):
 
     def _check(self, images: Tensor) -> None:
         """The module is a classifier of such images, and a function of them alone."""
-        before = {name: value.clone() for name, value in self.module.state_dict().items() if torch.is_tensor(value)}
+        before = {name: value.clone() for name, value in tensors_of(self.module).items()}
         logits, again = self._called(images), self._called(images)
         if not torch.equal(logits, again):
             difference = float((logits - again).abs().max())

@@ -79,11 +79,31 @@ def file_of(name: str) -> WeightsFile:
         raise ValueError(f"classifier.weights: expected a safetensors file, found {name}: {reason}") from error
 
 
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """The weights of a network, by name.
+
+    Raises:
+        ClassifierError: its state holds something else, which a file of weights could not.
+    """
+    from torch import Tensor
+
+    from components.classifiers.base import ClassifierError
+
+    state = dict(network.state_dict())
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ClassifierError(
+                f"{type(network).__name__}: expected a state of tensors alone, as safetensors keeps it, "
+                f"found {type(value).__name__} in {name}; let get_extra_state return a tensor"
+            )
+    return state
+
+
 def packed(network: nn.Module) -> bytes:
     """The weights of a network as the content of a safetensors file, which is the same for the same weights."""
     from safetensors.torch import save
 
-    return save({name: value.detach().cpu().clone().contiguous() for name, value in _tensors(network).items()})
+    return save({name: value.detach().cpu().clone().contiguous() for name, value in tensors_of(network).items()})
 
 
 def put_weights(network: nn.Module, content: bytes, where: str) -> None:
@@ -106,7 +126,7 @@ def put_weights(network: nn.Module, content: bytes, where: str) -> None:
         pickled = content.startswith((b"PK", b"\x80"))  # as torch.save writes, of now and of before 1.6
         reason = "a file of torch.save; write it again by safetensors.torch.save_file" if pickled else error
         raise ValueError(f"{where}: expected safetensors, found {reason}") from error
-    expected = _tensors(network)
+    expected = tensors_of(network)
     problems = [f"no {name}" for name in expected if name not in found]
     problems += [f"an unknown {name}" for name in found if name not in expected]
     for name in (name for name in expected if name in found):
@@ -131,7 +151,3 @@ def _prefix(found: Collection[str], expected: Collection[str]) -> str:
 
 def _kind(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    return dict(network.state_dict())

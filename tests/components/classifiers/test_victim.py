@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.classifiers.base import ClassifierError
 from components.classifiers.catalogue import CLASSIFIERS
 from components.classifiers.config import ClassifierConfig
 from components.classifiers.layers import HookedLayers, TracedLayers, layers_of
 from components.classifiers.training import ClassifierTraining, check_trainable
 from components.classifiers.victim import Victim, as_classifier
+from components.classifiers.weights import packed
 from components.datasets.dataset import DataSplit
 from components.training import drawn_from, freeze
 from components.unet.config import UNetConfig
@@ -224,6 +226,32 @@ def test_wrong_settings_are_refused(settings: dict[str, object], said: str) -> N
 def test_an_unknown_layer_is_refused() -> None:
     with pytest.raises(ValueError, match=r"layer: expected one of .*block1.norm1.* or penultimate, found 'conv9'"):
         Victim(small(), SHAPE, CLASSES).features(IMAGES, "conv9")
+
+
+class Versioned(SmallResNet):
+    """Keeps something beside its weights."""
+
+    kept: object = {"version": 3}
+
+    def get_extra_state(self) -> object:
+        return self.kept
+
+    def set_extra_state(self, state: object) -> None:
+        self.kept = state
+
+
+def test_a_state_that_is_no_tensor_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    """Weights are kept as safetensors, in which there is no place for it."""
+    module = Versioned(SHAPE[0], CLASSES)
+    said = r"Versioned: expected a state of tensors alone.*found dict in _extra_state"
+    for use in (lambda: Victim(module, SHAPE, CLASSES), lambda: packed(module)):
+        with pytest.raises(ClassifierError, match=said):
+            use()
+    module.kept = torch.tensor(3)
+    Victim(module, SHAPE, CLASSES)
+    save_weights(module, tmp_path / "weights.safetensors")
+    load_weights(again := Versioned(SHAPE[0], CLASSES), tmp_path / "weights.safetensors")
+    assert again.kept == 3
 
 
 def test_a_module_without_weights_is_refused() -> None:
