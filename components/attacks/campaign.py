@@ -13,10 +13,9 @@ from torch import Tensor
 from components.attacks.flags import Count, Evidence, Seeds, reasons
 from components.attacks.losses import input_gradient, margin, misread
 from components.attacks.presets import PresetName
-from components.attacks.target import Target
+from components.attacks.target import Target, in_parts
 from components.robustness import AttackResult, Robustness
 
-CPU_IMAGES, GPU_IMAGES = 250, 10_000  # attacked at once
 Tell = Callable[[str], None]
 Made = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # images, labels, their places, seed → candidates
 Curve = Sequence[tuple[float, Tensor]]  # of a short attack: its ε or steps, and bool (n,), the images it leaves right
@@ -100,7 +99,7 @@ class Campaign:
         index = self.stands.nonzero().squeeze(1)
         if not len(index):
             return
-        parts = index.split(CPU_IMAGES if index.device.type == "cpu" else GPU_IMAGES)
+        parts = in_parts(index)
         left_by, before = [], len(index)
         for number in range(planned.seeds):
             for_seed = self.seed + number

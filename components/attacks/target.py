@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from components.squeezing import squeezed_with_gradient
 from components.training import evaluating
 
 Stage = Literal["classifier", "threshold", "gan", "defense"]
+CPU_IMAGES, GPU_IMAGES = 250, 10_000  # attacked, and judged, at once
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,7 @@ class Target:
     def judge(self, images: Tensor) -> Tensor:
         """The logits (N, classes) of the real model."""
         with evaluating(self.model):
-            logits: Tensor = self.model(images)
-        return logits.to(images.device)
+            return torch.cat([self.model(part).to(images.device) for part in in_parts(images)])
 
     def cells(self, images: Tensor, epsilon: float) -> Cells | None:
         """The grey levels that each pixel can be given; None where images are not squeezed."""
@@ -132,6 +132,12 @@ def _descents(defense: Defense) -> list[Literal["encoder", "unrolled"] | None]:
     if "generator" not in networks:
         return [None]
     return ["encoder", "unrolled"] if "encoder" in networks else ["unrolled"]
+
+
+def in_parts(tensor: Tensor) -> Sequence[Tensor]:
+    """A tensor (N, …) in parts of as many images as a model is given at once."""
+    parts: Sequence[Tensor] = tensor.split(CPU_IMAGES if tensor.device.type == "cpu" else GPU_IMAGES)
+    return parts
 
 
 def with_draws(target: Target, images: Tensor, draws: int) -> Target:

@@ -16,7 +16,7 @@ from components.attacks.campaign import Campaign
 from components.attacks.eot import EOT
 from components.attacks.losses import dlr, input_gradient, margin, targeted_dlr
 from components.attacks.presets import PRESETS
-from components.attacks.target import Target, target_of
+from components.attacks.target import CPU_IMAGES, Target, target_of
 from components.datasets.dataset import load_dataset
 from components.defense import Defense
 from components.pretrained import shipped_defense
@@ -263,6 +263,22 @@ def test_an_answer_without_a_best_class_is_no_right_answer(logits: list[float], 
     images, labels = torch.rand(8, 1, 8, 8), torch.arange(8) % 4
     found = evaluate_defense(model, images, labels, preset="quick", curves=False)
     assert (found.clean, found.worst) == (clean, clean)
+
+
+def test_a_model_is_never_given_more_images_than_fit_at_once() -> None:
+    """Nor by the judge, which is asked about all of them."""
+    learned, given = Learned(), list[int]()
+
+    def counted(images: Tensor) -> Tensor:
+        given.append(len(images))
+        logits: Tensor = learned(images)
+        return logits
+
+    images, labels = digits(CPU_IMAGES + 50)
+    found = evaluate_defense(lambda_of(counted), images, labels, preset="quick", curves=False)
+    assert found.images == len(images)
+    assert max(given) == CPU_IMAGES
+    torch.testing.assert_close(found.clean, float((learned(images).argmax(1) == labels).double().mean()))
 
 
 def test_random_models_are_attacked_through_their_mean() -> None:
