@@ -140,7 +140,7 @@ class Defense(nn.Module):
             images = self._checked(images)
             found = self._projected(images)
             denoised = self.denoise(found.images, images)
-            realism = torch.full((len(images),), torch.nan)
+            realism = torch.full((len(images),), torch.nan, dtype=images.dtype, device=images.device)
             if self.discriminator is not None:
                 realism = in_batches(self.discriminator, found.images, self.projector.device)
             return Purification(

@@ -177,7 +177,7 @@ def batches(count: int, size: int, device: torch.device | str = "cpu") -> Iterat
     Batch normalisation cannot train on one image. The order is drawn on the processor, so that it is the same on every
     device, and goes to `device` as a whole.
     """
-    for group in torch.randperm(count).to(device).split(size):
+    for group in torch.randperm(count, device="cpu").to(device).split(size):
         if len(group) > 1 or count == 1:
             yield group
 

@@ -54,7 +54,8 @@ class Cells:
 
     def realised(self, levels: Tensor) -> Tensor:
         """Images in the ball that are squeezed to these levels; a pixel at its own level is left alone."""
-        edges = torch.tensor([0.0, *thresholds(self.levels, self.threshold), 1.0]).to(self.images)
+        places, like = [0.0, *thresholds(self.levels, self.threshold), 1.0], self.images
+        edges = torch.tensor(places, dtype=like.dtype, device=like.device)
         middles = ((edges[1:] + edges[:-1]) / 2)[levels.long()]
         moved = torch.minimum(torch.maximum(middles, self.images - self.epsilon), self.images + self.epsilon)
         return torch.where(levels == self.levels_of(self.images), self.images, moved.clamp(0, 1))
@@ -163,7 +164,7 @@ def blocks(
     Returns:
         Images in the ball, and their margins (N,).
     """
-    chance = torch.Generator().manual_seed(mix(seed))
+    chance = torch.Generator("cpu").manual_seed(mix(seed))
     levels = start.clone()
     widest = margin(judge(cells.realised(levels)), labels)
     low, high = cells.low, cells.high
@@ -181,24 +182,34 @@ def blocks(
 
 def random_levels(cells: Cells, seed: int) -> Tensor:
     """A random level within reach for each pixel."""
-    chance = torch.Generator().manual_seed(mix(seed))
-    low, high = cells.low, cells.high
-    return low + ((high - low + 1) * torch.rand(low.shape, generator=chance).to(low)).floor()
+    chance = torch.Generator("cpu").manual_seed(mix(seed))
+    return _between(cells.low, cells.high, chance)
 
 
 def _drawn(low: Tensor, high: Tensor, chance: torch.Generator) -> Tensor:
     """For each image, all low, all high, or (twice as often) random."""
-    kind = torch.randint(4, (len(low), 1, 1, 1), generator=chance).to(low.device)
-    random = low + ((high - low + 1) * torch.rand(low.shape, generator=chance).to(low)).floor()
+    kind = torch.randint(4, (len(low), 1, 1, 1), generator=chance, device="cpu").to(low.device)
+    random = _between(low, high, chance)
     return torch.where(kind == 0, low, torch.where(kind == 1, high, random))
+
+
+def _between(low: Tensor, high: Tensor, chance: torch.Generator) -> Tensor:
+    """A random level for each pixel, from `low` to `high`."""
+    return low + ((high - low + 1) * _uniform(low.shape, chance).to(low)).floor()
+
+
+def _uniform(shape: Sequence[int], chance: torch.Generator) -> Tensor:
+    """Numbers in [0, 1) on the processor, the same whatever torch's default type and device are."""
+    return torch.rand(*shape, generator=chance, dtype=torch.float32, device="cpu")
 
 
 def _block(count: int, size: tuple[int, ...], progress: float, chance: torch.Generator) -> Tensor:
     """A square for each image, bool (count, 1, H, W), from a third of the image's side down to one pixel."""
     side = max(1, round(max(size) / 3 * (1 - progress) ** 2))
-    corner = torch.rand(count, 2, generator=chance) * torch.tensor([extent - side + 1.0 for extent in size])
+    places = torch.tensor([extent - side + 1 for extent in size], device="cpu")
+    corner = _uniform((count, 2), chance) * places
     inside = []
     for axis, extent in enumerate(size):
-        place = torch.arange(extent).unsqueeze(0) - corner[:, axis : axis + 1].floor()
+        place = torch.arange(extent, device="cpu").unsqueeze(0) - corner[:, axis : axis + 1].floor()
         inside.append((place >= 0) & (place < side))
     return (inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1)

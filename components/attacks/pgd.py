@@ -64,5 +64,6 @@ def noise(images: Tensor, *seeds: int) -> Tensor:
 
     from components.training import mix
 
-    generator = torch.Generator().manual_seed(mix(*seeds))
-    return (2 * torch.rand(1, *images.shape[1:], generator=generator) - 1).to(images)
+    chance = torch.Generator("cpu").manual_seed(mix(*seeds))
+    drawn = torch.rand(1, *images.shape[1:], generator=chance, dtype=torch.float32, device="cpu")
+    return (2 * drawn - 1).to(images)

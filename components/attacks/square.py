@@ -34,7 +34,7 @@ class Square(Attack):
         from components.training import evaluating, mix
 
         images = images.detach()
-        chance = torch.Generator().manual_seed(mix(seed))
+        chance = torch.Generator("cpu").manual_seed(mix(seed))
         stripes = _signs((1, images.shape[1], 1, images.shape[3]), chance).to(images)
         best = (images + self.epsilon * stripes).clamp(0, 1)
         with evaluating(classifier), torch.no_grad():
@@ -63,11 +63,11 @@ class Square(Attack):
 def _place(side: int, size: int, chance: Generator) -> slice:
     import torch
 
-    start = int(torch.randint(size - side + 1, (), generator=chance))
+    start = int(torch.randint(size - side + 1, (), generator=chance, device="cpu"))
     return slice(start, start + side)
 
 
 def _signs(shape: tuple[int, ...], chance: Generator) -> Tensor:
     import torch
 
-    return 2.0 * torch.randint(2, shape, generator=chance) - 1
+    return 2.0 * torch.randint(2, shape, generator=chance, device="cpu") - 1

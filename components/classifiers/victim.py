@@ -222,4 +222,5 @@ def as_classifier(
 
 def probe(image_shape: Sequence[int]) -> Tensor:
     """Images on which a module is looked at, float32 in [0, 1]; drawn apart from all other random numbers."""
-    return torch.rand(_PROBES, *image_shape, generator=torch.Generator().manual_seed(0))
+    chance = torch.Generator("cpu").manual_seed(0)
+    return torch.rand(_PROBES, *image_shape, generator=chance, dtype=torch.float32, device="cpu")

@@ -222,7 +222,7 @@ class Projector:
         latents, errors, standing = loop.run(images, begin, record)
         leads = leads_of(errors)
         return ProjectionTrace(
-            torch.tensor(record),
+            torch.tensor(record, device="cpu"),
             leads.cpu(),
             latents[leads].cpu(),
             errors[leads].cpu(),

@@ -58,7 +58,7 @@ class Starts:
         assert self.encoder is not None
         others = range(1, self.config.restarts)
         draws = [_draw(1, self.latent_dim, mix(self.seed, restart)) for restart in others]
-        offsets = torch.cat([torch.zeros(1, self.latent_dim), *draws])
+        offsets = torch.cat([torch.zeros(1, self.latent_dim, dtype=torch.float32, device="cpu"), *draws])
         guess: Tensor = self.encoder(images)
         return guess.unsqueeze(1) + self.config.spread * offsets.to(images)
 
@@ -93,7 +93,9 @@ class Starts:
 
 
 def _draw(count: int, dim: int, seed: int) -> Tensor:
-    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+    """The same numbers whatever torch's default type and device are: in another type it would draw others."""
+    chance = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(count, dim, generator=chance, dtype=torch.float32, device="cpu")
 
 
 _INITS: dict[str, Any] = {"random": Starts.random, "encoder": Starts.guessed, "bank": Starts.nearest}

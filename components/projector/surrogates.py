@@ -128,7 +128,7 @@ def _before(projector: Descending, images: Tensor, first: int) -> tuple[Tensor, 
     done = projector.extend(begun, images, [first, projector.config.steps])
     standing = begun.standing
     assert standing is not None
-    rows, restarts = torch.arange(len(images)), torch.arange(done.restarts)
+    rows, restarts = (torch.arange(count, device="cpu") for count in (len(images), done.restarts))
     winners = (done.leads[:, -1] * (restarts + 1)).argmax(1)  # the last that leads
     memory = {name: tensor[rows, winners].to(images.device) for name, tensor in standing.memory.items()}
     return standing.latents[rows, winners].to(images.device), memory

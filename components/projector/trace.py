@@ -144,7 +144,7 @@ class ProjectionTrace:
         missing = sorted(set(steps) - set(self.steps.tolist()))
         if missing:
             raise ValueError(f"steps: expected some of {self.steps.tolist()} (what the trace holds), found {missing}")
-        kept = torch.isin(self.steps, torch.tensor(steps, dtype=self.steps.dtype))
+        kept = torch.isin(self.steps, self.steps.new_tensor(steps))
         mask = (self.leads & kept.view(1, -1, 1))[self.leads]
         return ProjectionTrace(
             self.steps[kept], self.leads[:, kept], self.latents[mask], self.errors[mask], self.render
@@ -158,7 +158,7 @@ class ProjectionTrace:
     def beside(self, others: ProjectionTrace) -> ProjectionTrace:
         """The same steps with further restarts, which lead where they are better than all of this trace's."""
         last = self._first + self.leads.sum(2) - 1
-        candidates = torch.full(others.leads.shape, math.inf, dtype=others.errors.dtype)
+        candidates = others.errors.new_full(others.leads.shape, math.inf)
         candidates[others.leads] = others.errors
         best = self.errors[last].nan_to_num(nan=math.inf).unsqueeze(2)
         standing = None
@@ -180,8 +180,8 @@ class ProjectionTrace:
 
     def _places(self, offset: int) -> Tensor:
         """Index into `latents` of each true entry of `leads`, plus `offset`: int64 (N, S, R)."""
-        places = torch.zeros(self.leads.shape, dtype=torch.int64)
-        places[self.leads] = torch.arange(len(self.latents)) + offset
+        places = torch.zeros_like(self.leads, dtype=torch.int64)
+        places[self.leads] = torch.arange(len(self.latents), device=places.device) + offset
         return places
 
     @staticmethod

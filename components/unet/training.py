@@ -169,5 +169,5 @@ class UNetTraining(Training):
 def evenly_ordered(labels: Tensor, seed: int) -> Tensor:
     """Indices of all images, int64 (N,), in a random order of which any first part has each class in its proportion."""
     with drawn_from(seed):
-        order = torch.randperm(len(labels))
+        order = torch.randperm(len(labels), device="cpu")
     return torch.from_numpy(spread(order.numpy(), labels.numpy()))

@@ -24,6 +24,7 @@ from components.gan.networks import Discriminator
 from components.unet.config import Input
 from components.unet.network import join
 from components.weights import WeightsError, load_weights
+from tests.ambient import AMBIENT
 from tests.tiny_networks import defense_of
 
 SHAPES = [((1, 8, 8), 4), ((1, 28, 28), 10), ((3, 12, 10), 7)]
@@ -434,6 +435,29 @@ def test_networks_whose_weights_hooks_derive_are_copied() -> None:
     judge(images).sum().backward()
     defense = Defense(tiny.projector, tiny.unet, tiny.classifier, judge)
     assert torch.equal(copy.deepcopy(defense).inspect(images).realism, defense.inspect(images).realism)
+
+
+@pytest.mark.parametrize("ambient", AMBIENT)
+@pytest.mark.parametrize("init", ["random", "bank", "encoder"])
+def test_what_the_caller_set_for_all_of_torch_changes_nothing(ambient: str, init: str) -> None:
+    images = images_of(5, (1, 8, 8)).requires_grad_()
+
+    def made() -> list[torch.Tensor]:
+        defense = copy.deepcopy(kept)  # which has drawn nothing yet
+        seen, logits = defense.inspect(images), defense(images)
+        return [seen.generated, seen.images, seen.errors, seen.realism, defense(images.detach()), logits]
+
+    kept = defense_of(init=init, restarts=3)
+    expected = made()
+    with AMBIENT[ambient]():
+        found = made()
+    for one, other in zip([*expected, *_gradient(expected, images)], [*found, *_gradient(found, images)], strict=True):
+        assert one.dtype == other.dtype == torch.float32
+        assert torch.equal(one, other)
+
+
+def _gradient(made: list[torch.Tensor], images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(made[-1][:, 1].sum(), images)
 
 
 def test_torch_func_differentiates_the_classifier() -> None:

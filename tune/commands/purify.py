@@ -150,7 +150,8 @@ def ground_of(defense: Defense) -> float | None:
     if generator is None:
         return None
     likeness = next(generator.parameters())
-    latents = torch.randn(64, generator.latent_dim, generator=torch.Generator().manual_seed(0))
+    chance = torch.Generator("cpu").manual_seed(0)
+    latents = torch.randn(64, generator.latent_dim, generator=chance, dtype=torch.float32, device="cpu")
     with torch.no_grad():
         borders = border(generator(latents.to(likeness)).float().cpu().numpy())
     low, high = np.quantile(borders, [0.05, 0.95])

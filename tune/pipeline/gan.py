@@ -137,7 +137,8 @@ def judge_generator(job: Job, generator: Generator, count: int) -> dict[str, flo
     projector = Projector(generator, PROBE, seed=0, device=job.device)
     images = projector.project(some.images).images
     real = held.images[:FRECHET_IMAGES]
-    latents = torch.randn(len(real), generator.latent_dim, generator=torch.Generator().manual_seed(0))
+    chance = torch.Generator("cpu").manual_seed(0)
+    latents = torch.randn(len(real), generator.latent_dim, generator=chance, dtype=torch.float32, device="cpu")
     features = [_features(judge, part, job.device) for part in (projector.render(latents), real)]
     return {
         "clean_gan": agreement(judge.predict(images), some.labels),

@@ -23,6 +23,7 @@ from components.pretrained import shipped_defense
 from components.robustness import Robustness
 from components.squeezing import squeezed_with_gradient
 from components.training import drawn_from
+from tests.ambient import AMBIENT
 from tests.tiny import tiny_split
 from tests.tiny_networks import defense_of
 
@@ -279,6 +280,19 @@ def test_a_model_is_never_given_more_images_than_fit_at_once() -> None:
     assert found.images == len(images)
     assert max(given) == CPU_IMAGES
     torch.testing.assert_close(found.clean, float((learned(images).argmax(1) == labels).double().mean()))
+
+
+@pytest.mark.parametrize("ambient", AMBIENT)
+def test_what_the_caller_set_for_all_of_torch_changes_nothing(ambient: str) -> None:
+    defense = defense_of(init="encoder", levels=3, restarts=1)
+    labels = defense(IMAGES).argmax(1)
+
+    def made() -> Robustness:
+        return evaluate_defense(defense, IMAGES, labels, preset="quick").model_copy(update={"seconds": 0.0})
+
+    expected = made()
+    with AMBIENT[ambient]():
+        assert made().to_json() == expected.to_json()
 
 
 def test_random_models_are_attacked_through_their_mean() -> None:

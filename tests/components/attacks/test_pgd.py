@@ -13,6 +13,7 @@ from torch.nn import functional
 from components.attacks import ATTACKS, FGSM, PGD, Attack, attack, fgsm
 from components.classifiers.defense_gan import Classifier
 from components.training import drawn_from, freeze
+from tests.ambient import AMBIENT
 
 with drawn_from(0):
     CLASSIFIER = freeze(Classifier("A", (1, 8, 8), 4).double())
@@ -46,6 +47,14 @@ def test_an_attack_stays_in_its_ball_and_in_range(name: str, epsilon: float, n: 
 def test_an_image_is_attacked_as_if_it_were_alone(name: str, batch_size: int) -> None:
     alone = attack(small(name), CLASSIFIER, IMAGES, LABELS, batch_size)
     torch.testing.assert_close(alone, attack(small(name), CLASSIFIER, IMAGES, LABELS))
+
+
+@each_attack
+@pytest.mark.parametrize("ambient", AMBIENT)
+def test_what_the_caller_set_for_all_of_torch_changes_nothing(name: str, ambient: str) -> None:
+    expected = attack(small(name), CLASSIFIER, IMAGES, LABELS)
+    with AMBIENT[ambient]():
+        assert torch.equal(attack(small(name), CLASSIFIER, IMAGES, LABELS), expected)
 
 
 @each_attack

@@ -18,13 +18,14 @@ from components.classifiers.catalogue import CLASSIFIERS
 from components.classifiers.config import ClassifierConfig
 from components.classifiers.layers import HookedLayers, TracedLayers, layers_of
 from components.classifiers.training import ClassifierTraining, check_trainable
-from components.classifiers.victim import Victim, as_classifier
+from components.classifiers.victim import Victim, as_classifier, probe
 from components.classifiers.weights import packed
 from components.datasets.dataset import DataSplit
 from components.training import drawn_from, freeze
 from components.unet.config import UNetConfig
 from components.unet.training import UNetTraining
 from components.weights import load_weights, save_weights
+from tests.ambient import AMBIENT
 from tests.tiny_networks import SmallResNet
 
 SHAPE, CLASSES = (3, 8, 8), 5
@@ -317,6 +318,13 @@ def test_a_look_changes_neither_weights_nor_what_is_drawn_next(kind: type[nn.Mod
     victim.features(IMAGES)
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(value, module.state_dict()[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("ambient", AMBIENT)
+def test_the_images_of_the_look_are_the_same_whatever_torch_makes_by_default(ambient: str) -> None:
+    expected = probe(SHAPE)
+    with AMBIENT[ambient]():
+        assert torch.equal(probe(SHAPE), expected)
 
 
 def test_another_shape_or_number_of_classes_is_refused() -> None:
