@@ -21,7 +21,7 @@ from components.layout import channels_first
 from components.projector.trace import Projection
 from components.purifiers import Purifier, Surrogates
 from components.saved_defense import DefenseError, read_parts, write_parts
-from components.training import freeze
+from components.training import freeze, uncast
 from components.unet.network import UNet, join
 
 __all__ = ["Defense", "DefenseError", "Purification", "Surrogates", "in_batches"]
@@ -60,7 +60,7 @@ class Defense(nn.Module):
 
     It is differentiable: the logits of images that require a gradient have the values of the real defense and, through
     squeezing and descent, the gradient of `surrogates`. Like any module it can be moved, cast, copied and saved with
-    all of its networks, and works under `torch.inference_mode()`.
+    all of its networks, and works under `torch.inference_mode()`. `torch.autocast` changes nothing in it.
 
     Args:
         projector: image → the image that the U-Net cleans; the latent projector, or another purifier.
@@ -93,15 +93,17 @@ class Defense(nn.Module):
         """
         if torch.is_grad_enabled() and getattr(images, "requires_grad", False):
             return self.through(images, self.surrogates)
-        return in_batches(self.classifier, self.purify(images), self.projector.device)
+        with _recorded(self.projector.device):
+            return in_batches(self.classifier, self.purify(images), self.projector.device)
 
     def through(self, images: Tensor, surrogates: Surrogates) -> Tensor:
         """Logits (N, classes) of the purified images, with the gradient of `surrogates`; raises as `forward`."""
         device, images = self.projector.device, self._checked(images)
         logits = []
-        for part in channels_first(images.to(device)).split(_BATCH if device.type == "cpu" else _GPU_BATCH):
-            generated = self.reconstructed(part, surrogates)
-            logits.append(self.classifier(self.unet(join(self.unet.input, generated, part))))
+        with uncast(device):
+            for part in channels_first(images.to(device)).split(_BATCH if device.type == "cpu" else _GPU_BATCH):
+                generated = self.reconstructed(part, surrogates)
+                logits.append(self.classifier(self.unet(join(self.unet.input, generated, part))))
         return torch.cat(logits).to(images.device)
 
     def reconstructed(self, images: Tensor, surrogates: Surrogates) -> Tensor:
@@ -110,7 +112,8 @@ class Defense(nn.Module):
         Raises:
             NoGradient: they cannot give one.
         """
-        generated = self.projector.through(images, surrogates)
+        with uncast(self.projector.device):
+            generated = self.projector.through(images, surrogates)
         _check_generated(generated)
         return generated
 
@@ -122,13 +125,14 @@ class Defense(nn.Module):
             ValueError: the images have another shape than those the defense was trained on, or leave [0, 1] by more
                 than rounding; or the generator does.
         """
-        with _recorded():
+        with _recorded(self.projector.device):
             images = self._checked(images)
             return self.denoise(self._projected(images).images, images)
 
     def denoise(self, generated: Tensor, images: Tensor) -> Tensor:
         """U(x_g), the second half of `purify`; see `unet.join` for what a U-Net may read."""
-        return in_batches(self.unet, join(self.unet.input, generated, images), self.projector.device)
+        with uncast(self.projector.device):
+            return in_batches(self.unet, join(self.unet.input, generated, images), self.projector.device)
 
     def inspect(self, images: Tensor) -> Purification:
         """Purifies as the published method runs: classify x_g, score its realism, denoise, classify again.
@@ -136,7 +140,7 @@ class Defense(nn.Module):
         Raises:
             ValueError: as `purify`.
         """
-        with _recorded():
+        with _recorded(self.projector.device):
             images = self._checked(images)
             found = self._projected(images)
             denoised = self.denoise(found.images, images)
@@ -248,9 +252,12 @@ def _renewed(
 
 
 @contextmanager
-def _recorded() -> Iterator[None]:
-    """Within the block the projector may take gradients, also in inference mode; what comes of it has none."""
-    with torch.inference_mode(False), torch.no_grad():
+def _recorded(device: torch.device) -> Iterator[None]:
+    """Within the block the projector may take gradients, also in inference mode; what comes of it has none.
+
+    Nor is anything cast: an image's result would follow from its batch, of which some chunks run in other threads.
+    """
+    with torch.inference_mode(False), torch.no_grad(), uncast(device):
         yield
 
 

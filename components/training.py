@@ -208,6 +208,11 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
+def uncast(device: torch.device) -> torch.autocast:
+    """Within the block no autocast of the caller's changes what is computed; the threads of a pool know of none."""
+    return torch.autocast(device.type, enabled=False)
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Within the block `module` is in evaluation mode; then each part of it is in the mode it was in before."""

@@ -21,5 +21,6 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 AMBIENT: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "default float64": lambda: default_dtype(torch.float64),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "default device": lambda: torch.device("meta"),  # on which nothing can be computed
 }

@@ -15,7 +15,7 @@ from components.defense import Defense
 from components.purifiers import Surrogates
 from components.squeezing import Surrogate as Squeezing
 from components.squeezing import squeezed_with_gradient
-from components.training import evaluating
+from components.training import evaluating, uncast
 
 Stage = Literal["classifier", "threshold", "gan", "defense"]
 CPU_IMAGES, GPU_IMAGES = 250, 10_000  # attacked, and judged, at once
@@ -75,6 +75,10 @@ class Part(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
+        with uncast(self.defense.projector.device):
+            return self._logits(images)
+
+    def _logits(self, images: Tensor) -> Tensor:
         defense, config = self.defense, self.defense.projector.config
         with_gradient = self.stands_in or (torch.is_grad_enabled() and images.requires_grad)
         if self.stage == "defense":

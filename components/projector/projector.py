@@ -32,6 +32,7 @@ from components.projector.surrogates import reconstruct
 from components.projector.trace import DescentState, Projection, ProjectionTrace, leads_of
 from components.purifiers import Surrogates
 from components.squeezing import squeezed
+from components.training import uncast
 
 __all__ = ["LatentGenerator", "Projection", "ProjectionTrace", "Projector"]
 
@@ -105,7 +106,8 @@ class Projector:
             generated: Tensor = unfrozen(latents)
             return generated.to(latents.dtype)
 
-        return reconstruct(self, generate, images, surrogates)
+        with uncast(self.device):
+            return reconstruct(self, generate, images, surrogates)
 
     def warm_up(self) -> None:
         """Draws the bank now, so that a measurement of what follows does not count it."""
@@ -203,17 +205,19 @@ class Projector:
         if self.config.init == "bank" and standing is None:
             self._starts.bank(images[:0].to(self.device))  # once, before threads ask for it
         parts = []
-        for part in in_threads(traced, starts) if beside else map(traced, starts):
-            parts.append(part)
-            if progress:
-                progress(min(len(parts) * size, len(images)))
+        with uncast(self.device):  # as threads are: one chunk alone runs in the caller's
+            for part in in_threads(traced, starts) if beside else map(traced, starts):
+                parts.append(part)
+                if progress:
+                    progress(min(len(parts) * size, len(images)))
         return ProjectionTrace.concatenate(parts)
 
     @torch.no_grad()
     def render(self, latents: Tensor) -> Tensor:
         """G(z): latents (N, latent_dim) → images (N, C, H, W) in [0, 1], on the latents' device."""
         size = max(self.chunk, 512)
-        parts = [self.objective.images(part.to(self.device)).to(latents.device) for part in latents.split(size)]
+        with uncast(self.device):
+            parts = [self.objective.images(part.to(self.device)).to(latents.device) for part in latents.split(size)]
         return torch.cat(parts)
 
     def _trace_chunk(
