@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-_ROUNDING = 1e-5  # by which float32 may leave the ball
+_ROUNDING = 1e-5  # by which float32 may leave the ball; bfloat16 by as much as its numbers below 1 are apart
 
 
 class AttackError(ValueError):
@@ -116,6 +116,6 @@ def _checked(made: object, batch: Tensor, config: Attack) -> Tensor:
     if not (low >= 0 and high <= 1):  # nor NaN, which is neither
         raise AttackError(f"{named}: expected images in [0, 1], found {low:g} … {high:g}")
     moved = float((made - batch).abs().max())
-    if moved > config.epsilon + _ROUNDING:
+    if moved > config.epsilon + max(_ROUNDING, torch.finfo(batch.dtype).eps):
         raise AttackError(f"{named}: expected pixels moved by at most {config.epsilon:g}, found {moved:g}")
     return made

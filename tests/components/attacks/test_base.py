@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from components.attacks import ATTACKS, Attack, AttackError, attack
+from components.attacks import ATTACKS, FGSM, Attack, AttackError, attack
 from components.classifiers.defense_gan import Classifier
 from components.training import freeze
 
@@ -77,6 +77,15 @@ def test_what_is_no_attack_is_refused(made: Callable[[Perturb], Tensor], perturb
     with pytest.raises(AttackError, match="mine: expected") as error:
         made(perturb)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_images_of_another_precision_are_attacked(dtype: torch.dtype, classifier: Classifier) -> None:
+    """In bfloat16 0.3 is 0.30078, and an image with it added is rounded once more."""
+    images = torch.linspace(0, 1, 640).view(10, 1, 8, 8).to(dtype)
+    attacked = attack(FGSM(epsilon=0.3), classifier.to(dtype), images, torch.arange(10) % 4)
+    assert attacked.dtype == dtype
+    assert float((attacked.double() - images.double()).abs().max()) <= 0.3 + max(1e-5, torch.finfo(dtype).eps)
 
 
 def test_the_last_batch_is_looked_at_too(made: Callable[[Perturb], Tensor]) -> None:
