@@ -52,7 +52,7 @@ def evaluate_defense(
         raise ValueError(f"epsilon: expected a number in 0 … 1, found {epsilon}")
     if not len(images) or len(images) != len(labels):
         raise ValueError(f"images: expected at least one, and a label for each, found {len(images)} and {len(labels)}")
-    device = next(model.parameters(), images).device
+    device, images = next(model.parameters(), images).device, _as_weights(model, images)
     chosen, tell = PRESETS[preset], tell or (lambda _: None)
     target = with_draws(target_of(model, stage), images[:20].to(device), chosen.draws)
     campaign = Campaign(target, images.to(device), labels.to(device), epsilon, seed, tell)
@@ -60,6 +60,11 @@ def evaluate_defense(
     campaign.make_all(list(plan(campaign, chosen)))
     over_epsilon, over_steps = _curves(campaign, chosen) if curves else ((), ())
     return campaign.result(over_epsilon, over_steps, preset, time.perf_counter() - began)
+
+
+def _as_weights(model: nn.Module, images: Tensor) -> Tensor:
+    """The images in the precision of the model's weights, as a `Defense` takes them."""
+    return images.to(next((value.dtype for value in model.parameters() if value.is_floating_point()), images.dtype))
 
 
 def plan(campaign: Campaign, preset: Preset) -> Iterator[Planned]:

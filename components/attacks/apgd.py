@@ -74,7 +74,7 @@ def ascend(
     gradient, logits = input_gradient(model, x, labels, loss)
     values = highest = loss(logits, labels)
     best_gradient, widest = gradient, margin(logits, labels)
-    size = torch.full_like(values, 2 * epsilon)
+    size = torch.full_like(values, 2 * epsilon, dtype=images.dtype)
     rises = torch.zeros_like(values)
     checked_best, shrunk = highest, torch.zeros_like(values, dtype=torch.bool)
     since = 0

@@ -195,7 +195,8 @@ def _drawn(low: Tensor, high: Tensor, chance: torch.Generator) -> Tensor:
 
 def _between(low: Tensor, high: Tensor, chance: torch.Generator) -> Tensor:
     """A random level for each pixel, from `low` to `high`."""
-    return low + ((high - low + 1) * _uniform(low.shape, chance).to(low)).floor()
+    drawn = low + ((high - low + 1) * _uniform(low.shape, chance).to(low)).floor()
+    return torch.minimum(drawn, high)  # bfloat16 rounds what is just below 1 to it
 
 
 def _uniform(shape: Sequence[int], chance: torch.Generator) -> Tensor:

@@ -266,6 +266,36 @@ def test_an_answer_without_a_best_class_is_no_right_answer(logits: list[float], 
     assert (found.clean, found.worst) == (clean, clean)
 
 
+class Widening(nn.Module):
+    """Answers in double precision, whatever it is asked in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Learned()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(images)
+        return logits.double()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("given", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    "model",
+    [Learned, Widening, lambda: defense_of(init="encoder", levels=2, restarts=1)],
+    ids=["module", "widening", "defense"],
+)
+def test_a_model_of_any_precision_is_attacked(
+    model: Callable[[], nn.Module], dtype: torch.dtype, given: torch.dtype
+) -> None:
+    attacked = model().to(dtype)
+    images = IMAGES.to(given)
+    labels = attacked(images.to(dtype)).argmax(1)
+    found = evaluate_defense(attacked, images, labels, epsilon=0.02, preset="quick", curves=False)
+    assert found.clean == 1
+    assert {"APGD cross-entropy", "Square"} <= {row.name for row in found.attacks}  # some stand to the last
+
+
 def test_a_model_is_never_given_more_images_than_fit_at_once() -> None:
     """Nor by the judge, which is asked about all of them."""
     learned, given = Learned(), list[int]()
