@@ -47,10 +47,11 @@ def read_folder(folder: Path) -> RawData | None:
     proportion.
 
     Raises:
-        DataError: an image is damaged or of another size, or the classes are not alike in train and test.
+        DataError: an image is damaged or of another size, or the classes are not alike in train and test, or one of
+            these is there twice.
     """
     inside = _folders(folder)
-    splits = {_SPLITS[path.name.lower()]: path for path in inside if path.name.lower() in _SPLITS}
+    splits = _splits(inside)
     if not splits and not any(image_files(path)[0] for path in inside):
         return None
     if len(splits) == 1:
@@ -74,6 +75,19 @@ def read_folder(folder: Path) -> RawData | None:
     _check_alike(home, names, train, test, notes)
     notes += _mixed_grounds(train)
     return RawData(*_stacked(train, test), notes=tuple(notes))
+
+
+def _splits(inside: Sequence[Path]) -> dict[str, Path]:
+    """The folders of training and test images, by `train` and `test`."""
+    splits: dict[str, Path] = {}
+    for path in inside:
+        split = _SPLITS.get(path.name.lower())
+        if split in splits:
+            found = f"{printable(splits[split].name)}/ and {printable(path.name)}/"
+            raise DataError(f"{printable(path.parent)}: expected one folder of {split} images, found {found}")
+        if split is not None:
+            splits[split] = path
+    return splits
 
 
 def _read(split: Path, names: Sequence[str], notes: list[str]) -> Labelled:

@@ -47,6 +47,17 @@ def test_a_folder_is_read_as_idx_files_of_the_same_images_are(pictures: Path, tm
     assert load_dataset(pictures).fingerprint == load_dataset(pictures).fingerprint
 
 
+@pytest.mark.parametrize(("first", "second"), [("train", "training"), ("test", "testing"), ("Train", "train")])
+def test_two_folders_of_the_same_images_are_refused(pictures: Path, first: str, second: str) -> None:
+    for name in {first, second} - {"train", "test"}:
+        if (pictures / name).exists():
+            pytest.skip("this file system does not tell Train from train")
+        shutil.copytree(pictures / "train", pictures / name)
+    split = first.lower()
+    with pytest.raises(DataError, match=rf"mine: expected one folder of {split} images, found {first}/ and {second}/"):
+        load_dataset(pictures)
+
+
 def test_a_cifar_10_shaped_folder_of_twelve_classes(tmp_path: Path) -> None:
     shape, names = (3, 32, 32), tuple(str(number) for number in range(12))
     train, test = tiny_split(48, 12, shape), tiny_split(24, 12, shape, seed=1)
