@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -97,7 +98,7 @@ class HookedLayers:
         self.penultimate = f"input of {self._head}"
         called: dict[str, None] = {}
         handles = [
-            module.register_forward_hook(_note(name, called, images)) for name, module in _submodules(network)
+            module.register_forward_hook(_here(_note(name, called, images))) for name, module in _submodules(network)
         ]
         _run(network, images, handles)
         self.names = [*called, self.penultimate]
@@ -107,10 +108,10 @@ class HookedLayers:
         found: list[Tensor] = []
         if layer == self.penultimate:
             module = self._network.get_submodule(self._head)
-            handle = module.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+            handle = module.register_forward_pre_hook(_here(lambda _, inputs: found.append(inputs[0])))
         else:
             module = self._network.get_submodule(layer)
-            handle = module.register_forward_hook(lambda _, inputs, output: found.append(output))
+            handle = module.register_forward_hook(_here(lambda _, inputs, output: found.append(output)))
         logits = _run(self._network, images, [handle])
         return found[-1], logits
 
@@ -136,7 +137,7 @@ class _Head:
             return hook
 
         own = [(name, module) for name, module in _submodules(network) if any(True for _ in module.parameters(False))]
-        _run(network, images, [module.register_forward_pre_hook(note(name)) for name, module in own])
+        _run(network, images, [module.register_forward_pre_hook(_here(note(name))) for name, module in own])
         if not calls:
             raise ValueError("expected a submodule with weights, such as torch.nn.Linear, found none")
         self.name, self.read = calls[-1]
@@ -144,6 +145,17 @@ class _Head:
 
 def _submodules(network: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, module) for name, module in network.named_modules() if name]
+
+
+def _here(hook: Callable[..., None]) -> Callable[..., None]:
+    """The hook for the passes of this thread alone: others may run the same network meanwhile."""
+    own = threading.get_ident()
+
+    def heard(*call: Any) -> None:
+        if threading.get_ident() == own:
+            hook(*call)
+
+    return heard
 
 
 def _note(name: str, called: dict[str, None], images: Tensor) -> Callable[[nn.Module, Any, Any], None]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,30 @@ def test_a_weight_that_a_hook_derives_can_be_copied_after_a_pass_with_gradients(
     assert torch.equal(sent(IMAGES), victim(IMAGES))
     frozen = freeze(victim.module)  # after a pass whose graph it lets go
     assert torch.equal(copy.deepcopy(frozen)(IMAGES), victim(IMAGES))
+
+
+class Paused(Wilful):
+    """Waits before and after its layers until all threads are there."""
+
+    met = threading.Barrier(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.met.wait()
+        logits = super().forward(x)
+        self.met.wait()
+        return logits
+
+
+@pytest.mark.parametrize("layer", ["stem", "penultimate"])
+def test_each_thread_reads_its_own_images(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hooks hear every pass of a network, whoever makes it."""
+    victim = freeze(Victim(small(Paused), SHAPE, CLASSES))
+    parts = list(IMAGES.split(2))
+    expected = [victim.features(part, layer) for part in parts]
+    monkeypatch.setattr(Paused, "met", threading.Barrier(len(parts)))
+    with ThreadPoolExecutor(len(parts)) as pool:
+        found = list(pool.map(lambda part: victim.features(part, layer), parts))
+    assert all(map(torch.equal, found, expected))
 
 
 def test_it_is_left_in_the_mode_that_it_was_in() -> None:
