@@ -40,7 +40,7 @@ class Purification:
         label_before: the classifier's label of x_g, int64 (N,).
         label: its label of U(x_g).
         realism: the discriminator's score of x_g, (N,); higher is more like a training image; NaN where there is none.
-        errors: distance between x_g and the image, (N,).
+        errors: distance between x_g and the image, after its grey levels were reduced where they are, (N,).
     """
 
     generated: Tensor

@@ -49,21 +49,23 @@ class Smoothing:
         self.networks: dict[str, nn.Module] = {}
 
     def project(self, images: Tensor) -> Projection:
-        """The smoothed images, and their mean squared distance from `images`; there are no latents."""
+        """The smoothed images, and their mean squared distance from the squeezed ones; there are no latents."""
         import torch
 
         from components.projector.trace import Projection
 
         with torch.no_grad():
             parts = [self._smoothed(part.to(self.device)).to(images.device) for part in images.split(500)]
-        smoothed = torch.cat(parts)
-        errors = (smoothed - images).square().flatten(1).mean(1)
-        return Projection(smoothed, images.new_empty(len(images), 0), errors)
+        return Projection.concatenate(parts)
 
-    def _smoothed(self, images: Tensor) -> Tensor:
+    def _smoothed(self, images: Tensor) -> Projection:
+        from components.projector.trace import Projection
         from components.squeezing import squeezed
 
-        return medians(squeezed(images, self.config.levels, self.config.threshold), self.config.window)
+        seen = squeezed(images, self.config.levels, self.config.threshold)
+        smoothed = medians(seen, self.config.window)
+        errors = (smoothed - seen).square().flatten(1).mean(1)
+        return Projection(smoothed, images.new_empty(len(images), 0), errors)
 
     def through(self, images: Tensor, surrogates: Surrogates) -> Tensor:
         """The smoothed images with a gradient: of a median, that of the pixel that it is."""

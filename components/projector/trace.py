@@ -18,7 +18,7 @@ class Projection:
     Attributes:
         images: x_g = G(z*), (N, C, H, W) in [0, 1].
         latents: z*, (N, latent_dim).
-        errors: distance between x_g and the image, (N,).
+        errors: distance between x_g and the image, after its grey levels were reduced where they are, (N,).
     """
 
     images: Tensor

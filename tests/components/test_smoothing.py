@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from components.defense import Defense, Surrogates
 from components.purifiers import PURIFIERS, PurifierConfig
 from components.smoothing import Smoothing, SmoothingConfig, medians
+from components.squeezing import squeezed
 from tests.tiny_networks import defense_of
 
 
@@ -40,6 +41,15 @@ def test_images_are_smoothed_in_parts_as_at_once() -> None:
     found = Smoothing(SmoothingConfig()).project(images)
     torch.testing.assert_close(found.images, medians(images, 3))
     torch.testing.assert_close(found.errors, (found.images - images).square().flatten(1).mean(1))
+
+
+def test_errors_are_measured_to_the_squeezed_image_as_the_projector_does() -> None:
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    smoothing, tiny = Smoothing(SmoothingConfig(levels=2)), defense_of(levels=2, distance="l2")
+    for purifier in (smoothing, tiny.projector):
+        found = purifier.project(images)
+        expected = (found.images - squeezed(images, 2)).square().flatten(1).mean(1)
+        torch.testing.assert_close(found.errors, expected)
 
 
 def test_a_defense_of_it_is_saved_and_passes_gradients(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ _FILE = "purified.safetensors"
 class SmoothingStage(Stage):
     """Smooths the images that the stage `attacked` made; None = the validation images as they are."""
 
+    version = 2
+
     def __init__(self, name: str, attacked: str | None) -> None:
         self.name, self.attacked = name, attacked
 
