@@ -22,7 +22,7 @@ def channels_last(network: Network) -> Network:
 def channels_first(images: Tensor) -> Tensor:
     """The images (N, C, H, W) in the usual order, in which their gradient comes back, too.
 
-    Those of one channel are copied: their strides would leave open which order is meant.
+    They are copied: the strides of images of one channel leave open which order is meant.
     """
     if images.requires_grad:
         images = images.view_as(images)

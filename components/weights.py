@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from components.files import write_atomic
 
@@ -17,9 +18,13 @@ class WeightsError(ValueError):
 
 def save_weights(module: nn.Module, path: Path) -> None:
     """Writes the weights of `module`, from whichever device they are on."""
+    write_atomic(path, content_of(module.state_dict()))
+
+
+def content_of(weights: Mapping[str, Tensor]) -> bytes:
+    """The content of a safetensors file with these weights, which is the same for the same weights."""
     # copies in main memory, as safetensors wants them: contiguous, and one each of what layers share
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
-    write_atomic(path, save(tensors))
+    return save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()})
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

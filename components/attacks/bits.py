@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from components.attacks.losses import input_gradient, margin
+from components.draws import chance_of, integers, uniform
 from components.squeezing import squeezed, thresholds
 from components.training import evaluating, mix
 
@@ -164,7 +165,7 @@ def blocks(
     Returns:
         Images in the ball, and their margins (N,).
     """
-    chance = torch.Generator("cpu").manual_seed(mix(seed))
+    chance = chance_of(mix(seed))
     levels = start.clone()
     widest = margin(judge(cells.realised(levels)), labels)
     low, high = cells.low, cells.high
@@ -182,33 +183,28 @@ def blocks(
 
 def random_levels(cells: Cells, seed: int) -> Tensor:
     """A random level within reach for each pixel."""
-    chance = torch.Generator("cpu").manual_seed(mix(seed))
+    chance = chance_of(mix(seed))
     return _between(cells.low, cells.high, chance)
 
 
 def _drawn(low: Tensor, high: Tensor, chance: torch.Generator) -> Tensor:
     """For each image, all low, all high, or (twice as often) random."""
-    kind = torch.randint(4, (len(low), 1, 1, 1), generator=chance, device="cpu").to(low.device)
+    kind = integers(4, (len(low), 1, 1, 1), chance).to(low.device)
     random = _between(low, high, chance)
     return torch.where(kind == 0, low, torch.where(kind == 1, high, random))
 
 
 def _between(low: Tensor, high: Tensor, chance: torch.Generator) -> Tensor:
     """A random level for each pixel, from `low` to `high`."""
-    drawn = low + ((high - low + 1) * _uniform(low.shape, chance).to(low)).floor()
+    drawn = low + ((high - low + 1) * uniform(low.shape, chance).to(low)).floor()
     return torch.minimum(drawn, high)  # bfloat16 rounds what is just below 1 to it
-
-
-def _uniform(shape: Sequence[int], chance: torch.Generator) -> Tensor:
-    """Numbers in [0, 1) on the processor, the same whatever torch's default type and device are."""
-    return torch.rand(*shape, generator=chance, dtype=torch.float32, device="cpu")
 
 
 def _block(count: int, size: tuple[int, ...], progress: float, chance: torch.Generator) -> Tensor:
     """A square for each image, bool (count, 1, H, W), from a third of the image's side down to one pixel."""
     side = max(1, round(max(size) / 3 * (1 - progress) ** 2))
     places = torch.tensor([extent - side + 1 for extent in size], device="cpu")
-    corner = _uniform((count, 2), chance) * places
+    corner = uniform((count, 2), chance) * places
     inside = []
     for axis, extent in enumerate(size):
         place = torch.arange(extent, device="cpu").unsqueeze(0) - corner[:, axis : axis + 1].floor()

@@ -60,10 +60,7 @@ def noise(images: Tensor, *seeds: int) -> Tensor:
 
     One draw for all images: an image's result then depends neither on its neighbours nor on its batch.
     """
-    import torch
-
+    from components.draws import chance_of, uniform
     from components.training import mix
 
-    chance = torch.Generator("cpu").manual_seed(mix(*seeds))
-    drawn = torch.rand(1, *images.shape[1:], generator=chance, dtype=torch.float32, device="cpu")
-    return (2 * drawn - 1).to(images)
+    return (2 * uniform((1, *images.shape[1:]), chance_of(mix(*seeds))) - 1).to(images)

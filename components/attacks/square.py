@@ -31,10 +31,11 @@ class Square(Attack):
         import torch
 
         from components.attacks.losses import margin
+        from components.draws import chance_of
         from components.training import evaluating, mix
 
         images = images.detach()
-        chance = torch.Generator("cpu").manual_seed(mix(seed))
+        chance = chance_of(mix(seed))
         stripes = _signs((1, images.shape[1], 1, images.shape[3]), chance).to(images)
         best = (images + self.epsilon * stripes).clamp(0, 1)
         with evaluating(classifier), torch.no_grad():
@@ -61,13 +62,13 @@ class Square(Attack):
 
 
 def _place(side: int, size: int, chance: Generator) -> slice:
-    import torch
+    from components.draws import integers
 
-    start = int(torch.randint(size - side + 1, (), generator=chance, device="cpu"))
+    start = int(integers(size - side + 1, (), chance))
     return slice(start, start + side)
 
 
 def _signs(shape: tuple[int, ...], chance: Generator) -> Tensor:
-    import torch
+    from components.draws import integers
 
-    return 2.0 * torch.randint(2, shape, generator=chance, device="cpu") - 1
+    return 2.0 * integers(2, shape, chance) - 1

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from components.classifiers.base import LOGITS, PENULTIMATE, ClassifierError, ImageClassifier
 from components.classifiers.layers import Layers, layers_of
 from components.classifiers.weights import tensors_of
+from components.draws import chance_of, uniform
 from components.layout import channels_first
 from components.registry import raised
 from components.training import evaluating, settle
@@ -222,5 +223,4 @@ def as_classifier(
 
 def probe(image_shape: Sequence[int]) -> Tensor:
     """Images on which a module is looked at, float32 in [0, 1]; drawn apart from all other random numbers."""
-    chance = torch.Generator("cpu").manual_seed(0)
-    return torch.rand(_PROBES, *image_shape, generator=chance, dtype=torch.float32, device="cpu")
+    return uniform((_PROBES, *image_shape), chance_of(0))

@@ -101,9 +101,9 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
 
 def packed(network: nn.Module) -> bytes:
     """The weights of a network as the content of a safetensors file, which is the same for the same weights."""
-    from safetensors.torch import save
+    from components.weights import content_of
 
-    return save({name: value.detach().cpu().clone().contiguous() for name, value in tensors_of(network).items()})
+    return content_of(tensors_of(network))
 
 
 def put_weights(network: nn.Module, content: bytes, where: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from components.draws import chance_of, normal
 from components.projector.descent import Objective
 from components.training import mix
 
@@ -46,21 +47,21 @@ class Starts:
         return latents
 
     def random(self, images: Tensor) -> Tensor:
-        """The same draws for all images, each restart from a seed of its own.
-
-        A draw of r would not be the beginning of a draw of R.
-        """
-        draws = [_draw(1, self.latent_dim, mix(self.seed, restart)) for restart in range(self.config.restarts)]
+        """The same draws for all images, each restart from a seed of its own."""
+        draws = self._drawn(range(self.config.restarts))
         return torch.cat(draws).to(images).expand(len(images), -1, -1)
 
     def guessed(self, images: Tensor) -> Tensor:
         """The encoder's guess, and others around it that are shared by all images, each from a seed of its own."""
         assert self.encoder is not None
-        others = range(1, self.config.restarts)
-        draws = [_draw(1, self.latent_dim, mix(self.seed, restart)) for restart in others]
+        draws = self._drawn(range(1, self.config.restarts))
         offsets = torch.cat([torch.zeros(1, self.latent_dim, dtype=torch.float32, device="cpu"), *draws])
         guess: Tensor = self.encoder(images)
         return guess.unsqueeze(1) + self.config.spread * offsets.to(images)
+
+    def _drawn(self, restarts: Iterable[int]) -> list[Tensor]:
+        """A latent (1, latent_dim) for each restart from its own seed: a draw of r would not begin a draw of R."""
+        return [normal((1, self.latent_dim), chance_of(mix(self.seed, restart))) for restart in restarts]
 
     def nearest(self, images: Tensor) -> Tensor:
         """The nearest of the bank."""
@@ -78,7 +79,7 @@ class Starts:
     def bank(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (bank_size, latent_dim) and their images (bank_size, C·H·W), of the dtype and device of `like`."""
         if self._bank is None or self._bank[0].dtype != like.dtype:
-            latents = _draw(self.config.bank_size, self.latent_dim, mix(self.seed)).to(like)
+            latents = normal((self.config.bank_size, self.latent_dim), chance_of(mix(self.seed))).to(like)
             self._bank = latents, self.render(latents).flatten(1)
         return self._bank
 
@@ -90,12 +91,6 @@ class Starts:
             for some, targets in zip(candidates.split(rows), images.split(rows), strict=True)
         ]
         return candidates.gather(1, torch.cat(distances).argsort(dim=1, stable=True))
-
-
-def _draw(count: int, dim: int, seed: int) -> Tensor:
-    """The same numbers whatever torch's default type and device are: in another type it would draw others."""
-    chance = torch.Generator("cpu").manual_seed(seed)
-    return torch.randn(count, dim, generator=chance, dtype=torch.float32, device="cpu")
 
 
 _INITS: dict[str, Any] = {"random": Starts.random, "encoder": Starts.guessed, "bank": Starts.nearest}

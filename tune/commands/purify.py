@@ -21,6 +21,7 @@ from rich.text import Text
 
 from components.datasets.images import DARK, border, printable
 from components.defense import Defense
+from components.draws import chance_of, normal
 from components.files import expanded, write_atomic
 from components.hardware import keep_memory
 from components.plugins import plugged
@@ -150,8 +151,7 @@ def ground_of(defense: Defense) -> float | None:
     if generator is None:
         return None
     likeness = next(generator.parameters())
-    chance = torch.Generator("cpu").manual_seed(0)
-    latents = torch.randn(64, generator.latent_dim, generator=chance, dtype=torch.float32, device="cpu")
+    latents = normal((64, generator.latent_dim), chance_of(0))
     with torch.no_grad():
         borders = border(generator(latents.to(likeness)).float().cpu().numpy())
     low, high = np.quantile(borders, [0.05, 0.95])

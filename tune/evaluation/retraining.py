@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -27,6 +26,7 @@ from tune.pipeline.unet import read_unet
 from tune.space.config import ExperimentConfig
 from tune.storage.folder import Storage
 from tune.storage.scratch import scratch
+from tune.storage.signature import signature_of
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,9 @@ def retrain_seed(
 
 
 def settings_hash(config: ExperimentConfig) -> str:
-    """SHA-256, in hex, of all settings that the defense and its attack have, without those of data and search."""
+    """A hash of all settings that the defense and its attack have, without those of data and search."""
     names = [name for name in type(config).model_fields if name not in ("data", "search", "others")]
-    sections = {name: config.section(name).identity() for name in (*names, *config.others)}
-    return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
+    return signature_of({name: config.section(name).identity() for name in (*names, *config.others)})
 
 
 def forget_others(home: Storage, seeds: Sequence[int], settings: str) -> None:

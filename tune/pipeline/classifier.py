@@ -93,5 +93,4 @@ def read_classifier(folder: Path, recipe: Recipe) -> ImageClassifier:
     """The classifier from its artifact, frozen."""
     classifier = new_classifier(recipe)
     load_weights(classifier.network, folder / "classifier.safetensors")
-    freeze(classifier)
-    return classifier
+    return freeze(classifier)

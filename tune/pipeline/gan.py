@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from components.classifiers.base import ImageClassifier
+from components.draws import chance_of, normal
 from components.gan.config import GanConfig
 from components.gan.encoder_training import EncoderTraining
 from components.gan.networks import Discriminator, Generator
@@ -137,8 +138,7 @@ def judge_generator(job: Job, generator: Generator, count: int) -> dict[str, flo
     projector = Projector(generator, PROBE, seed=0, device=job.device)
     images = projector.project(some.images).images
     real = held.images[:FRECHET_IMAGES]
-    chance = torch.Generator("cpu").manual_seed(0)
-    latents = torch.randn(len(real), generator.latent_dim, generator=chance, dtype=torch.float32, device="cpu")
+    latents = normal((len(real), generator.latent_dim), chance_of(0))
     features = [_features(judge, part, job.device) for part in (projector.render(latents), real)]
     return {
         "clean_gan": agreement(judge.predict(images), some.labels),
