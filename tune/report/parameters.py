@@ -35,22 +35,22 @@ def parameters(facts: Facts) -> Section:
         f"{counted}: a hint, not a proof. Grey: its values could not be told apart."
     )
     alt = ", ".join(f"{key} {100 * share:.0f} %" for key, share in found.shares.items())
-    keys = list(found.shares)[:2]
-    named = " and ".join(f"`{key}`" for key in keys)
+    scales = [_Scale(facts, found, key) for key in list(found.shares)[:2]]
+    named = " and ".join(f"`{scale.key}`" for scale in scales)
     blocks: list[Block] = [
         Drawing(render("importance", _importances(found)), caption, alt),
         Text(_told_apart(facts, found)),
         Drawing(
-            render("courses", _courses(facts, found, keys, metric)),
+            render("courses", _courses(found, scales, metric)),
             f"Validation {metric} over {named}. Line and band: the mean over the other parameters and its standard "
             f"deviation, by a Gaussian process. Points: {_drawn(found)}, with one standard error of their images; "
             "orange ones were stopped early and are carried on by what others gained after that epoch.",
             "Lines over one parameter each; the table above has the best trials.",
         ),
     ]
-    if len(keys) == 2:
+    if len(scales) == 2 and all(len(scale.values) > 1 for scale in scales):
         caption = f"Mean validation {metric} by {named}, by the same process; crosses are those trials."
-        figure = _surface(facts, found, *keys)
+        figure = _surface(found, *scales)
         blocks.append(Drawing(render("surface", figure), caption, "A contour over two parameters."))
     return Section(title, blocks)
 
@@ -67,7 +67,9 @@ def _told_apart(facts: Facts, found: Effects) -> str:
     clear = ", ".join(f"`{key}`" for key in found.shares if key in found.clear)
     rest = ", ".join(f"`{key}`" for key in facts.ranges if key not in found.clear)
     test = "by chance alone, some parameter would show as much in more than 5 % of searches"
-    words = f"The search could tell the values of {clear} apart. " if clear else ""
+    if not clear:
+        return f"The search could not tell apart the values of any parameter: {test}."
+    words = f"The search could tell the values of {clear} apart. "
     return words + (f"It could not tell apart those of {rest}: {test}." if rest else "")
 
 
@@ -88,20 +90,20 @@ def _importances(found: Effects) -> Figure:
     return figure
 
 
-def _courses(facts: Facts, found: Effects, keys: Sequence[str], metric: str) -> Figure:
+def _courses(found: Effects, scales: Sequence[_Scale], metric: str) -> Figure:
     """For each parameter the trials, with the noise of their scores, and the mean over the other parameters."""
     figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
-    plots = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
-    for axes, key in zip(plots, keys, strict=True):
-        _course(axes, found, key, _Scale(facts, found, key))
+    plots = figure.subplots(1, len(scales), sharey=True, squeeze=False)[0]
+    for axes, scale in zip(plots, scales, strict=True):
+        _course(axes, found, scale)
     plots[0].set_ylabel(f"validation {metric}")
     plots[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
     return figure
 
 
-def _surface(facts: Facts, found: Effects, one: str, other: str) -> Figure:
-    """Mean score by the values of two parameters; crosses are trials."""
-    across, up = _Scale(facts, found, one), _Scale(facts, found, other)
+def _surface(found: Effects, across: _Scale, up: _Scale) -> Figure:
+    """Mean score by the values of two parameters, each of two or more; crosses are trials."""
+    one, other = across.key, up.key
     heights = found.surface(one, other, (across.values, up.values))
     figure, axes = blank(height=3.3)
     image = axes.contourf(across.at(across.values), up.at(up.values), 100 * heights, levels=8, cmap="viridis")
@@ -145,7 +147,8 @@ class _Scale:
         axis.set_label_text(self.key, color=INK)
 
 
-def _course(axes: Axes, found: Effects, key: str, scale: _Scale) -> None:
+def _course(axes: Axes, found: Effects, scale: _Scale) -> None:
+    key = scale.key
     middle, deviation = found.course(key, scale.values)
     x = np.array(scale.at(scale.values))
     axes.fill_between(x, middle - deviation, middle + deviation, color=BLUE, alpha=0.2, linewidth=0)

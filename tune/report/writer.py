@@ -8,19 +8,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from components.registry import raised
 from tune.metrics import TARGETS
 from tune.report import adaptive, blocks, cost, detail, parameters, result, search
-from tune.report.blocks import Drawing, Section
+from tune.report.blocks import Drawing, Section, Text
 from tune.report.facts import Facts, facts_of
 from tune.report.style import drawing
 from tune.report.summary import head, summary
 from tune.storage.folder import Storage
+
+log = logging.getLogger(__name__)
 
 
 def write_report(experiment: Storage | Path | str) -> str:
@@ -61,7 +65,17 @@ def _sections(facts: Facts) -> list[Section]:
         wanted.append(parameters.projection_map)
     wanted += [cost.cost, cost.failures, cost.reproduce]
     with drawing():
-        return [section(facts) for section in wanted]
+        return [_guarded(section, facts) for section in wanted]
+
+
+def _guarded(section: Callable[[Facts], Section], facts: Facts) -> Section:
+    """The section; where it fails, one that says so in its place: the others are worth having."""
+    try:
+        return section(facts)
+    except Exception as error:
+        name = section.__name__.replace("_", " ").capitalize()
+        log.exception("%s: section left out of the report: %s", facts.place, name)
+        return Section(name, (Text(f"Left out: could not be drawn: {raised(error)}"),))
 
 
 def write_pages(storage: Storage, name: str, pages: Mapping[str, Any]) -> None:

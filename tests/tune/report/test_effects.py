@@ -76,7 +76,27 @@ def test_nothing_is_told_apart_in_noise() -> None:
     result = found(trials(40, noise=0.01, by_weight=0.0))
     assert not result.clear
     words = parameters(facts(trials(40, noise=0.01, by_weight=0.0))).blocks[1]
-    assert "could not tell apart those of `projector.steps`, `projector.distance`" in words.text  # type: ignore[union-attr]
+    assert words.text.startswith("The search could not tell apart the values of any parameter: by chance")  # type: ignore[union-attr]
+
+
+def test_a_parameter_of_one_value_that_only_some_trials_have_is_drawn_without_a_surface() -> None:
+    """Its effect is that of being there; a surface needs two values of each."""
+    outcomes = [
+        Outcome(trial=o.trial, status="finished", metrics=o.metrics, params={
+            "projector.distance": o.params["projector.distance"],
+            **({"projector.tolerance": 0.2} if "projector.tolerance" in o.params else {}),
+        })
+        for o in trials(12)
+    ]  # fmt: skip
+    ranges = {
+        "projector.distance": RANGES["projector.distance"],
+        "projector.tolerance": {"choice": [0.2], "when": {"projector.distance": "insensitive"}},
+    }
+    known = replace(facts(outcomes), space={"search.target": "unet", **ranges})
+    assert known.effects is not None
+    assert len(known.effects.shares) == 2
+    drawn = [block.chart.name for block in parameters(known).blocks if isinstance(block, Drawing)]
+    assert drawn == ["importance", "courses"]
 
 
 def test_stopped_trials_count_with_what_they_showed() -> None:

@@ -128,3 +128,17 @@ def test_a_choice_of_a_trial_that_failed_is_doubted(tmp_path: Path, seeds: int) 
     if not seeds:
         shutil.rmtree(folder / "best/seeds")
     assert any("names trial 5; by its own rule" in caution for caution in rebuilt(folder)["cautions"])
+
+
+def test_a_section_that_fails_is_named_and_the_rest_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def classes(facts: object) -> None:
+        raise TypeError("Input z must be at least\na (2, 2) shaped array")
+
+    monkeypatch.setattr("tune.report.detail.classes", classes)
+    rebuilt(folder)
+    said = (folder / "report.md").read_text()
+    assert "Left out: could not be drawn: TypeError: Input z must be at least a (2, 2) shaped array" in said
+    assert "## Worst cases" in said
+    assert "Traceback" in caplog.text
