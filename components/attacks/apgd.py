@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from components.attacks.base import ATTACKS, Attack
+from components.attacks.base import ATTACKS, KNOWS, Attack
 from components.attacks.pgd import noise
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ class APGD(Attack):
     Source: Croce, Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
     attacks (ICML 2020), algorithm 1 and section 4.
     """
+
+    attacker: ClassVar[str] = (
+        f"{KNOWS} raises a loss of its logits in steps along the sign of the gradient, whose size the attack chooses, "
+        "by at most ε of the range from 0 to 1 in each pixel"
+    )
+    not_tried: ClassVar[str] = "query attacks"
 
     name: Literal["apgd"] = "apgd"  # the attack
     loss: Literal["ce", "dlr", "targeted"] = "ce"  # cross-entropy, difference of logits ratio, or that towards classes

@@ -12,7 +12,7 @@ The settings must be readable without torch, so an attack imports it inside its 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+KNOWS = "knows the classifier completely, its architecture, weights and gradient, and"
 _ROUNDING = 1e-5  # by which float32 may leave the ball; bfloat16 by as much as its numbers below 1 are apart
 
 
@@ -31,7 +32,15 @@ class AttackError(ValueError):
 
 
 class Attack(Config):
-    """Settings of an attack in the L∞ ball around each image."""
+    """Settings of an attack in the L∞ ball around each image.
+
+    Attributes:
+        attacker: what the attacker knows and does, in reports.
+        not_tried: attacks on the classifier that this one is not, in reports.
+    """
+
+    attacker: ClassVar[str] = f"{KNOWS} changes the images in the L∞ ball of radius ε, on pixels from 0 to 1"
+    not_tried: ClassVar[str] = "other attacks on the classifier"
 
     name: str  # the attack
     epsilon: float = Field(default=0.3, ge=0, le=1)  # radius of the L∞ ball, on images in [0, 1]

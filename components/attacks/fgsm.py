@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from components.attacks.base import ATTACKS, Attack
+from components.attacks.base import ATTACKS, KNOWS, Attack
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 @ATTACKS.register("fgsm")
 class FGSM(Attack):
     """Fast gradient sign method."""
+
+    attacker: ClassVar[str] = (
+        f"{KNOWS} moves every pixel once, by at most ε of the range from 0 to 1, in the direction that raises the "
+        "classifier's loss"
+    )
+    not_tried: ClassVar[str] = "attacks of many steps (PGD), query attacks"
 
     name: Literal["fgsm"] = "fgsm"  # the attack
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from components.attacks.base import ATTACKS, Attack
+from components.attacks.base import ATTACKS, KNOWS, Attack
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,6 +18,12 @@ class PGD(Attack):
 
     Source: Madry et al., Towards deep learning models resistant to adversarial attacks (ICLR 2018), section 2.1.
     """
+
+    attacker: ClassVar[str] = (
+        f"{KNOWS} raises the classifier's loss in steps along the sign of its gradient, by at most ε of the range "
+        "from 0 to 1 in each pixel"
+    )
+    not_tried: ClassVar[str] = "query attacks"
 
     name: Literal["pgd"] = "pgd"  # the attack
     steps: int = Field(default=40, ge=1, le=10_000)  # gradient steps of each restart

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,12 @@ class Square(Attack):
     Source: Andriushchenko, Croce, Flammarion, Hein, Square attack: a query-efficient black-box adversarial attack via
     random search (ECCV 2020), algorithms 1 and 2.
     """
+
+    attacker: ClassVar[str] = (
+        "sees the logits that the classifier gives to images, neither its weights nor its gradient, and changes random "
+        "squares by at most ε of the range from 0 to 1, keeping what brings the classifier nearer to a mistake"
+    )
+    not_tried: ClassVar[str] = "attacks by gradients (FGSM, PGD)"
 
     name: Literal["square"] = "square"  # the attack
     queries: int = Field(default=500, ge=1, le=1_000_000)  # of the logits of each image

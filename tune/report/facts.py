@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
+from components.attacks import ATTACKS, Attack
 from components.robustness import Robustness
 from tune.metrics import METRICS, OBJECTIVES, Objective, Target, images_measured, objectives_of
 from tune.optimizer.choice import NoChoiceError, Objectives, by_rank, choose, has_objectives, median_seed, pareto_front
@@ -173,6 +174,12 @@ class Facts:
         """The attack with its strength."""
         name, epsilon = self.setting("attack.name") or "fgsm", self.setting("attack.epsilon")
         return str(name).upper() + ("" if epsilon is None else f", ε = {epsilon:g}")
+
+    @property
+    def attack_type(self) -> type[Attack]:
+        """The attack's class, which owns its sentences; that of all attacks where it is not known here."""
+        name = self.setting("attack.name") or "fgsm"
+        return ATTACKS.get(str(name), Attack)
 
     @cached_property
     def variants(self) -> list[str]:

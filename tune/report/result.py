@@ -107,9 +107,7 @@ def threat(facts: Facts) -> Section:
         "Threat model",
         (
             Text(
-                f"Gray-box {facts.attack}. The attacker knows the classifier completely, its "
-                "architecture, weights and gradient, and moves every pixel once, by at most ε of the range "
-                f"from 0 to 1, in the direction that raises the classifier's loss.{source} The attacker does "
+                f"Gray-box {facts.attack}. The attacker {facts.attack_type.attacker}.{source} The attacker does "
                 "not know that a defense stands in front of the classifier, and computes nothing through it."
             ),
             Caution(_not_shown(facts)),
@@ -128,8 +126,8 @@ def _not_shown(facts: Facts) -> str:
     if known is None:
         return (
             "What this does not show: an adaptive (white-box) attacker, who knows the defense too and attacks through "
-            "it (BPDA, EOT, or a search in the GAN's latent space), nor attacks of many steps (PGD), other norms, "
-            f"transferred or query attacks. {history}"
+            f"it (BPDA, EOT, or a search in the GAN's latent space), nor {facts.attack_type.not_tried}, other norms or "
+            f"transferred attacks. {history}"
         )
     return (
         f"{history} An attacker who knows the defense too, and attacks through it, leaves {percent(known.worst)} % of "
@@ -172,7 +170,8 @@ def _row(label: str, score: Score, published: float | None) -> tuple[str, ...]:
 
 def _setting_beside(facts: Facts) -> str:
     published = "The published figures are for MNIST, 60,000 training and 10,000 test images, FGSM with ε = 0.3"
-    if facts.setting("data.name") == "mnist" and facts.setting("attack.epsilon") == 0.3:
+    published_here = {"data.name": "mnist", "attack.name": "fgsm", "attack.epsilon": 0.3}
+    if all(facts.setting(key) == value for key, value in published_here.items()):
         return published + ": the setting of this search."
     return (
         published + f"; this search had {facts.setting('data.name')} and {facts.attack}. Compare with care."

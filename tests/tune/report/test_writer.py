@@ -104,6 +104,26 @@ def test_variants_are_named_under_every_table_of_scores(folder: Path) -> None:
     assert (folder / "report.md").read_text().count(named) == 4  # result, stages, strength of the attack, classes
 
 
+@pytest.mark.parametrize(("attack", "does", "not_tried", "published"), [
+    ("fgsm", "moves every pixel once", "attacks of many steps (PGD), query attacks, other norms", True),
+    ("pgd", "in steps along the sign of its gradient", "nor query attacks, other norms", False),
+    ("square", "changes random squares", "nor attacks by gradients (FGSM, PGD), other norms", False),
+    ("of_a_plugin", "in the L∞ ball of radius ε", "nor other attacks on the classifier, other norms", False),
+])  # fmt: skip
+def test_the_threat_is_that_of_the_attack(
+    folder: Path, attack: str, does: str, not_tried: str, published: bool
+) -> None:
+    space = folder / "space.yaml"
+    text = space.read_text().replace("attack.name: fgsm", f"attack.name: {attack}")
+    space.write_text(text.replace("data.name: mnist_mini ", "data.name: mnist "))
+    write_report(folder)
+    said = (folder / "report.md").read_text()
+    assert does in said
+    assert not_tried in said
+    assert ("moves every pixel once" in said) == (attack == "fgsm")
+    assert ("the setting of this search" in said) == published
+
+
 @pytest.mark.parametrize("damaged", [None, [], "x", {"/results/first": 3}, {"/results/first": {}}])
 def test_a_damaged_note_of_a_warm_start_does_not_stop_the_report(folder: Path, damaged: Any) -> None:
     edit(folder / "record.json", lambda record: record.update(warm_start=damaged))
