@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from tune.metrics import title_of
-from tune.optimizer.choice import has_objectives, rule
+from tune.optimizer.choice import has_objectives, pareto_front, rule
 from tune.report.blocks import Block, Drawing, Section, Table, Text, percent, seconds, value
 from tune.report.effects import spaced, stride
 from tune.report.facts import Facts
@@ -39,26 +39,37 @@ def choice(facts: Facts) -> Section:
     ]
     metric = title_of(facts.objective)
     blocks += _finalists(facts, metric)
-    if figure := _pareto(facts):
-        front = facts.front
-        caption = f"Validation {metric} against projection cost. No trial beats one on the front in both."
-        caption += _thinned(facts.finished)
-        blocks.append(Drawing(render("pareto", figure), caption, "The table below lists the front."))
-        listed = front[-FRONT:]
-        some = f", of which the {FRONT} dearest are listed" if len(front) > FRONT else ""
-        blocks.append(_trials(facts, listed, f"The Pareto front, cheapest first{some}."))
-    elif len(facts.objectives) > 1:
-        blocks.append(Text("Pareto front left out: fewer than two finished trials that differ in cost."))
+    if len(facts.objectives) > 1:
+        blocks += _fronts(facts, metric)
     return Section("How best was chosen", blocks)
 
 
-def _pareto(facts: Facts) -> Figure | None:
-    """First objective against cost; the front is what no other trial beats in both."""
-    finished = facts.finished
-    if len(facts.objectives) < 2 or len({o.metrics["cost"] for o in finished}) < 2:
-        return None
-    metric = facts.objective
+def _fronts(facts: Facts, metric: str) -> list[Block]:
+    """The first objective against cost, and the trials that no other beats in all objectives."""
+    blocks: list[Block] = []
+    if figure := _pareto(facts):
+        caption = f"Validation {metric} against projection cost. No trial beats one on the front in both."
+        caption += _thinned(facts.finished)
+        blocks.append(Drawing(render("pareto", figure), caption, "The table below lists the trials."))
+    elif "cost" in facts.objectives:
+        blocks.append(Text("Pareto front left out: fewer than two finished trials that differ in cost."))
     front = facts.front
+    if figure or len(front) > 1:
+        *others, last = map(title_of, facts.objectives)
+        first = "cheapest" if "cost" in facts.objectives else f"best in {last}"
+        some = f", of which the last {FRONT} are listed" if len(front) > FRONT else ""
+        beaten = f"{'all of ' if others[1:] else 'both '}{', '.join(others)} and {last}"
+        note = f"The Pareto front, {first} first{some}: no trial beats one of it in {beaten}."
+        blocks.append(_trials(facts, front[-FRONT:], note))
+    return blocks
+
+
+def _pareto(facts: Facts) -> Figure | None:
+    """First objective against cost, where that is an objective too; the front is what no other trial beats in both."""
+    finished, metric = facts.finished, facts.objective
+    if "cost" not in facts.objectives or len({o.metrics["cost"] for o in finished}) < 2:
+        return None
+    front = pareto_front(finished, {key: facts.objectives[key] for key in (metric, "cost")})
     figure, axes = blank(height=3.3)
     axes.plot(*_points(spaced(finished, DRAWN), metric), "o", color=GREY, alpha=0.75, label="finished trial")
     axes.step(*_points(front, metric), where="post", color=BLUE, linewidth=1.2)

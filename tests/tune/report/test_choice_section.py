@@ -1,0 +1,41 @@
+"""The report's section on the choice: the Pareto front, and the finalists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tune.report.blocks import Drawing, Table
+from tune.report.facts import Facts
+from tune.report.search import _pareto, choice
+from tune.storage.ledger import Outcome
+
+
+def with_robust(folder: Path, target: str) -> Facts:
+    """A finished search for both objectives in which the third trial has the best robust score and the worst PSD."""
+    space = {"search.target": target, "search.objective": "both"}
+    rows = [(0.5, 0.80, 10), (0.6, 0.90, 20), (0.7, 0.70, 30), (0.6, 0.95, 40)]
+    outcomes = [
+        Outcome(trial=n, status="finished", params={}, metrics={"robust": robust, "psd": psd, "cost": cost})
+        for n, (robust, psd, cost) in enumerate(rows)
+    ]
+    return Facts("one", str(folder), space, {}, tuple(outcomes))
+
+
+def test_of_three_objectives_the_front_that_is_drawn_is_that_of_the_two_axes(tmp_path: Path) -> None:
+    known = with_robust(tmp_path, "defense")
+    assert [o.trial for o in known.front] == [0, 1, 2, 3]
+    figure = _pareto(known)
+    assert figure is not None
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "Pareto front"]
+    assert line.get_xydata().tolist() == [[10, 0.5], [20, 0.6], [30, 0.7]]
+    (table,) = (block for block in choice(known).blocks if isinstance(block, Table))
+    assert table.note == "The Pareto front, cheapest first: no trial beats one of it in all of robust, PSD and cost."
+    assert len(table.rows) == 4
+
+
+def test_without_cost_among_the_objectives_there_is_no_chart_of_it(tmp_path: Path) -> None:
+    blocks = choice(with_robust(tmp_path, "unet")).blocks
+    assert not [block for block in blocks if isinstance(block, Drawing)]
+    (table,) = (block for block in blocks if isinstance(block, Table))
+    assert table.note == "The Pareto front, best in PSD first: no trial beats one of it in both robust and PSD."
+    assert [row[0] for row in table.rows] == ["003", "002"]
