@@ -166,7 +166,7 @@ class TargetMetrics:
     """The metrics by which the trials of a target are judged.
 
     Attributes:
-        title: of the target, in a sentence.
+        title: of the target, in a sentence, with the title of its `{purifier}`.
         objectives: measured on validation images. The first decides, ties go to the next. Cost is an exact count, where
             seconds depend on the machine.
         shown: metrics of each trial's row in TensorBoard.
@@ -184,13 +184,13 @@ TARGETS: Mapping[Target, TargetMetrics] = MappingProxyType(
     {
         "gan": TargetMetrics("the GAN alone", ("clean_gan",), ("clean_gan", "reconstruction", "frechet")),
         "projection": TargetMetrics(
-            "the latent projector, up to the GAN's images",
+            "the part before the U-Net: {purifier}",
             ("psd_gan", "cost"),
             ("psd_gan", "clean_gan", "error", "cost", "images_per_second"),
         ),
         "unet": TargetMetrics("the U-Net alone", ("psd",), _DEFENDED),
         "defense": TargetMetrics(
-            "the whole defense: GAN, latent projector and U-Net", ("psd", "cost"), _DEFENDED, ("psd", "pco", "robust")
+            "the whole defense: {purifier} and U-Net", ("psd", "cost"), _DEFENDED, ("psd", "pco", "robust")
         ),
     }
 )

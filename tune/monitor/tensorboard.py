@@ -26,6 +26,7 @@ from tune.metrics import Target
 from tune.monitor import events, hparams
 from tune.monitor.hparams import Status
 from tune.monitor.runs import run_name, tensorboard_command
+from tune.space.config import PURIFIERS
 from tune.space.space import SearchSpace
 from tune.storage.folder import Storage
 from tune.storage.scratch import scratch
@@ -35,7 +36,6 @@ __all__ = ["TensorBoardRun", "close_run", "run_name", "tensorboard_command", "wr
 log = logging.getLogger(__name__)
 
 UPLOAD_SECONDS = 30.0  # between two uploads of a growing event file to an object store
-ROWS = ("original", "attacked", "GAN", "denoised")  # of the image grid, as in the published figure
 
 
 def write_experiment(experiment: Storage, space: SearchSpace, target: Target) -> None:
@@ -76,6 +76,8 @@ class TensorBoardRun:
         self.name = run_name(trial, params, seed)
         self.folder = experiment.child("tensorboard").child(self.name)
         self._start = hparams.start_record(space, trial, params)
+        purifier = PURIFIERS[{**space.fixed, **params}.get("defense.purifier", "projector")]
+        self._rows = ("original", "attacked", purifier.title, "denoised")
         self._split = "result" if seed is None else "test"
         self._file: BinaryIO | None = None
         self._scratch = ExitStack()
@@ -122,19 +124,19 @@ class TensorBoardRun:
             tagged = {f"{self._split}/{key}": number for key, number in numbers.items()}
             self._write(events.scalars(self._step, tagged))
 
-    def images(self, tag: str, images: Any, step: int = 0, rows: Sequence[str] = ROWS) -> None:
+    def images(self, tag: str, images: Any, step: int = 0, rows: Sequence[str] | None = None) -> None:
         """Write a grid of images, a row for each entry of the first axis.
 
         Args:
             tag: its name on the Images page.
             images: (rows, N, C, H, W), tensor or array, float in [0, 1] or uint8.
             step: the epoch, if there are grids of several.
-            rows: what each row shows.
+            rows: what each row shows; None = those of the published figure.
 
         Raises:
             ValueError: another shape, or not one caption per row.
         """
-        self.figure(tag, events.grid(images, rows), step)
+        self.figure(tag, events.grid(images, rows or self._rows), step)
 
     def figure(self, tag: str, png: bytes, step: int = 0) -> None:
         """Write a figure, such as the R × L map. Raises ValueError unless `png` holds a PNG file."""

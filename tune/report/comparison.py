@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from tune.metrics import title_of
+from tune.metrics import METRICS, title_of
 from tune.report.blocks import Block, Caution, Drawing, Section, Table, Text, interval, percent, plain, seconds, value
 from tune.report.facts import Facts, facts_of
 from tune.report.scores import SHARES, Score, clearly_above
@@ -145,7 +145,9 @@ def _result(candidates: Sequence[Candidate], charts: bool) -> Iterator[Block]:
             "PSD with both 95 % intervals, from the lowest end to the highest.",
             "; ".join(f"{label} {percent(score.mean)} %" for label, score in known.items()),
         )
-    rows = {candidates[0].facts.row(name): _share(name) for name in names}
+    purifiers = {candidate.facts.purifier for candidate in candidates}
+    one = purifiers.pop() if len(purifiers) == 1 else "purifier"
+    rows = {METRICS[name].row.format(purifier=one): _share(name) for name in names}
     note = "In brackets: both 95 % intervals, across seeds and on the images, from lowest end to highest."
     yield _table(candidates, "% of test images", rows, note)
 
@@ -217,6 +219,7 @@ _SETTING: Mapping[str, Row] = {
     "target": lambda facts: facts.target,
     "data": lambda facts: str(facts.setting("data.name") or "–"),
     "attack": lambda facts: f"{facts.attack}, gray-box",
+    "purifier": lambda facts: facts.purifier,
     "variants": lambda facts: "; ".join(facts.variants) or "none",
     "searched parameters": lambda facts: str(len(facts.ranges)),
     "seed of the search": lambda facts: value(facts.setting("search.seed")),

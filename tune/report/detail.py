@@ -26,7 +26,7 @@ COURSES = {
 }
 
 PITCH = 1.5  # from one row of images to the next, in image widths: room for the labels
-ROW_NAMES = {"original": "a  original", "attacked": "b  attacked", "gan": "c  GAN", "denoised": "d  denoised"}
+ROW_NAMES = {"original": "a  original", "attacked": "b  attacked", "gan": "c  {purifier}", "denoised": "d  denoised"}
 
 
 def examples(facts: Facts) -> Section:
@@ -34,10 +34,10 @@ def examples(facts: Facts) -> Section:
     if not pictures:
         return Section("Images", (Text("Left out: the folder holds no images of the test run."),))
     caption = (
-        "a original, b attacked, c the GAN's nearest image, d denoised by the U-Net; under each image the "
+        f"a original, b attacked, c the {facts.purifier}'s image, d denoised by the U-Net; under each image the "
         "label that the classifier gives it, red and bold where wrong. Drawn by a fixed seed, not picked."
     )
-    return Section("Images", (Drawing(render("examples", _grid(pictures)), caption, _reading(pictures)),))
+    return Section("Images", (_drawing("examples", pictures, caption, facts.purifier),))
 
 
 def worst(facts: Facts) -> Section:
@@ -45,21 +45,27 @@ def worst(facts: Facts) -> Section:
     if not pictures:
         return Section("Worst cases", (Text("Left out: the folder holds no misclassified images."),))
     caption = "The test images that the defense gets wrong with the highest confidence; rows and labels as above."
-    return Section("Worst cases", (Drawing(render("worst", _grid(pictures)), caption, _reading(pictures)),))
+    return Section("Worst cases", (_drawing("worst", pictures, caption, facts.purifier),))
 
 
-def _reading(pictures: Pictures) -> str:
+def _drawing(name: str, pictures: Pictures, caption: str, purifier: str) -> Drawing:
+    return Drawing(render(name, _grid(pictures, purifier)), caption, _reading(pictures, purifier))
+
+
+def _reading(pictures: Pictures, purifier: str) -> str:
     right = (pictures.labels == pictures.true).sum(axis=1)
-    rows = ("original", "attacked", "GAN", "denoised")
+    rows = ("original", "attacked", purifier, "denoised")
     return f"Of {len(pictures)} images right: " + ", ".join(f"{r} {n}" for r, n in zip(rows, right, strict=True))
 
 
-def _grid(images: Pictures, most: int = 10) -> Figure:
+def _grid(images: Pictures, purifier: str, most: int = 10) -> Figure:
     """The published figure, rows a to d; under each image the predicted label, red when wrong."""
     count = min(len(images), most)
-    figure, axes = blank(width=max(0.75 + 0.5 * count, 2.6), height=2.9)
+    names = [ROW_NAMES[name].format(purifier=purifier) for name in ROWS]
+    room = 0.118 * max(map(len, names))  # for the longest name, in image widths
+    figure, axes = blank(width=max(0.1 + 0.5 * (room + count), 2.6), height=2.9)
     for row, name in enumerate(ROWS):
-        axes.text(-0.7, row * PITCH, ROW_NAMES[name], ha="right", va="center", fontsize=8)
+        axes.text(-0.7, row * PITCH, names[row], ha="right", va="center", fontsize=8)
         for column in range(count):
             _picture(axes, images.rows[name][column], (column, row * PITCH))
             label, true = int(images.labels[row][column]), int(images.true[column])
@@ -69,7 +75,7 @@ def _grid(images: Pictures, most: int = 10) -> Figure:
     for column in range(count):
         caption = f"true {int(images.true[column])}"
         axes.text(column, -0.55, caption, ha="center", va="bottom", fontsize=7, color=MUTED)
-    axes.set_xlim(-2.0, count - 0.45)
+    axes.set_xlim(-0.7 - room, count - 0.45)
     axes.set_ylim(PITCH * len(ROWS) - 0.6, -0.8)
     axes.set_axis_off()
     return figure

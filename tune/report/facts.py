@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from components.attacks import ATTACKS, Attack
 from components.robustness import Robustness
-from tune.metrics import METRICS, OBJECTIVES, Objective, Target, images_measured, objectives_of
+from tune.metrics import METRICS, OBJECTIVES, TARGETS, Objective, Target, images_measured, objectives_of
 from tune.optimizer.choice import NoChoiceError, Objectives, by_rank, choose, has_objectives, median_seed, pareto_front
 from tune.optimizer.finalists import finalists_of
 from tune.optimizer.stopping import Clock
@@ -45,6 +45,11 @@ class Facts:
     def target(self) -> Target:
         target: Target = self.space.get("search.target", "defense")
         return target if target in OBJECTIVES else "defense"
+
+    @property
+    def searched(self) -> str:
+        """The target in words."""
+        return TARGETS[self.target].title.format(purifier=self.purifier)
 
     @cached_property
     def objectives(self) -> Objectives:
@@ -185,8 +190,8 @@ class Facts:
     def variants(self) -> list[str]:
         """Names the settings that go beyond the published method."""
         on = []
-        if levels := self.setting("projector.levels"):
-            on.append(f"images are reduced to {levels} grey levels before they are projected")
+        if levels := self.levels:
+            on.append(f"images are reduced to {levels} grey levels before the {self.purifier}")
         if read := _READ.get(str(self.setting("unet.input"))):
             on.append(f"the U-Net reads {read}")
         if self.setting("attack.labels") == "predicted":
@@ -204,10 +209,20 @@ class Facts:
         return f"Gray-box {self.attack}. {self.switched_on}".rstrip()
 
     @property
+    def section(self) -> str:
+        """The name of the component that rebuilt the attacked images, and of its section."""
+        return str(self.setting("defense.purifier") or "projector")
+
+    @property
     def purifier(self) -> str:
-        """The title of the component that rebuilt the attacked images; its name where it is not known here."""
-        name = self.setting("defense.purifier") or "projector"
-        return PURIFIERS[name].title if name in PURIFIERS else str(name)
+        """The title of that component; its name where it is not known here."""
+        return PURIFIERS[self.section].title if self.section in PURIFIERS else self.section
+
+    @property
+    def levels(self) -> int | None:
+        """Grey levels that the purifier reduces images to; None where it keeps all."""
+        levels: int | None = self.setting(f"{self.section}.levels")
+        return levels
 
     def row(self, metric: str) -> str:
         """The name of a test score in tables."""

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from tune.metrics import TARGETS, title_of
+from tune.metrics import title_of
 from tune.report.blocks import (
     Block,
     Caution,
@@ -38,7 +38,7 @@ LABELS = {
 
 def asked(facts: Facts) -> Section:
     trials = facts.setting("search.trials")
-    sentence = f"The search's target was {TARGETS[facts.target].title}"
+    sentence = f"The search's target was {facts.searched}"
     sentence += f", in {trials} trials." if trials else "."
     goals = " and ".join(
         f"{'higher' if d == 'max' else 'lower'} {title_of(m)}" for m, d in facts.objectives.items()
@@ -118,7 +118,7 @@ def threat(facts: Facts) -> Section:
 def _not_shown(facts: Facts) -> str:
     """A caution that says which attackers PSD leaves open, and where the report has an answer."""
     history = (
-        "Purification by a GAN has lost much of its strength to adaptive attacks (Athalye, Carlini, Wagner: Obfuscated "
+        "Purifying images has lost much of its strength to adaptive attacks (Athalye, Carlini, Wagner: Obfuscated "
         "gradients give a false sense of security, ICML 2018). Read PSD as accuracy under this one attack, not as "
         "robustness."
     )
@@ -126,8 +126,7 @@ def _not_shown(facts: Facts) -> str:
     if known is None:
         return (
             "What this does not show: an adaptive (white-box) attacker, who knows the defense too and attacks through "
-            f"it (BPDA, EOT, or a search in the GAN's latent space), nor {facts.attack_type.not_tried}, other norms or "
-            f"transferred attacks. {history}"
+            f"it (BPDA, EOT), nor {facts.attack_type.not_tried}, other norms or transferred attacks. {history}"
         )
     return (
         f"{history} An attacker who knows the defense too, and attacks through it, leaves {percent(known.worst)} % of "
@@ -190,8 +189,9 @@ def stages(facts: Facts) -> Section:
     note = f"Both ahead by: {facts.part('psd')} above it in percentage points, compared seed by seed; "
     note += "mean and 95 % interval. "
     note += facts.circumstances
-    if facts.setting("projector.levels"):
-        note += " Every row with the GAN contains the reduction of grey levels; the threshold is two levels alone."
+    if facts.levels:
+        note += f" Every row with the {facts.purifier} contains the reduction of grey levels; the threshold is two "
+        note += "levels alone."
     chart = Drawing(
         render("stages", _bars(facts)),
         "Accuracy on the originals, and on attacked images behind each part of the defense. "

@@ -16,7 +16,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from components.registry import raised
-from tune.metrics import TARGETS
 from tune.report import adaptive, blocks, cost, detail, parameters, result, search
 from tune.report.blocks import Drawing, Section, Text
 from tune.report.facts import Facts, facts_of
@@ -43,7 +42,7 @@ def write_report(experiment: Storage | Path | str) -> str:
     facts = facts_of(storage)
     pages = {
         "title": facts.name,
-        "subtitle": f"Search of {TARGETS[facts.target].title}",
+        "subtitle": f"Search of {facts.searched}",
         "head": head(facts),
         "sections": _sections(facts),
         "rebuild": cost.rebuild(facts),

@@ -404,6 +404,16 @@ def test_grid_refuses_what_is_not_rows_of_images() -> None:
         events.grid(digits(), ["a"])
 
 
+def test_the_rows_of_images_are_named_by_the_purifier(tmp_path: Path) -> None:
+    images = digits()
+    for name, title in (("projector", "GAN"), ("smoothing", "median smoothing")):
+        space = parse_space(f"unet.high_level_weight: {{low: 1, high: 2}}\ndefense.purifier: {name}", "one", "one.yaml")
+        with TensorBoardRun(Storage(tmp_path / name), space, 0, {"unet.high_level_weight": 1.0}) as run:
+            run.images("images/validation", images)
+        png = events.grid(images, ("original", "attacked", title, "denoised"))
+        assert b"".join(map(run.folder.read, run.folder.names())).count(png) == 1
+
+
 def test_a_figure_is_a_png(tmp_path: Path) -> None:
     png = events.grid(digits())
     with TensorBoardRun(Storage(tmp_path), mixed_space(), 0, PARAMS) as run:

@@ -122,6 +122,17 @@ def test_the_test_images_decide(two: tuple[Path, Path]) -> None:
     assert "cannot be told apart" not in text
 
 
+def test_rows_are_named_by_the_purifier_of_all(two: tuple[Path, Path]) -> None:
+    assert "\nGAN images right" in compare(two)
+    with (two[1] / "space.yaml").open("a") as file:
+        file.write("defense.purifier: smoothing\n")
+    text = compare(two)
+    assert "GAN images right" not in text
+    assert "\npurifier images right" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("purifier  "))
+    assert row.split() == ["purifier", "GAN", "median", "smoothing"]
+
+
 def test_different_targets_are_not_ranked(two: tuple[Path, Path], tmp_path: Path) -> None:
     third = write_experiment(tmp_path / "third", trials=16)
     weaken(third)

@@ -10,7 +10,7 @@ from tune.report.reading import ROWS, Pictures
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 70, 20), (1, 9, 30)])
 def test_pixels_are_squares(shape: tuple[int, ...]) -> None:
     rows = {name: np.zeros((2, *shape), np.uint8) for name in ROWS}
-    figure = detail._grid(Pictures(rows, np.zeros(2, int), np.zeros((len(ROWS), 2), int)))
+    figure = detail._grid(Pictures(rows, np.zeros(2, int), np.zeros((len(ROWS), 2), int)), "GAN")
     shown = figure.axes[0].get_images()
     assert len(shown) == 2 * len(ROWS)
     for image in shown:

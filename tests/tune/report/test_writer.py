@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -99,9 +100,22 @@ def test_variants_are_named_under_every_table_of_scores(folder: Path) -> None:
     with_labels = space.read_text().replace("attack.labels: 'true'", "attack.labels: predicted")
     space.write_text(with_labels + "projector.levels: 2\nunet.input: both\n")
     write_report(folder)
-    named = "Variants on: images are reduced to 2 grey levels before they are projected; the U-Net reads x_g and the "
-    named += "attacked image; the attack starts from predicted labels."
+    named = "Variants on: images are reduced to 2 grey levels before the GAN; the U-Net reads x_g and the attacked "
+    named += "image; the attack starts from predicted labels."
     assert (folder / "report.md").read_text().count(named) == 4  # result, stages, strength of the attack, classes
+
+
+def test_another_purifier_has_its_own_settings_and_name(folder: Path) -> None:
+    with (folder / "space.yaml").open("a") as file:
+        file.write("defense.purifier: smoothing\nsmoothing.levels: 4\nprojector.levels: 2\n")
+    write_report(folder)
+    said = (folder / "report.md").read_text()
+    assert "Variants on: images are reduced to 4 grey levels before the median smoothing." in said
+    assert "Every row with the median smoothing contains the reduction of grey levels" in said
+    assert "c the median smoothing's image" in said
+    assert re.search(r"Of 10 images right: .*, median smoothing \d+, denoised", said)
+    without_map = "".join(part for part in said.split("\n## ") if not part.startswith("Restarts and steps"))
+    assert not re.search(r"\bGAN\b", without_map)
 
 
 @pytest.mark.parametrize(("attack", "does", "not_tried", "published"), [
