@@ -14,7 +14,23 @@ from tune.metrics import title_of
 from tune.report.blocks import Drawing, Section, Table, Text, interval, percent
 from tune.report.facts import Facts
 from tune.report.reading import ROWS, Pictures, SeedScore
-from tune.report.style import BLUE, GREEN, GREY, GRID, INK, MUTED, ORANGE, RED, WIDTH, WRONG, blank, cells, render
+from tune.report.scores import ClassScore
+from tune.report.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    GRID,
+    INK,
+    MUTED,
+    ORANGE,
+    RED,
+    WIDTH,
+    WRONG,
+    blank,
+    cells,
+    render,
+    shades,
+)
 
 # The courses over ε: colour, line, marker, so that they are never told apart by colour alone.
 COURSES = {
@@ -25,6 +41,8 @@ COURSES = {
     "noisy": (GREY, ":", "v"),
 }
 
+MOST_CLASSES = 20  # of which each has its row and its cells; of more, numbers in cells cannot be read
+LISTED = 10  # classes and confusions where there are more
 PITCH = 1.5  # from one row of images to the next, in image widths: room for the labels
 ROW_NAMES = {"original": "a  original", "attacked": "b  attacked", "gan": "c  {purifier}", "denoised": "d  denoised"}
 
@@ -153,15 +171,33 @@ def classes(facts: Facts) -> Section:
     counts = facts.median.confusion if facts.median else None
     if facts.median is None or counts is None:
         return Section("Classes", (Text("Left out: the median seed holds no confusion matrix."),))
+    many = len(counts) > MOST_CLASSES
     rows = []
-    for row in facts.classes:
+    for row in _worst(facts.classes) if many else facts.classes:
         often = "–" if row.commonest_error is None else f"{row.commonest_error} ({row.commonest_error_images} ×)"
         rows.append((str(row.label), str(row.images), percent(row.psd), interval(row.wilson95), often))
-    note = f"The saved defense (seed {facts.median.seed}); Wilson intervals on each class's images. "
+    note = f"The {LISTED} worst of {len(counts)} classes; report.json has them all. " if many else ""
+    note += f"The saved defense (seed {facts.median.seed}); Wilson intervals on each class's images. "
     columns = ("class", "images", "PSD %", "95 % images", "commonest error")
-    caption = "True label by row, denoised image's label by column; image counts, shaded by their share of the row."
+    table = Table(columns, rows, numbers=4, note=note + facts.switched_on)
+    what = "the square root of the share of the row" if many else "image counts, shaded by their share of the row"
+    caption = f"True label by row, denoised image's label by column; {what}."
     chart = Drawing(render("confusion", _confusion(counts)), caption, "Confusion matrix; see the table.")
-    return Section("Classes", (Table(columns, rows, numbers=4, note=note + facts.switched_on), chart))
+    return Section("Classes", (table, *([_confused(counts)] if many else []), chart))
+
+
+def _worst(rows: Sequence[ClassScore]) -> list[ClassScore]:
+    known = [row for row in rows if row.psd is not None]
+    return sorted(known, key=lambda row: (row.psd, -row.images, row.label))[:LISTED]
+
+
+def _confused(counts: np.ndarray) -> Table:
+    """The pairs of true and given label that the most images have."""
+    wrong, images = counts * (1 - np.eye(len(counts), dtype=counts.dtype)), counts.sum(axis=1)
+    pairs = [divmod(int(place), len(counts)) for place in np.argsort(-wrong, axis=None, kind="stable")[:LISTED]]
+    rows = [(str(a), str(b), str(wrong[a, b]), percent(wrong[a, b] / images[a])) for a, b in pairs if wrong[a, b]]
+    columns = ("true label", "taken for", "images", "% of the class")
+    return Table(columns, rows, numbers=4, note="The commonest confusions of the saved defense.")
 
 
 def _confusion(counts: np.ndarray) -> Figure:
@@ -170,9 +206,12 @@ def _confusion(counts: np.ndarray) -> Figure:
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = blank(width=min(WIDTH, 1.4 + 0.42 * size), height=min(WIDTH - 0.6, 1.0 + 0.38 * size))
     # The square root lifts the errors, a few images each, out of the paper's colour.
-    cells(axes, np.sqrt(share), [[str(n) if n else "" for n in row] for row in counts])
-    axes.set_xticks(range(size))
-    axes.set_yticks(range(size))
+    if size > MOST_CLASSES:
+        shades(axes, np.sqrt(share))
+    else:
+        cells(axes, np.sqrt(share), [[str(n) if n else "" for n in row] for row in counts])
+        axes.set_xticks(range(size))
+        axes.set_yticks(range(size))
     axes.set_xlabel("label of the denoised image")
     axes.set_ylabel("true label")
     return figure

@@ -12,8 +12,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 # Ink and paper have a dark twin in the page; the hues, Okabe and Ito's (2008), serve the colour-blind too.
 INK, MUTED, GRID, PAPER = "#1b2330", "#5c6675", "#dde1e6", "#fefefe"
@@ -104,6 +106,17 @@ def cells(axes: Axes, depth: np.ndarray, texts: Sequence[Sequence[str]]) -> None
     axes.set_ylim(rows - 0.5, -0.5)
     axes.grid(visible=False)
     axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(labelcolor=INK)
+
+
+def shades(axes: Axes, depth: np.ndarray) -> None:
+    """The same without texts, as one image: for more cells than can be read."""
+    pixels = np.empty((*depth.shape, 4))
+    pixels[..., :3], pixels[..., 3] = to_rgb(BLUE), 0.04 + 0.9 * depth
+    axes.imshow(pixels, interpolation="none")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 10]))
+    axes.grid(visible=False)
     axes.tick_params(labelcolor=INK)
 
 
