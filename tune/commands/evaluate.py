@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -21,12 +22,15 @@ from components.robustness import Robustness
 from components.static_reference import static_reference
 from tune.commands.purify import load_defense
 from tune.commands.units import pulse
+from tune.report.reading import Choice, Reader
+from tune.storage.folder import Storage
 
 IMAGES = {"quick": 200, "standard": 1000, "full": 1000}  # where the command line does not say
+DEFAULTS: Mapping[str, Any] = {"data.name": "mnist_mini", "attack.epsilon": 0.3}  # of the shipped defenses
 BESIDE: dict[Stage, str] = {
     "classifier": "classifier alone",
     "threshold": "threshold alone",
-    "gan": "GAN only",
+    "gan": "{purifier} only",
     "defense": "whole defense",
 }
 REFERENCE = "threshold, classifier trained on attacks"
@@ -38,9 +42,9 @@ def evaluate(
     *,
     attacks: Attacks = "quick",
     images: int | None = None,
-    data: str = "mnist_mini",
+    data: str | None = None,
     data_dir: Annotated[str | None, "DIR"] = None,
-    epsilon: float = 0.3,
+    epsilon: float | None = None,
     reference: Annotated[int, "EPOCHS"] = 0,
     seed: int = 0,
     device: str | None = None,
@@ -53,9 +57,9 @@ def evaluate(
         folder: an experiment's folder, whose best/ is used, a saved defense's, or a shipped one: mnist_robust or mnist.
         attacks: how much is tried: quick takes half a minute, full takes hours on a processor.
         images: how many test images; 200 where quick, else 1000.
-        data: whose test images, by name or folder.
+        data: whose test images, by name or folder; where none is given, the experiment's own, else mnist_mini.
         data_dir: where a named data set is.
-        epsilon: radius of the L∞ ball, on images in [0, 1].
+        epsilon: radius of the L∞ ball, on images in [0, 1]; where none is given, the experiment's own, else 0.3.
         reference: also train the classifier itself against the attacker for so many epochs, behind the grey levels
             alone, and attack that by the same list: what a defense without a purifier is worth.
         seed: of all random starts.
@@ -71,6 +75,9 @@ def evaluate(
     Raises:
         ValueError: no defense, ε outside [0, 1], or images that it was not trained for; nothing was attacked.
     """
+    settings = _settings_of(folder)
+    data = settings["data.name"] if data is None else data
+    epsilon = settings["attack.epsilon"] if epsilon is None else epsilon
     if not 0 <= epsilon <= 1:
         raise ValueError(f"--epsilon: expected a number in 0 … 1, found {epsilon:g}")
     if images is not None and images < 1:
@@ -83,9 +90,12 @@ def evaluate(
         defense = _on(defense, device)
     whole_data = load_dataset(data, data_dir)
     test = _images(defense, whole_data, images or IMAGES[attacks])
+    print(f"{len(test):,} test images of {whole_data.name}, ε = {epsilon:g}", flush=True)
     keep_memory()
+    titles = {str(stage): title.format(purifier=defense.projector.config.title) for stage, title in BESIDE.items()}
+    titles["static"] = REFERENCE
     found: dict[str, Robustness] = {
-        stage: _attacked(defense, test, stage, attacks if stage == "defense" else "quick", epsilon, seed)
+        stage: _attacked(defense, test, stage, attacks if stage == "defense" else "quick", epsilon, seed, titles[stage])
         for stage in BESIDE
     }
     if reference:
@@ -95,8 +105,22 @@ def evaluate(
     beside = {stage: {"clean": one.clean, "worst": one.worst} for stage, one in found.items()}
     if out:
         write_json(expanded(out), {"adaptive": whole.model_copy(update={"beside": beside}).to_json()})
-    _show(found)
+    _show(found, titles)
     return 0
+
+
+def _settings_of(folder: str) -> dict[str, Any]:
+    """Data and ε of the experiment whose folder, or whose best/, it is; of another saved defense those of the shipped.
+
+    A searched value is that of the chosen configuration.
+    """
+    home = Storage(folder)
+    if home.local and home.local.name == "best":
+        home = Storage(home.local.parent)
+    reader = Reader(home)
+    space, choice = reader.space(), reader.model("best/choice.json", Choice)
+    found = {**DEFAULTS, **space, **(choice.params if choice else {})} if space else DEFAULTS
+    return {key: default if isinstance(found[key], Mapping) else found[key] for key, default in DEFAULTS.items()}
 
 
 def _on(defense: Defense, device: str) -> Defense:
@@ -113,6 +137,8 @@ def _images(defense: Defense, data: Dataset, wanted: int) -> DataSplit:
     shape, expected = tuple(test.images.shape[1:]), defense.classifier.image_shape
     if shape != expected:
         raise ValueError(f"--data: expected images of shape {expected}, found {shape} in {data.name}")
+    if data.classes != defense.classifier.classes:
+        raise ValueError(f"--data: expected {defense.classifier.classes} classes, found {data.classes} in {data.name}")
     return test.subset(min(wanted, len(test)))
 
 
@@ -123,10 +149,10 @@ def _attacked(
     attacks: Attacks,
     epsilon: float,
     seed: int,
-    title: str | None = None,
+    title: str,
 ) -> Robustness:
     """One stage by a list of attacks; with curves where it is the whole defense."""
-    began, title, last = time.perf_counter(), title or BESIDE[stage], "begun"
+    began, last = time.perf_counter(), "begun"
 
     def tell(what: str) -> None:
         nonlocal last
@@ -160,11 +186,10 @@ def _tell(began: float, sentence: str) -> None:
     print(f"{time.perf_counter() - began:6.1f} s  {sentence}", file=sys.stderr, flush=True)
 
 
-def _show(found: dict[str, Robustness]) -> None:
+def _show(found: Mapping[str, Robustness], titles: Mapping[str, str]) -> None:
     console = Console(highlight=False)
     console.print(found["defense"].table(), soft_wrap=True)
     table = Table("in front of the classifier", "clean %", "worst %", "attacks", box=None, header_style="dim")
-    titles = {str(stage): title for stage, title in BESIDE.items()} | {"static": REFERENCE}
     for stage, one in found.items():
         table.add_row(titles[stage], f"{100 * one.clean:.2f}", f"{100 * one.worst:.2f}", one.preset)
     console.print(table)

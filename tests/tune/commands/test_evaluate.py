@@ -35,6 +35,26 @@ def test_a_saved_defense_is_attacked_and_written_down(
     assert "threshold, classifier trained on attacks" in shown.out
 
 
+def test_an_experiments_defense_is_attacked_on_its_own_data_with_its_own_strength(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "mine"
+    defense_of(init="encoder", levels=2, restarts=1).save(home / "best")
+    (home / "space.yaml").write_text(f"data.name: {tiny_folder}\nattack.epsilon: {{choice: [0.1, 0.2]}}\n")
+    (home / "best" / "choice.json").write_text(json.dumps({"trial": 0, "params": {"attack.epsilon": 0.2}}))
+    for words, epsilon in (([str(home)], "0.2"), ([str(home / "best"), "--epsilon", "0.05"], "0.05")):
+        assert entry.main(["evaluate", *words, "--images", "2"]) == 0
+        assert f"2 test images of tiny, ε = {epsilon}" in capsys.readouterr().out
+
+
+def test_images_of_other_classes_are_refused(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    defense_of(classes=5).save(tmp_path / "saved")
+    assert entry.main(["evaluate", str(tmp_path / "saved"), "--data", str(tiny_folder)]) == 2
+    assert "--data: expected 5 classes, found 4 in tiny" in capsys.readouterr().err
+
+
 def test_a_reference_of_less_than_no_epochs_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["evaluate", "mnist", "--reference", "-1"]) == 2
     assert "--reference: expected an integer ≥ 0, found -1" in capsys.readouterr().err
