@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line, the process's own by default, and returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["search"]:
-        sys.argv[1:] = words[1:]  # the search notes how it was called, and says how to resume
+        sys.argv[1:] = words[1:]
         from tune import search
 
         search.main()

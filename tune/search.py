@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-from tune.execution.interruption import interrupt, leave_at_once, resume_command
+from tune.execution.interruption import interrupt, leave_at_once
 
 if __name__ == "__main__":
     leave_at_once()  # as main does, which the imports below may keep waiting for seconds
@@ -21,6 +21,7 @@ from tune.commands import command_line
 from tune.commands.output import drop_output, reader_is_gone
 from tune.commands.types import IN_PYTHON
 from tune.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused
+from tune.planning.call import Call
 from tune.planning.experiment import Experiment, Options, find_experiment
 from tune.planning.finished import is_finished
 from tune.planning.user_code import user_code_of
@@ -101,28 +102,29 @@ def search(
         python -m tune.search --space mnist --data-dir ~/mnist  the published setting
         python -m tune.search --name mnist --resume             go on after a crash
     """
+    given = dict(locals())
+    place = storage or os.environ.get("TUNE_STORAGE") or None
+    call = Call.of(search, {**given, "storage": place})
 
     def work() -> int:
         overrides = parse_settings(set) if set else {}
         flags = {"search.trials": trials, "search.seed": seed, "search.max_cost": max_cost}
         overrides |= {key: value for key, value in flags.items() if value is not None}
         request = Request(cpus_per_trial, gpus_per_trial, concurrent, address)
-        options = Options(data_dir, warm_start, not no_reuse, quiet, verbose)
-        place = storage or os.environ.get("TUNE_STORAGE") or "results"
+        options = Options(data_dir, warm_start, not no_reuse, quiet, verbose, call)
         with user_code_of(plugin, classifier) as user_code:
-            experiment = find_experiment(space, overrides, place, name, resume=resume, user_code=user_code)
+            experiment = find_experiment(space, overrides, place or "results", name, resume=resume, user_code=user_code)
             return _search(experiment, request, options, dry_run)
 
-    by_environment = not storage and os.environ.get("TUNE_STORAGE")
-    return _status(work, dry_run, "TUNE_STORAGE" if by_environment else "--storage")
+    return _status(work, call, "TUNE_STORAGE" if place and not storage else "--storage")
 
 
-def _status(work: Callable[[], int], dry_run: bool, storage: str) -> int:
+def _status(work: Callable[[], int], call: Call, storage: str) -> int:
     """The exit status of `work`; where it was refused or interrupted, stderr says why and how to go on.
 
     Args:
         work: a search.
-        dry_run: whether it starts nothing.
+        call: by which it is repeated.
         storage: the flag or variable that a refused storage is blamed on.
     """
     try:
@@ -131,12 +133,12 @@ def _status(work: Callable[[], int], dry_run: bool, storage: str) -> int:
         print(f"error: {str(error).replace('--storage:', f'{storage}:', 1)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {'nothing was started' if dry_run else _going_on()}", file=sys.stderr)
+        print(f"\ninterrupted; {_going_on(call)}", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
         if reader_is_gone():
-            return _end_unread(dry_run)
-        print(f"error: {error}\nWhat was saved stays valid. To go on:\n  {resume_command()}", file=sys.stderr)
+            return _end_unread(call)
+        print(f"error: {error}\nWhat was saved stays valid. To go on:\n  {call.resumed}", file=sys.stderr)
         return FAILED
 
 
@@ -169,18 +171,20 @@ def _prepared(experiment: Experiment, data_dir: str | None) -> Plan:
     return plan
 
 
-def _end_unread(dry_run: bool) -> int:
+def _end_unread(call: Call) -> int:
     """Ends quietly where nobody reads the output any more, as after `| head`: of a dry run enough has been read."""
     drop_output()
-    if dry_run:
+    if "dry_run" in call.given:
         return DONE
     with suppress(OSError):
-        print(f"interrupted, as its output was closed; {_going_on()}", file=sys.stderr)
+        print(f"interrupted, as its output was closed; {_going_on(call)}", file=sys.stderr)
     return INTERRUPTED
 
 
-def _going_on() -> str:
-    return f"nothing that was saved is lost. To go on:\n  {resume_command()}"
+def _going_on(call: Call) -> str:
+    if "dry_run" in call.given:
+        return "nothing was started"
+    return f"nothing that was saved is lost. To go on:\n  {call.resumed}"
 
 
 def _first_line(experiment: Experiment) -> str:

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from components.classifiers.defense_gan import Classifier
 from components.datasets.dataset import Dataset, load_dataset
 from docs.recompute import disagreements, main, recomputed
 from tests.tune.executor_fixture import search_here, with_test_labels
 from tests.tune.tiny_search import choice, outcomes, results, run, words, write_space
 from tune import search
-from tune.execution.interruption import resume_command
 from tune.optimizer.choice import choose
+from tune.planning.call import Call
+from tune.planning.experiment import Options
 from tune.storage.folder import Storage
 from tune.storage.record import add_time, recorded
 
@@ -127,9 +129,33 @@ def test_a_damaged_record_is_written_again(tmp_path: Path, content: bytes) -> No
     assert json.loads(home.read("record.json"))["wall_s"] == 5.5
 
 
-def test_the_resume_command_repeats_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["x", "--space", "my space.yaml", "--resume", "--trials", "3"])
-    assert resume_command() == "python -m tune.search --space 'my space.yaml' --trials 3 --resume"
+def called(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Call:
+    """The call that a search notes and repeats, from a script whose own words are none of it."""
+    seen: list[Options] = []
+    monkeypatch.setattr("sys.argv", ["script.py", "--mine", "7"])
+    monkeypatch.setattr(search, "find_experiment", lambda *words, **flags: words)
+    monkeypatch.setattr(search, "_search", lambda experiment, request, options, dry_run: seen.append(options) or 0)
+    assert search.search(**arguments) == 0
+    return seen[0].call
+
+
+def test_a_search_is_repeated_by_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNE_STORAGE", raising=False)
+    call = called(monkeypatch, space="my space.yaml", name="mine", resume=True, trials=3, cpus_per_trial=1.0)
+    assert call.command == "python -m tune.search --space 'my space.yaml' --trials 3 --name mine --resume"
+    assert call.resumed == call.command
+    monkeypatch.setenv("TUNE_STORAGE", "s3://one/two")
+    assert called(monkeypatch).resumed == "python -m tune.search --storage s3://one/two --resume"
+    call = called(monkeypatch, storage="here", no_reuse=True)
+    assert call.command == "python -m tune.search --storage here --no-reuse"
+
+
+def test_a_search_of_a_module_is_repeated_from_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNE_STORAGE", raising=False)
+    module = Classifier("D", (1, 8, 8), 4)
+    call = called(monkeypatch, space="my.yaml", name="mine", classifier=module)
+    assert call.command == "from Python: search(space='my.yaml', name='mine', classifier=module) with the same module"
+    assert call.resumed.endswith("name='mine', resume=True, classifier=module) with the same module")
 
 
 def test_the_environment_names_a_storage(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -24,12 +22,6 @@ def leave_at_once() -> None:
 def interrupt() -> None:
     """Lets the signals raise KeyboardInterrupt. To be called again once Ray has put handlers of its own in place."""
     _handle(_interrupt)
-
-
-def resume_command() -> str:
-    """The command that goes on with what was interrupted."""
-    words = [word for word in sys.argv[1:] if word != "--resume"]
-    return shlex.join(["python", "-m", "tune.search", *words, "--resume"])
 
 
 def _handle(handler: Callable[[int, FrameType | None], None]) -> None:

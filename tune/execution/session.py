@@ -17,7 +17,7 @@ from tune.errors import DONE, FAILED
 from tune.evaluation.retraining import forget_others, save_median, settings_hash
 from tune.execution.driver import run_seeds, run_trials
 from tune.execution.finalist_training import run_finalists
-from tune.execution.interruption import interrupt, resume_command
+from tune.execution.interruption import interrupt
 from tune.execution.ray_start import running_ray
 from tune.execution.trial import Setting, arrays_of, final_executor
 from tune.metrics import Direction, images_measured
@@ -101,7 +101,7 @@ class Session:
             return _failed(f"another driver has taken over, and this one stops: {error}")
         except ray.exceptions.RayError as error:
             last = str(error).strip().splitlines()[-1]
-            return _failed(f"retraining failed: {last}\nTo go on:\n  {resume_command()}")
+            return _failed(f"retraining failed: {last}\nTo go on:\n  {self.options.call.resumed}")
         finally:
             if not math.isnan(began):  # beside another driver nothing more is written
                 add_time(home, time.monotonic() - began, self._ended())
@@ -118,7 +118,7 @@ class Session:
             folder.sweep()
         home.write("space.yaml", plan.space.to_yaml().encode())
         Store(plan.storage.child("store")).note_user(home)
-        now = reproducibility(sys.argv[1:], plan.config.search.seed, plan.dataset)
+        now = reproducibility(self.options.call.command, plan.config.search.seed, plan.dataset)
         now |= plan.user_code.record()
         plan.user_code.keep(home)
         origin = [described(name)] if (name := plan.config.gan.pretrained) else []

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tune.errors import Refused
+from tune.planning.call import Call
 from tune.planning.user_code import UserCode
 from tune.space.space import SearchSpace, load_space, parse_space, unreadable
 from tune.space.strict_yaml import show
@@ -60,6 +61,7 @@ class Options:
         reuse: whether trials share what they build.
         quiet: print no progress, only notes, failures and the result.
         verbose: print every stage of every trial.
+        call: what began it.
     """
 
     data_dir: str | None = None
@@ -67,6 +69,7 @@ class Options:
     reuse: bool = True
     quiet: bool = False
     verbose: bool = False
+    call: Call = field(default_factory=Call)
 
 
 def find_experiment(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shlex
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
@@ -91,10 +90,10 @@ def versions_of(session: Mapping[str, Any]) -> dict[str, str | None]:
     return {**own, **(session.get("packages") or {})}
 
 
-def reproducibility(arguments: list[str], seed: int, dataset: Dataset) -> dict[str, Any]:
+def reproducibility(command: str, seed: int, dataset: Dataset) -> dict[str, Any]:
     """Command, seed, code, packages, machine and data of a search."""
     return {
-        "command": f"python -m tune.search {shlex.join(arguments)}".strip(),
+        "command": command,
         "seed": seed,
         "git": _git(),
         "python": platform.python_version(),

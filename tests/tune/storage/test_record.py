@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_a_record_says_with_what_a_search_ran(tiny_dataset: Dataset) -> None:
-    found = record.reproducibility(["--space", "my space.yaml"], 7, tiny_dataset)
-    assert found["command"] == "python -m tune.search --space 'my space.yaml'"
+    found = record.reproducibility("python -m tune.search --space mine", 7, tiny_dataset)
+    assert found["command"] == "python -m tune.search --space mine"
     assert found["seed"] == 7
     assert found["data"]["fingerprint"] == tiny_dataset.fingerprint
     assert (found["data"]["train"], found["data"]["validation"], found["data"]["test"]) == (32, 8, 20)
