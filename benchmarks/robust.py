@@ -1,7 +1,7 @@
 """Trains the shipped networks against an attacker who knows them, on full MNIST, and attacks what comes of it.
 
-    python benchmarks/robust.py --out results/robust --levels 4 --threshold 0.305 --epochs 60
-    python benchmarks/robust.py --out results/robust --seeds 3 --epochs 50 --augment 0.3 --all-images \
+    python -m benchmarks.robust --out results/robust --levels 4 --threshold 0.305 --epochs 60
+    python -m benchmarks.robust --out results/robust --seeds 3 --epochs 50 --augment 0.3 --all-images \
         --test-images 1000 --quick-images 10000 --beside mnist
 
 It saves after every epoch and goes on where it was stopped; called again after the last one, it only attacks, so that
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.robust_pairs import label
 from components.adversarial_training import AdversarialConfig, AdversarialTraining
 from components.attacks import attack
 from components.attacks.adaptive import evaluate_defense
@@ -53,13 +54,13 @@ def main() -> None:
 def several(options: argparse.Namespace) -> None:
     """Runs this command once for each seed, and for what stands beside them, all at the same time."""
     seeds = {f"seed-{seed}": ["--seed", str(seed)] for seed in range(options.seed, options.seed + options.seeds)}
-    beside = {name: ["--attack", name] for name in options.beside}
+    beside = {label(name): ["--attack", name] for name in options.beside}
     running = {}
     for name, own in (seeds | beside).items():
-        folder = options.out / Path(name).name
+        folder = options.out / name
         folder.mkdir(parents=True, exist_ok=True)
         # of an option given twice the last one counts
-        command = [sys.executable, __file__, *sys.argv[1:], "--seeds", "1", *own, "--out", str(folder)]
+        command = [sys.executable, "-m", "benchmarks.robust", *sys.argv[1:], "--seeds", "1", *own, "--out", str(folder)]
         with (folder / "log.txt").open("a") as log:
             running[folder] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     failed = [str(folder / "log.txt") for folder, process in running.items() if process.wait()]
@@ -103,7 +104,7 @@ def one(options: argparse.Namespace) -> None:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"epoch {training.epoch}/{training.epochs}: {shown}, {time.perf_counter() - began:.0f} s", flush=True)
         if training.epoch % options.every == 0 and training.epoch < training.epochs:
-            look(defense_of(training, shipped, options), validation.subset(min(1000, len(validation))))
+            look(defense_of(training, shipped, options), validation.subset(min(1000, len(validation))), options.epsilon)
     defense = defense_of(training, shipped, options)
     defense.save(options.out / "defense")
     report(defense, data.test, options)
@@ -155,9 +156,9 @@ def defense_of(training: AdversarialTraining, shipped: Defense, options: argpars
     return Defense(projector, averaged.unet, shipped.classifier, shipped.discriminator)  # type: ignore[arg-type]
 
 
-def look(defense: Defense, split: DataSplit) -> None:
+def look(defense: Defense, split: DataSplit, epsilon: float) -> None:
     """A quick look at validation images."""
-    found = evaluate_defense(defense, split.images, split.labels, preset="quick", curves=False)
+    found = evaluate_defense(defense, split.images, split.labels, epsilon=epsilon, preset="quick", curves=False)
     print(f"  validation: clean {found.clean:.4f}, worst of the quick attacks {found.worst:.4f}", flush=True)
 
 
@@ -165,16 +166,18 @@ def report(defense: Defense, test: DataSplit, options: argparse.Namespace) -> No
     """Attacks the defense on the test images: those of the gray box on all, the adaptive ones by preset."""
     with torch.no_grad():
         clean = (defense(test.images).argmax(1) == test.labels).float().mean()
-    attacked = attack(FGSM(), defense.classifier, test.images, test.labels)
+    attacked = attack(FGSM(epsilon=options.epsilon), defense.classifier, test.images, test.labels)
     gray = (defense(attacked).argmax(1) == test.labels).float().mean()
     print(f"test: clean {float(clean):.4f}, gray-box FGSM (PSD) {float(gray):.4f}", flush=True)
-    summary = {"clean": float(clean), "psd": float(gray)}
+    summary = {"epsilon": options.epsilon, "clean": float(clean), "psd": float(gray)}
     wanted = {"quick": options.quick_images, "standard": options.test_images, "full": options.full_images}
     for preset, images in wanted.items():
         if images:
             some = test.subset(min(images, len(test)))
             began = time.perf_counter()
-            found = evaluate_defense(defense, some.images, some.labels, preset=preset, seed=options.seed, tell=tell)
+            found = evaluate_defense(
+                defense, some.images, some.labels, epsilon=options.epsilon, preset=preset, seed=options.seed, tell=tell
+            )
             print(found.table(), f"\n{preset}, {images} images: {time.perf_counter() - began:.0f} s", flush=True)
             summary[preset] = {**found.to_json(), "lost": found.stands.logical_not().nonzero().squeeze(1).tolist()}
     write_json(options.out / "robust.json", summary)
@@ -223,10 +226,11 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--levels", type=lambda text: None if text == "null" else int(text), default=2)
     for name in ("threshold", "attacked", "step_size", "label_weight", "pixel_weight", "smoothing", "augment"):
         parser.add_argument("--" + name.replace("_", "-"), type=float)
-    for name in ("learning_rate", "weight_decay", "average", "epsilon"):
+    for name in ("learning_rate", "weight_decay", "average"):
         parser.add_argument("--" + name.replace("_", "-"), type=float)
     for name in ("first_steps", "steps", "epochs", "batch_size"):
         parser.add_argument("--" + name.replace("_", "-"), type=int)
+    parser.add_argument("--epsilon", type=float, default=0.3, help="radius of every attack, also on test images")
     parser.add_argument("--learning")
     parser.add_argument("--precision", default="bfloat16")
     return parser.parse_args()

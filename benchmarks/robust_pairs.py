@@ -1,17 +1,20 @@
 """Attacks saved defenses by one list on the same test images, a few at a time, and compares them image by image.
 
-    python benchmarks/robust_pairs.py --out results/pairs --data-dir DIR --images 1000 mnist mnist_robust
+    python -m benchmarks.robust_pairs --out results/pairs --data-dir DIR --images 1000 mnist mnist_robust
 
 Every group of images is a file in `--out` for each defense, written once all of its attacks are made: called again, it
-goes on, and at any time `--images 0` prints what is there. Of the groups that all defenses have it prints each one's
-share with its interval, how many images only one of two loses, and McNemar's exact test of that.
+goes on, and at any time `--images 0` prints what is there. A file of other images, or by another preset or seed than
+asked for, is made anew, and a defense whose networks have changed has another folder. Of the groups that all defenses
+have it prints each one's share with its interval, how many images only one of two loses, and McNemar's exact test.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,9 @@ from components.attacks.presets import PRESETS
 from components.datasets.dataset import DataSplit, load_dataset
 from components.files import write_json
 from components.intervals import paired_error, sign_test, wilson
-from tune.commands.purify import load_defense
+from tune.commands.purify import load_defense, saved_at
+
+ASKED = ("data", "preset", "seed")  # by which groups are compared
 
 
 def main() -> None:
@@ -31,15 +36,16 @@ def main() -> None:
         for first in range(0, min(options.images, len(test)), options.group):
             for name in options.defenses:
                 attacked(name, test, first, options)
-    print_pairs(options.out, options.defenses)
+    print_pairs(options.out, options.defenses, {name: getattr(options, name) for name in ASKED})
 
 
 def attacked(name: str, test: DataSplit, first: int, options: argparse.Namespace) -> None:
     """Attacks one group of images, unless that was done before."""
-    path = place(options.out, name, first)
-    if path.is_file():
-        return
+    path = options.out / label(name) / f"{first:05d}.json"
     last = min(first + options.group, options.images, len(test))
+    asked = {"first": first, "last": last, **{name: getattr(options, name) for name in ASKED}}
+    if path.is_file() and asked.items() <= json.loads(path.read_text()).items():
+        return
     images, labels = test.images[first:last], test.labels[first:last]
     defense = load_defense(name)
     began = time.process_time()
@@ -48,20 +54,42 @@ def attacked(name: str, test: DataSplit, first: int, options: argparse.Namespace
     stands = found.stands.tolist()
     clean = (defense(images).argmax(1) == labels).tolist()
     rows = [row.model_dump(mode="json") for row in found.attacks]
-    write_json(path, {"preset": options.preset, "seed": options.seed, "seconds": seconds, "clean": clean,
-                      "stands": stands, "attacks": rows, "flags": found.flags})  # fmt: skip
+    write_json(path, {**asked, "seconds": seconds, "clean": clean, "stands": stands, "attacks": rows,
+                      "flags": found.flags})  # fmt: skip
     print(f"{name} {first} … {last - 1}: {sum(stands)} of {sum(clean)} stand, {seconds:.0f} s of processor", flush=True)
 
 
-def place(out: Path, name: str, first: int) -> Path:
-    return out / Path(name).name / f"{first:05d}.json"
+def label(name: str) -> str:
+    """A folder's name for a saved defense: the one it goes by, and the start of its manifest's hash.
+
+    Raises:
+        FileNotFoundError: there is no saved defense.
+    """
+    home = saved_at(name)
+    *_, parent, last = home.uri.rstrip("/").split("/")
+    manifest = hashlib.sha256(home.read("manifest.json")).hexdigest()
+    return f"{parent if last == 'best' else last}-{manifest[:8]}"
 
 
-def print_pairs(out: Path, names: list[str]) -> None:
-    """Prints the comparison of the groups that all defenses have."""
-    kept = {name: {path.name: json.loads(path.read_text()) for path in (out / Path(name).name).glob("*.json")}
-            for name in names}  # fmt: skip
-    common = sorted(set.intersection(*(set(groups) for groups in kept.values())))
+def kept_groups(folder: Path, asked: Mapping[str, Any]) -> dict[tuple[int, int], dict[str, Any]]:
+    """The attacked groups of a defense, by their first image and the one behind their last."""
+    groups = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return {(group["first"], group["last"]): group for group in groups if asked.items() <= group.items()}
+
+
+def disjoint(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those that have no image in common, as groups of another size would have that are still there."""
+    chosen: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if not chosen or first >= chosen[-1][1]:
+            chosen.append((first, last))
+    return chosen
+
+
+def print_pairs(out: Path, names: list[str], asked: Mapping[str, Any]) -> None:
+    """Prints the comparison of the groups that all defenses have, attacked as `asked`."""
+    kept = {name: kept_groups(out / label(name), asked) for name in names}
+    common = disjoint(set.intersection(*(set(groups) for groups in kept.values())))
     if not common:
         print("no group of images is finished for all of them")
         return

@@ -120,6 +120,14 @@ def _tell_of_refused(refused: Sequence[str]) -> int:
     return REFUSED if refused else DONE
 
 
+def saved_at(folder: str) -> Storage:
+    """The place of a saved defense: an experiment's `best/`, `folder` itself, or that of a shipped one by its name."""
+    if folder in shipped_defenses() and not Path(folder).exists():
+        return Storage(shipped_defense(folder))
+    home = Storage(folder)
+    return home.child("best") if home.exists("space.yaml") or home.child("best").exists("manifest.json") else home
+
+
 def load_defense(folder: str) -> Defense:
     """The defense of an experiment (its `best/`), the one saved in `folder` itself, or a shipped one by its name.
 
@@ -128,12 +136,7 @@ def load_defense(folder: str) -> Defense:
     Raises:
         DefenseError: there is none, or it is damaged.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if folder in shipped_defenses() and not Path(folder).exists():
-        return Defense.load(shipped_defense(folder), device)
-    home = Storage(folder)
-    if home.exists("space.yaml") or home.child("best").exists("manifest.json"):
-        home = home.child("best")
+    device, home = "cuda" if torch.cuda.is_available() else "cpu", saved_at(folder)
     if home.local is not None:
         return Defense.load(home.local, device)
     with scratch("defense") as copy:
