@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,10 @@ def _build(folder: str, threads: int) -> dict[str, float]:
     projector = Projector(generator, ProjectorConfig(restarts=RESTARTS, steps=STEPS), encoder=encoder)
     projector.warm_up()
     projector.trace(torch.rand(2, 1, 28, 28), [1])
-    before = _peak()
+    before = forget_peak()
     trace = projector.trace(torch.rand(MEASURED, 1, 28, 28))
     kept = {"steps": trace.steps, "leads": trace.leads, "latents": trace.latents, "errors": trace.errors}
-    grown = _peak() - before
+    grown = peak() - before
     save_file(kept, Path(folder) / "trace.safetensors")
     size = sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
     leads = float(trace.leads.float().sum(2).mean())
@@ -68,11 +68,22 @@ def _read(folder: str) -> dict[str, float]:
     generator = Pair.load(shipped_folder("mnist")).generator
     projector = Projector(generator, ProjectorConfig(restarts=RESTARTS, steps=STEPS))
     projector.render(torch.zeros(512, generator.latent_dim))
-    before = _peak()
+    before = forget_peak()
     ProjectionTrace(**load_file(Path(folder) / "trace.safetensors"), render=projector.render).select(RESTARTS, STEPS)
-    return {"before": before, "grown": _peak() - before}
+    return {"before": before, "grown": peak() - before}
 
 
-def _peak() -> float:
-    """Of this process so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+def forget_peak() -> float:
+    """Memory of this process now, MB, from which its peak counts from here on."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak()
+
+
+def peak() -> float:
+    """Most memory of this process so far, MB.
+
+    Not `ru_maxrss`: that of a process begins with the memory of the one that started it.
+    """
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024 / 1e6
