@@ -58,14 +58,15 @@ def bookkeeping_rows(few: int = 24, many: int = 240, *, patient: bool = False) -
             found = run(count)
             taken = time.perf_counter() - began
             row = {"bookkeeping of": name, "trials": str(count), "wall s": taken, "ms per trial": 1e3 * taken / count}
-            rows.append({**row, **found, "driver MB": resident()})
+            rows.append({**row, **found})
     return rows
 
 
-def measured(number: int, params: Mapping[str, Any]) -> dict[str, float]:
-    """What an empty trial says it measured."""
+def measured(params: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics that an empty trial says it measured: of every way the same for the same parameters, and noise."""
     cost = params["projector.restarts"] * params["projector.steps"]
-    return {"psd": random.Random(number).random(), "cost": cost, "pco": 0.5, "validation_loss": 0.1}
+    psd = random.Random(repr(sorted(params.items()))).random()
+    return {"psd": psd, "cost": cost, "pco": 0.5, "validation_loss": 0.1}
 
 
 def empty_trial(config: dict[str, Any], *, setting: Setting, arrays: Mapping[str, Any], channel: Any) -> None:
@@ -74,7 +75,7 @@ def empty_trial(config: dict[str, Any], *, setting: Setting, arrays: Mapping[str
     began = time.time()
     tune.report({"trial": number})
     with TensorBoardRun(setting.home, setting.space, number, params) as run:
-        metrics = measured(number, params)
+        metrics = measured(params)
         run.metrics(metrics)
         run.close("finished")
         seconds = round(time.time() - began, 3)
@@ -118,7 +119,7 @@ def plain_optuna(trials: int) -> dict[str, Any]:
     """An in-memory study."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
-    study.optimize(lambda trial: measured(trial.number, asked(trial))["psd"], n_trials=trials)
+    study.optimize(lambda trial: measured(asked(trial))["psd"], n_trials=trials)
     return {"worker processes": 0}
 
 
@@ -126,7 +127,7 @@ def plain_tune(trials: int, reuse: bool = False) -> dict[str, Any]:
     """Ray Tune with its own OptunaSearch, as its documentation shows it; with `reuse` a process serves many trials."""
 
     def train(config: dict[str, Any]) -> None:
-        tune.report({"psd": measured(0, config)["psd"], "process": os.getpid()})
+        tune.report({"psd": measured(config)["psd"], "process": os.getpid()})
 
     search = ConcurrencyLimiter(OptunaSearch(asked, metric="psd", mode="max"), max_concurrent=CONCURRENT)
     with tempfile.TemporaryDirectory() as folder, connect(None):

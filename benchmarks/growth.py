@@ -64,7 +64,7 @@ def made_up(trials: int) -> Iterator[Outcome]:
             "unet.high_level_weight": 10 ** numbers.uniform(-2, 1),
         }
         work = {"empty": {"built": 1, "reused": 0}}
-        metrics = bookkeeping.measured(number, params)
+        metrics = bookkeeping.measured(params)
         yield Outcome(
             trial=number, params=params, status="finished", metrics=metrics, seconds=1.0, ended=1e9 + number, work=work
         )
@@ -105,7 +105,7 @@ def plain_optuna(known: int, trials: int, directions: tuple[str, ...]) -> float:
     for outcome in made_up(known):
         study.add_trial(create_trial(params=outcome.params, distributions=RANGES, values=values(dict(outcome.metrics))))
     began = time.process_time()
-    study.optimize(lambda trial: values(bookkeeping.measured(trial.number, bookkeeping.asked(trial))), n_trials=trials)
+    study.optimize(lambda trial: values(bookkeeping.measured(bookkeeping.asked(trial))), n_trials=trials)
     return 1e3 * (time.process_time() - began) / trials
 
 
