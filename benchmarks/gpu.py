@@ -162,9 +162,10 @@ def _plain_rows(
     starts = torch.randn(RESTARTS, generator.latent_dim, device=device)
     roofs = limits.roofs(_demand_of_plain(generator), "float32")
     steps = max(2, sizes.steps // 5)  # one costs the same whichever it is
-    for name, way in (("plain, restarts in sequence", in_sequence), ("plain, one batch", in_one_batch)):
+    ways = (("restarts in sequence", in_sequence, len(images)), ("one batch", in_one_batch, latents))
+    for name, way, chunk in ways:
         taken = shortest(lambda way=way: way(generator, images, starts, steps), device, sizes.seconds)  # type: ignore[misc]
-        yield _row({"projection": name, "chunk": str(latents)}, latents * steps / taken, roofs)
+        yield _row({"projection": f"plain, {name}", "chunk": str(chunk)}, latents * steps / taken, roofs)
     generator.requires_grad_(False)
 
 

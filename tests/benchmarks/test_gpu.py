@@ -10,6 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu import QUICK, RESTARTS, _plain_rows
+from benchmarks.roofs import Ceilings
+from components.defense import Defense
+from components.pretrained import shipped_defense
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,6 +29,14 @@ def test_without_a_card_it_says_so() -> None:
     done = benchmark()
     assert done.returncode == 2
     assert done.stderr.startswith("error: --device: expected a GPU that torch can use, found none: ")
+
+
+def test_restarts_in_sequence_are_as_many_latents_at_once_as_there_are_images() -> None:
+    limits = Ceilings({"float32": 1e12}, 1e12)
+    defense = Defense.load(shipped_defense("mnist"))
+    rows = {row["projection"]: row["chunk"] for row in _plain_rows(defense, torch.device("cpu"), QUICK, limits)}
+    latents = QUICK.chunks[-1]
+    assert rows == {"plain, restarts in sequence": str(latents // RESTARTS), "plain, one batch": str(latents)}
 
 
 @pytest.mark.slow
