@@ -23,14 +23,15 @@ from benchmarks import bookkeeping
 from benchmarks.cluster_actors import of_actors, real_run
 from benchmarks.cluster_simulation import Prices, Simulation
 from benchmarks.gpu_hours import mnist_like
-from benchmarks.store_requests import looks, object_store, per_trial, widest
+from benchmarks.store_requests import SPACE, looks, object_store, per_trial, widest
 from tune.cluster.connection import connect
 from tune.execution.trial import arrays_of
 from tune.pipeline.stages import path_of
+from tune.space.space import load_space
 
 NODES = (1, 8, 64, 256, 1024)
 TRIALS_PER_GPU = 4  # what cluster.yaml's machines have cores for
-GPU_SECONDS = 202.0  # of a trial of the space `mnist` beside what it shares: benchmarks/gpu_hours.py, at 3 TFLOP/s
+GPU_SECONDS = 202.0  # of a trial of `published` beside what it shares: benchmarks/gpu_hours.py, at 3 TFLOP/s
 PART_SECONDS = 23.4 * TRIALS_PER_GPU  # of one of the 108 parts of its projection: the same, each on its share of a GPU
 EPOCHS = 20  # of its U-Net
 WRITES, READS = 3500, 5500  # requests per second that S3 promises for one prefix
@@ -70,7 +71,7 @@ def of_driver(folder: Path) -> float:
 
 def of_waiting() -> dict[str, float]:
     """Requests of a trial that waits, by `looks`."""
-    path = path_of(widest())
+    path = path_of(widest(load_space(SPACE, {})))
     with object_store() as (place, requests):
         early, _ = looks(place, requests, {"classifier"})
         late, told = looks(place, requests, {*path[: path.index("projection_train")]})

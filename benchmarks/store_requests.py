@@ -19,13 +19,14 @@ from components.datasets.dataset import Dataset
 from components.datasets.raw import RawSplit
 from tests.tune.tiny_search import run, words, write_space
 from tune.pipeline.executor import Executor, part_signatures
-from tune.pipeline.recipe import Bounds, Development
+from tune.pipeline.recipe import Development, bounds_of
 from tune.pipeline.stages import STAGES, path_of
 from tune.space.config import ExperimentConfig
-from tune.space.space import load_space
+from tune.space.space import SearchSpace, load_space
 from tune.storage.folder import Storage
 from tune.storage.store import Store
 
+SPACE = "published"  # whose trials wait for a projection of minutes; those of `mnist` start from a trained generator
 LEDGER = "proposals/|trials/"  # what the driver reads and writes itself
 OWN = 3  # requests to it by the trial: whether it has a record, and to write one
 
@@ -106,10 +107,11 @@ def per_trial(folder: Path, place: str, requests: Requests) -> dict[str, float]:
     }
 
 
-def widest() -> ExperimentConfig:
-    """The configuration of the space `mnist` with most restarts and steps."""
-    params = {"projector.restarts": 10, "projector.steps": 200, "unet.high_level_weight": 1.0}
-    return load_space("mnist", {}).config(params)
+def widest(space: SearchSpace) -> ExperimentConfig:
+    """The configuration of a search of R, L and λ with most restarts and steps."""
+    bounds = bounds_of(space)
+    most = {"projector.restarts": max(bounds.restarts), "projector.steps": max(bounds.steps)}
+    return space.config({**most, "unet.high_level_weight": 1.0})
 
 
 class Enough(Exception):
@@ -117,14 +119,15 @@ class Enough(Exception):
 
 
 def looks(place: str, requests: Requests, built: set[str]) -> tuple[int, int]:
-    """Requests of the first look of a trial of the space `mnist` where `built` is there, and of that when it is told.
+    """Requests of the first look of a trial of `published` where `built` is there, and of that when it is told.
 
     The first are those for what is not there.
     """
     labels = (np.arange(60_000) % 10).astype(np.uint8)
     split = RawSplit(np.zeros((60_000, 1, 8, 8), np.uint8), labels)
     dataset = Dataset.cut("many", split, RawSplit(split.images[:20], labels[:20]), validation_fraction=0.1)
-    config, data = widest(), Development.for_search(dataset)
+    space, data = load_space(SPACE, {}), Development.for_search(dataset)
+    config = widest(space)
     with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory() as elsewhere:
         storage = Storage(place).child(f"look-{len(built)}")
         other = Store(storage, Path(elsewhere))  # of another node
@@ -145,7 +148,7 @@ def looks(place: str, requests: Requests, built: set[str]) -> tuple[int, int]:
             return [keys[-1]]
 
         leases = mock.Mock(acquire=lambda keys: None, wait=ask)
-        executor = Executor(Store(storage, Path(here)), leases, data, Bounds([10], [200]), 0, torch.device("cpu"))
+        executor = Executor(Store(storage, Path(here)), leases, data, bounds_of(space), 0, torch.device("cpu"))
         recipe = executor.recipe(config)
         for name, signature in executor.signatures(config, path_of(config)).items():
             for key in part_signatures(STAGES[name], recipe, signature) if name in built else ():
