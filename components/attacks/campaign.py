@@ -14,6 +14,7 @@ from components.attacks.flags import Count, Evidence, Seeds, reasons
 from components.attacks.losses import input_gradient, margin, misread
 from components.attacks.presets import PresetName
 from components.attacks.target import Target, in_parts
+from components.purifiers import NoGradient
 from components.robustness import AttackResult, Robustness
 
 Tell = Callable[[str], None]
@@ -195,7 +196,7 @@ def _dead_gradients(campaign: Campaign) -> Count:
     images, labels = campaign.images[:100], campaign.labels[:100]
     try:
         gradient, _ = input_gradient(view, images, labels, margin)
-    except ValueError:
+    except NoGradient:
         return len(images), len(images)
     size = gradient.abs().flatten(1).sum(1)
     return int((~size.isfinite() | (size == 0)).sum()), len(images)

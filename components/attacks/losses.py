@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.attacks.eot import EOT
+from components.purifiers import NoGradient
 from components.training import evaluating
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -61,7 +62,7 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss)
     expected loss, and the mean logits.
 
     Raises:
-        ValueError: no gradient of the model reaches the images.
+        NoGradient: no gradient of the model reaches the images.
     """
     if not isinstance(model, EOT):
         return _gradient_of_one(model, images, labels, loss)
@@ -81,7 +82,7 @@ def _gradient_of_one(model: nn.Module, images: Tensor, labels: Tensor, loss: Los
     with evaluating(model), torch.enable_grad():
         logits = model(images)
         if not logits.requires_grad:
-            raise ValueError(
+            raise NoGradient(
                 f"{type(model).__name__}: expected a differentiable model, found one through which no gradient "
                 "passes; attacks by queries (square, bits with steps 0) and BPDA with a substitute need none"
             )

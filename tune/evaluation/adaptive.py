@@ -28,7 +28,7 @@ def adaptive_images(config: ExperimentConfig, images: int) -> int:
 
 def adaptive(
     defense: Defense, config: ExperimentConfig, train: DataSplit, test: DataSplit, tell: Callable[[str], None]
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """The quick adaptive attacks on a sample of the test images, with the ε of the configuration's attack.
 
     Where the defense was trained against such attacks, the classifier itself is too, by the same settings and on the
@@ -36,7 +36,10 @@ def adaptive(
 
     Returns:
         As `Robustness.to_json`, with the threshold, the purifier alone and the static reference in `beside`; without
-        seconds, which differ each time. None where no gradient passes through the defense: nothing could be said.
+        seconds, which differ each time.
+
+    Raises:
+        NoGradient: none passes through the defense, as through a part of a plug-in's: nothing can be said.
     """
     some = test.sample(adaptive_images(config, len(test)), seed=DRAW)
 
@@ -52,16 +55,12 @@ def adaptive(
             tell=lambda what: tell(f"an attacker who knows {_NAMES[stage]}"),  # one stage, however many attacks
         )
 
-    try:
-        whole = attacked(defense, "defense", curves=True)
-        found: dict[str, Robustness] = {stage: attacked(defense, stage) for stage in BESIDE}
-        if config.unet.training == "adaptive":
-            reference = static_reference(
-                defense, train, settings(config), DRAW, lambda what: tell(f"a static reference, {what}")
-            )
-            found["static"] = attacked(reference, "threshold")
-    except ValueError as error:  # a part of a plug-in's may pass no gradient
-        tell(f"no adaptive attack: {error}")
-        return None
+    whole = attacked(defense, "defense", curves=True)
+    found: dict[str, Robustness] = {stage: attacked(defense, stage) for stage in BESIDE}
+    if config.unet.training == "adaptive":
+        reference = static_reference(
+            defense, train, settings(config), DRAW, lambda what: tell(f"a static reference, {what}")
+        )
+        found["static"] = attacked(reference, "threshold")
     beside = {name: {"clean": one.clean, "worst": one.worst} for name, one in found.items()}
     return whole.model_copy(update={"beside": beside, "seconds": None}).to_json()

@@ -17,6 +17,7 @@ from components.classifiers.base import ImageClassifier
 from components.datasets.dataset import DataSplit
 from components.defense import Defense, Purification, in_batches
 from components.metrics import agreement, threshold
+from components.purifiers import NoGradient
 from tune.evaluation.adaptive import adaptive
 from tune.pipeline.purifier import cost
 from tune.space.config import ExperimentConfig
@@ -54,12 +55,18 @@ def evaluate(
     plain, seen = Labels.of(judge, test.images, clean), Labels.of(judge, attacked, purified)
     tell("the U-Net alone")
     metrics = _metrics(defense, test, attacked, plain, seen)
-    known = adaptive(defense, config, train, test, tell)
+    known, left_out = None, None
+    try:
+        known = adaptive(defense, config, train, test, tell)
+    except NoGradient as error:
+        left_out = str(error)
+        tell(f"no adaptive attack: {left_out}")
     tell("other strengths of the attack")
     scores = {
         "n": len(test),
         "metrics": metrics | ({"robust": known["worst"]} if known else {}),
         "adaptive": known,
+        "adaptive_left_out": left_out,
         "epsilon": _curve(defense, config, test, {0.0: plain, config.attack.epsilon: seen}),
         "epsilon_images": curve_images(config, len(test)),
         "confusion": _confusion(test.labels, purified.label, judge.classes),

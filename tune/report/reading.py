@@ -53,6 +53,7 @@ class SeedScore(BaseModel):
     seconds: Annotated[dict[str, float], _OrNone] = {}  # stage → computing seconds
     images_per_second: float | None = None  # of the projection
     adaptive: Robustness | None = None  # by an attacker who knows the defense; None where that was not measured
+    adaptive_left_out: str | None = None  # why not, where that is known
     examples: Pictures | None = None
     worst: Pictures | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,7 @@ from tune.metrics import title_of
 from tune.optimizer.choice import rule
 from tune.report.blocks import Block, Caution, Text, Tile, Tiles, interval, percent, points
 from tune.report.facts import Facts
+from tune.report.reading import SeedScore
 from tune.report.scores import PARTS, PUBLISHED, clearly_above
 
 MEANING = (
@@ -69,6 +70,8 @@ def cautions(facts: Facts) -> list[str]:
         found.append("One seed only: the intervals say how well the images tell its score, not how seeds differ.")
     if facts.test and "psd" not in facts.test:
         found.append("The seeds' test scores lack PSD.")
+    if missing := [score for score in facts.seeds if score.adaptive is None]:
+        found.append(_unattacked(missing))
     if (settled := facts.ruled) and facts.best and settled.trial != facts.best.trial:
         found.append(
             f"best/choice.json names trial {facts.best.trial}; by its own rule it would now be trial "
@@ -80,6 +83,14 @@ def cautions(facts: Facts) -> list[str]:
     if failed := facts.with_status("failed"):
         found.append(f"{len(failed)} of {len(facts.outcomes)} trials failed; the reasons are under Failures.")
     return [*found, *(f"Not read: {problem}" for problem in facts.problems)]
+
+
+def _unattacked(seeds: Sequence[SeedScore]) -> str:
+    """A sentence on seeds whose defense was not attacked by one who knows it, which the table's row then leaves out."""
+    reasons = dict.fromkeys(score.adaptive_left_out for score in seeds if score.adaptive_left_out)
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    numbers = ", ".join(str(score.seed) for score in seeds)
+    return f"Not attacked by one who knows the defense, so that the result has no such row: seed {numbers}{why}."
 
 
 def _rivals(facts: Facts, simpler: str) -> bool:

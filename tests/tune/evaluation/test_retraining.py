@@ -14,6 +14,7 @@ import torch
 from components.datasets.dataset import Dataset
 from components.defense import Defense
 from components.metrics import agreement
+from components.purifiers import NoGradient
 from tests.tune.executor_fixture import setting_on, tiny_config
 from tests.tune.pipeline.test_adaptive_training import ENCODED
 from tune.evaluation.adaptive import adaptive_images
@@ -96,6 +97,24 @@ def test_beside_what_is_trained_against_attacks_stands_the_classifier_trained_so
     assert set(known["beside"]) == {"threshold", "gan", "static"}
     assert 0 <= known["beside"]["static"]["worst"] <= known["beside"]["static"]["clean"] <= 1
     assert sum("a static reference" in stage for stage in seen) == 2  # as many epochs
+
+
+@pytest.mark.parametrize("error", [NoGradient("mine: no gradient"), ValueError("epsilon: expected another")])
+def test_only_a_missing_gradient_leaves_that_attacker_out_and_says_so(
+    executor: Executor, tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, error: ValueError
+) -> None:
+    def refused(*words: Any, **more: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("tune.evaluation.adaptive.evaluate_defense", refused)
+    if not isinstance(error, NoGradient):
+        with pytest.raises(ValueError, match="epsilon: expected another"):
+            retrained(executor, tiny_dataset, Storage(tmp_path / "one"))
+        return
+    scores, _ = retrained(executor, tiny_dataset, Storage(tmp_path / "one"))
+    assert scores["adaptive"] is None
+    assert scores["adaptive_left_out"] == "mine: no gradient"
+    assert "robust" not in scores["metrics"]
 
 
 def test_dear_defenses_are_attacked_on_fewer_images() -> None:

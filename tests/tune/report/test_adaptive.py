@@ -106,6 +106,16 @@ def test_a_search_without_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "Left out: the saved seed holds no adaptive attacks" in (folder / "report.md").read_text()
 
 
+def test_a_seed_without_it_is_named_where_the_others_have_it(folder: Path) -> None:
+    assert not [caution for caution in rebuilt(folder)["cautions"] if "Not attacked" in caution]
+    edit(seed_file(folder, 1), lambda score: score.update(adaptive=None, adaptive_left_out="mine: no gradient"))
+    edit(seed_file(folder, 1), lambda score: score["metrics"].pop("robust"))
+    report = rebuilt(folder)
+    assert "robust" not in report["test"]
+    (caution,) = (caution for caution in report["cautions"] if "Not attacked" in caution)
+    assert caution.endswith("so that the result has no such row: seed 1 (mine: no gradient).")
+
+
 def test_a_damaged_row_is_named(folder: Path) -> None:
     edit(seed_file(folder), lambda score: score["adaptive"].update(attacks=[{"name": "PGD"}]))
     assert "best/seeds/0.json" in " ".join(rebuilt(folder)["cautions"])
