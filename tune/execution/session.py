@@ -214,7 +214,7 @@ class Session:
         choice = {
             "trial": best.trial,
             "params": best.params,
-            "rule": rule(objectives),
+            "rule": rule(objectives, finalists=home.exists("finalists.json")),
             "objectives": dict(objectives),
             "max_cost": search.max_cost,
             "settings": settings_hash(self.plan.space.config(best.params)),

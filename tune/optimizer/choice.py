@@ -81,10 +81,15 @@ def has_objectives(outcome: Outcome, objectives: Iterable[str]) -> bool:
     return outcome.status == "finished" and all(_finite(outcome.metrics.get(metric)) for metric in objectives)
 
 
-def rule(objectives: Objectives) -> str:
-    """The rule of `choose` in words, for choice.json and the report."""
+def rule(objectives: Objectives, finalists: bool = False) -> str:
+    """The rule of `choose`, or of `finalists.decide`, in words, for choice.json and the report."""
     metric, direction = next(iter(objectives.items()))
     best = "highest" if direction == "max" else "lowest"
+    if finalists:
+        return (
+            f"finalists by the {best} validation {title_of(metric)}; of those that cannot be told from the one with "
+            "the best mean over equal seeds, the cheapest, ties to the better mean, then to the earlier trial"
+        )
     return f"{best} validation {title_of(metric)}, ties to the cheaper, then to the earlier trial"
 
 

@@ -105,12 +105,6 @@ def _by_images(best: Finalist, other: Finalist, images: int) -> float:
     return float(pairs.var(ddof=1)) / len(pairs) if len(pairs) > 1 else 0.0
 
 
-def shrinkage(finalists: Sequence[Finalist], trial: int) -> float:
-    """Difference between a trial's score in the search and its mean score on other seeds (the winner's curse)."""
-    finalist = next(f for f in finalists if f.trial == trial)
-    return finalist.searched - finalist.fresh
-
-
 def as_json(finalists: Sequence[Finalist], verdict: Verdict, params: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     """The content of finalists.json."""
     rows = [

@@ -19,7 +19,7 @@ from tune.report.facts import Facts
 from tune.report.style import BLUE, GREEN, GREY, MUTED, ORANGE, RED, blank, render
 from tune.storage.ledger import Outcome
 
-SHOWN, FRONT = 10, 30  # trials in the tables; trials.csv has all
+SHOWN, FRONT = 10, 30  # trials in the tables
 DRAWN = 500  # trials in a chart beside the best: more cover each other, and make the page slow
 
 
@@ -27,7 +27,7 @@ def choice(facts: Facts) -> Section:
     best = facts.best
     if best is None:
         return Section("How best was chosen", (Text("No trial qualifies as best."),))
-    words = (facts.choice and facts.choice.rule) or rule(facts.objectives)
+    words = (facts.choice and facts.choice.rule) or rule(facts.objectives, finalists=bool(facts.finalists))
     limit = "no limit" if facts.max_cost is None else f"at most {facts.max_cost:g}"
     by = "By it, and the comparison of finalists below," if facts.finalists else "By it"
     blocks: list[Block] = [
@@ -109,7 +109,7 @@ def _cost_axis(axes: Axes) -> None:
 
 
 def _finalists(facts: Facts, metric: str) -> list[Block]:
-    """The comparison of the best few over several seeds, and by how much the search had flattered the chosen one."""
+    """The comparison of the best few over several seeds, and how far the chosen one's score in the search was off."""
     if not facts.finalists:
         return []
     rows, chosen, leader = facts.finalists.finalists, facts.finalists.chosen, facts.finalists.best
@@ -134,12 +134,15 @@ def _finalists(facts: Facts, metric: str) -> list[Block]:
         "best, the cheapest is chosen."
     )
     marked = next(place for place, row in enumerate(rows) if row.trial == chosen)
-    shrunk = Text(
-        f"The search had found {percent(own.searched)} % for trial {chosen}; with the {fresh} seeds that it was not "
-        f"ranked by, it has {percent(own.fresh)} %: {100 * (own.searched - own.fresh):+.2f} points were luck."
+    others = f"{fresh} seeds" if fresh > 1 else "seed"
+    again = Text(
+        f"The search had found {percent(own.searched)} % for trial {chosen}; with the {others} that it was not ranked "
+        f"by, it has {percent(own.fresh)} %. They differ by {100 * abs(own.searched - own.fresh):.2f} points. The "
+        f"choice among the finalists used {'these seeds' if fresh > 1 else 'this seed'} too, so that the second score "
+        "may be a bit lucky as well."
     )
     compared = Table(columns, table, numbers=5, marked=marked, note=note)
-    return [compared, shrunk] if fresh else [compared]
+    return [compared, again] if fresh else [compared]
 
 
 def _trials(facts: Facts, outcomes: Sequence[Outcome], note: str) -> Table:
@@ -175,7 +178,8 @@ def history(facts: Facts) -> Section:
     else:
         blocks.append(Text("Optimisation history left out: fewer than two trials finished."))
     if best := facts.ranked[:SHOWN]:
-        note = f"The {len(best)} best finished trials, on validation images; trials.csv has them all."
+        note = f"The {len(best)} best finished trials, on validation images; trials.csv, which is written when trials "
+        note += "have ended, has them all."
         blocks.append(_trials(facts, best, note))
     return Section("The search", blocks)
 

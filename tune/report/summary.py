@@ -167,7 +167,7 @@ def _choice(facts: Facts) -> dict[str, Any]:
     return {
         "trial": best.trial if best else None,
         "validation": {metric: best.metrics.get(metric) for metric in objectives} if best else {},
-        "rule": (facts.choice and facts.choice.rule) or rule(objectives),
+        "rule": (facts.choice and facts.choice.rule) or rule(objectives, finalists=bool(facts.finalists)),
         "objectives": dict(objectives),
         "max_cost": facts.max_cost,
         "pareto_front": [

@@ -58,7 +58,7 @@ def test_finalists_are_trained_before_the_choice_and_not_twice(tmp_path: Path) -
     assert all(set(row["scores"]) == {"0", "1"} for row in found["finalists"])
     assert all(row["scores"]["0"] == row["searched"] for row in found["finalists"])  # read, not trained again
     assert choice(home)["trial"] == found["chosen"]
-    assert "points were luck" in (home / "report.md").read_text()
+    assert "They differ by" in (home / "report.md").read_text()
     nets = sorted((tmp_path / "results" / "store" / "unet").iterdir())
     assert run([*command, "--resume"], tmp_path / "log", 300)[0] == 0
     assert json.loads((home / "finalists.json").read_text()) == found

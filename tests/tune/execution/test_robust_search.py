@@ -65,6 +65,8 @@ def test_finalists_are_told_apart_by_the_images_that_the_attacker_is_given(
     monkeypatch.setattr("tune.execution.session.run_finalists", lambda *args: pair)
     session._final(session.ledger.outcomes()[0])
     (_, other) = json.loads(plan.home.read("finalists.json"))["finalists"]
+    session._keep_choice(session.ledger.outcomes()[0])
+    assert json.loads(plan.home.child("best").read("choice.json"))["rule"].startswith("finalists by the highest")
     assert len(tiny_dataset.validation) > 6
     assert other["error"] == pytest.approx((2 * 0.25 / 6) ** 0.5)
 

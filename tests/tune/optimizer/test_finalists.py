@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tune.optimizer.finalists import Finalist, as_json, decide, finalists_of, shrinkage
+from tune.optimizer.finalists import Finalist, as_json, decide, finalists_of
 from tune.storage.ledger import Outcome
 
 IMAGES = 1000
@@ -47,8 +47,7 @@ def test_one_finalist_is_chosen() -> None:
     assert decide([finalist(7, 0.5)], IMAGES).chosen == 7
 
 
-def test_the_shrinkage_is_that_of_seeds_the_search_did_not_see() -> None:
-    assert shrinkage([finalist(3, 0.9)], 3) == pytest.approx(0.91 - 0.901)
+def test_fresh_is_the_mean_of_seeds_that_the_search_did_not_see() -> None:
     row = as_json([finalist(3, 0.9)], decide([finalist(3, 0.9)], IMAGES), {3: {"unet.width": 4}})["finalists"][0]
     assert row["searched"] - row["fresh"] == pytest.approx(0.009)
 

@@ -1,11 +1,15 @@
-"""The report's section on the choice: the Pareto front, and the finalists."""
+"""The report's section on the choice: the Pareto front, the finalists and the rule."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from tune.report.blocks import Drawing, Table
+import pytest
+
+from tune.report.blocks import Drawing, Table, Text
 from tune.report.facts import Facts
+from tune.report.reading import Finalist, Finalists
 from tune.report.search import _pareto, choice
 from tune.storage.ledger import Outcome
 
@@ -39,3 +43,17 @@ def test_without_cost_among_the_objectives_there_is_no_chart_of_it(tmp_path: Pat
     (table,) = (block for block in blocks if isinstance(block, Table))
     assert table.note == "The Pareto front, best in PSD first: no trial beats one of it in both robust and PSD."
     assert [row[0] for row in table.rows] == ["003", "002"]
+
+
+@pytest.mark.parametrize(("scores", "fresh", "said"), [
+    ({"0": 0.6, "1": 0.61}, 0.61, "the seed that it was not ranked by, it has 61.00 %. They differ by 1.00 points."),
+    ({"0": 0.6, "1": 0.57, "2": 0.59}, 0.58, "the 2 seeds that it was not ranked by, it has 58.00 %. They differ"),
+])  # fmt: skip
+def test_fresh_seeds_may_be_better_or_worse(tmp_path: Path, scores: dict[str, float], fresh: float, said: str) -> None:
+    row = Finalist(trial=1, searched=0.6, scores=scores, mean=0.59, fresh=fresh, behind=0.0, error=0.0, equal=True)
+    finalists = Finalists(chosen=1, best=1, finalists=[row])
+    blocks = choice(replace(with_robust(tmp_path, "defense"), finalists=finalists)).blocks
+    text = " ".join(block.text for block in blocks if isinstance(block, Text))
+    assert said in text
+    assert "-1.00" not in text
+    assert "Rule: finalists by the highest validation robust; of those that cannot be told from the one" in text

@@ -90,7 +90,7 @@ def test_finalists_are_shown_and_decide(folder: Path) -> None:
     assert not [caution for caution in report["cautions"] if "by its own rule" in caution]
     text = (folder / "report.md").read_text()
     assert f"The search had found 88.00 % for trial {SECOND}; with the 2 seeds" in text
-    assert "+1.20 points were luck" in text
+    assert "They differ by 1.20 points." in text
     assert "0.20 ± 0.40" in text
 
 
