@@ -180,6 +180,7 @@ class TargetMetrics:
 
 
 _DEFENDED = ("psd", "pco", "cost", "images_per_second", "validation_loss")
+_TESTED = ("psd", "pco", "robust")
 TARGETS: Mapping[Target, TargetMetrics] = MappingProxyType(
     {
         "gan": TargetMetrics("the GAN alone", ("clean_gan",), ("clean_gan", "reconstruction", "frechet")),
@@ -188,10 +189,8 @@ TARGETS: Mapping[Target, TargetMetrics] = MappingProxyType(
             ("psd_gan", "cost"),
             ("psd_gan", "clean_gan", "error", "cost", "images_per_second"),
         ),
-        "unet": TargetMetrics("the U-Net alone", ("psd",), _DEFENDED),
-        "defense": TargetMetrics(
-            "the whole defense: {purifier} and U-Net", ("psd", "cost"), _DEFENDED, ("psd", "pco", "robust")
-        ),
+        "unet": TargetMetrics("the U-Net alone", ("psd",), _DEFENDED, _TESTED),
+        "defense": TargetMetrics("the whole defense: {purifier} and U-Net", ("psd", "cost"), _DEFENDED, _TESTED),
     }
 )
 OBJECTIVES: Mapping[Target, Mapping[str, Direction]] = MappingProxyType(

@@ -11,7 +11,7 @@ import pytest
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import PARAMS, executor_on, path_to, search_here, tiny_config, tiny_space
 from tune.execution.session import Session
-from tune.metrics import METRICS, objectives_of
+from tune.metrics import METRICS, ROBUST_TARGETS, objectives_of
 from tune.monitor.hparams import experiment_record
 from tune.optimizer.choice import choose, pareto_front, rule
 from tune.optimizer.finalists import Finalist
@@ -84,5 +84,6 @@ def test_only_the_score_follows_from_the_objective(tmp_path: Path, tiny_dataset:
 
 def test_tensorboard_has_a_column_for_it() -> None:
     column = METRICS["robust"].meaning.encode()
-    assert experiment_record(tiny_space(), "defense").count(column) == 1  # of the retrained seeds
+    for target in ROBUST_TARGETS:
+        assert experiment_record(tiny_space(), target).count(column) == 1  # of the retrained seeds
     assert experiment_record(tiny_space(search__objective="robust"), "defense").count(column) == 2
