@@ -24,7 +24,7 @@ STYLES: Mapping[State, str] = {
 
 # columns of a terminal from which there is room for all objectives, the time left, a bar, PCO
 WITH_ALL, WITH_LEFT, WITH_BAR, WITH_PCO = 56, 70, 84, 112
-BAR = 14  # columns
+BAR, VALUE = 14, 8  # columns
 ALIVE = 4  # running trials in a line of a log
 LEAST_ROWS = 4  # trials to show however low the terminal is
 
@@ -136,11 +136,13 @@ def _best(view: Snapshot, ranking: Sequence[TrialView]) -> RenderableType:
 def _table(view: Snapshot, rows: Mapping[str, Sequence[TrialView]], width: int) -> list[RenderableType]:
     metrics = _metric_columns(view, width)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    fixed = 26 + 10 * len(metrics) + 8 * (width >= WITH_LEFT) + BAR * (width >= WITH_BAR)
+    titles = [title_of(metric) for metric in metrics]
+    values = sum(2 + max(len(title), VALUE) for title in titles)
+    fixed = 26 + values + 8 * (width >= WITH_LEFT) + BAR * (width >= WITH_BAR)
     table.add_column(view.kind, no_wrap=True, overflow="ellipsis", max_width=max(width - fixed, 12))
     table.add_column("state", no_wrap=True)
     table.add_column("done", no_wrap=True)
-    for title in [*(["left"] if width >= WITH_LEFT else []), *map(title_of, metrics)]:
+    for title in [*(["left"] if width >= WITH_LEFT else []), *titles]:
         table.add_column(title, justify="right", no_wrap=True)
     for heading, trials in rows.items():
         if trials:

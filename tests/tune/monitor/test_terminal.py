@@ -55,6 +55,17 @@ def lines(file: io.StringIO) -> list[str]:
     return [line.split(" ", 1)[1] for line in file.getvalue().splitlines()]
 
 
+def test_a_long_title_of_a_metric_takes_its_room_from_the_names() -> None:
+    long = replace(RUNNING, name="004 " + "gan.latent_dim 64 " * 4)
+    ended = replace(finished(0, 0.85), metrics={"clean_gan": 0.85})
+    console = Console(record=True, width=80, height=40, file=io.StringIO())
+    console.print(Snapshot("gan", 20, {"clean_gan": "max"}, (ended, long), now=NOW))
+    text = console.export_text()
+    assert "clean accuracy, no U-Net" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("004"))
+    assert row.split()[-4:] == ["projection", "25", "%", "1:30"]
+
+
 def test_a_log_tells_of_a_trial_that_waits_and_goes_on() -> None:
     view, file = plain()
     waits = replace(RUNNING, stage="waiting for gan", total=0)
