@@ -15,8 +15,8 @@ from components.datasets.dataset import Dataset
 from tune.execution.trial import Arrays, Setting, arrays_of, development, prepared
 from tune.execution.trial_callback import results_of, seed_view
 from tune.metrics import objectives_of
-from tune.monitor.progress import ProgressChannel, ProgressFeed, ProgressReporter
-from tune.monitor.terminal import LiveView
+from tune.monitor.progress import Message, ProgressChannel, ProgressFeed, ProgressReporter
+from tune.monitor.terminal import LiveView, TrialView
 from tune.optimizer.choice import cost_of
 from tune.optimizer.finalists import Finalist
 from tune.pipeline.recipe import bounds_of
@@ -46,6 +46,7 @@ def run_finalists(
     runs = [(outcome, seed) for seed in seeds for outcome in outcomes]
     found = {n: _stored(setting, outcome) for n, (outcome, seed) in enumerate(runs) if seed == setting.seed}
     results = {number: result for number, result in found.items() if result is not None}
+    view.update(_rows(runs, results, {}, time.time()), {})
     if len(results) < len(runs):
         results |= _train(setting, dataset, runs, results, view, check)
     fixed = setting.space.fixed
@@ -76,14 +77,22 @@ def _train(
     began = time.time()
 
     def show(results: dict[int, Any]) -> None:
-        all_known = {**known, **results}
-        rows = [
-            seed_view(n, all_known.get(n), feed.latest.get(n), began, f"trial {outcome.trial}, seed {seed}")
-            for n, (outcome, seed) in enumerate(runs)
-        ]
-        view.update(rows, {})
+        view.update(_rows(runs, {**known, **results}, feed.latest, began), {})
 
     return results_of(tasks, feed, check, show)
+
+
+def _rows(
+    runs: Sequence[tuple[Outcome, int]],
+    results: Mapping[int, dict[str, Any]],
+    latest: Mapping[int, Message],
+    began: float,
+) -> list[TrialView]:
+    """The trainings as the live view shows them."""
+    return [
+        seed_view(n, results.get(n), latest.get(n), began, f"trial {outcome.trial}, seed {seed}")
+        for n, (outcome, seed) in enumerate(runs)
+    ]
 
 
 def _stored(setting: Setting, outcome: Outcome) -> dict[str, Any] | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 from safetensors.numpy import save_file
 
 from components.datasets.dataset import Dataset
@@ -15,6 +17,7 @@ from tests.tune.executor_fixture import PARAMS, setting_on
 from tests.tune.tiny_search import choice, run, words, write_space
 from tune.execution.finalist_training import run_finalists
 from tune.execution.trial import Setting
+from tune.monitor.terminal import LiveView
 from tune.optimizer.finalists import decide
 from tune.pipeline.unet import RIGHT_FILE
 from tune.storage.ledger import Outcome
@@ -38,7 +41,14 @@ def test_with_the_searchs_own_seed_finalists_are_compared_as_they_are(tmp_path: 
     equal[np.flatnonzero(right)[:2]], equal[np.flatnonzero(~right)[:1]] = False, True
     worse[:200] = False
     outcomes = [write_score(setting, n, c, r) for n, (c, r) in enumerate([(40, best), (1, equal), (1, worse)])]
-    found = run_finalists(setting, tiny_dataset, outcomes, [setting.seed], None, lambda: None)  # type: ignore[arg-type]
+    console = Console(file=io.StringIO(), width=100)
+    with LiveView("one · finalists", 3, {"psd": "max"}, console=console, kind="training") as view:
+        found = run_finalists(setting, tiny_dataset, outcomes, [setting.seed], view, lambda: None)
+        page = Console(file=io.StringIO(), width=100, record=True)
+        page.print(view.snapshot())
+        shown = page.export_text()
+    assert "3/3 trainings" in shown
+    assert f"best so far: PSD {100 * best.mean():.1f} %" in shown
     assert [finalist.scores for finalist in found] == [{0: r.mean()} for r in (best, equal, worse)]
     verdict = decide(found, len(right))
     assert verdict.chosen == 1  # two images lost and one won tell nothing, and it is the cheapest
