@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tune.commands import store_care
-from tune.commands.units import age_of, size_of, size_text, time_text
+from tune.commands.units import age_of, size_of, time_text
 from tune.storage.care.pruning import removable, remove, searches_kept_out
 from tune.storage.care.usage import PIN_OF, StoreEntry, store_entries, usage_of
 from tune.storage.folder import Storage
+from tune.storage.sizes import size_text
 
 SIGNATURE = 12  # characters shown: enough to tell folders apart, and all fits 80 columns
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from components.files import expanded
-from tune.commands.units import Ticker, size_text, time_text
+from tune.commands.units import Ticker, time_text
 from tune.errors import FAILED, Refused
 from tune.storage.care import pins, tar_export, tar_import
 from tune.storage.care.pruning import searches_kept_out
@@ -18,6 +18,7 @@ from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
 from tune.storage.mounts import free_bytes
 from tune.storage.signature import signature_in
+from tune.storage.sizes import size_text
 from tune.storage.store import MANIFEST, QUARANTINE, Store
 
 

@@ -34,14 +34,6 @@ def age_of(text: str, flag: str) -> float:
     return age
 
 
-def size_text(size: int) -> str:
-    """`12.3 MB`."""
-    amount, units = float(size), ["B", "kB", "MB", "GB", "TB"]
-    while amount >= 1000 and len(units) > 1:
-        amount, units = amount / 1000, units[1:]
-    return f"{amount:.0f} B" if units[0] == "B" else f"{amount:.1f} {units[0]}"
-
-
 def time_text(seconds: float) -> str:
     """`45 s`, `12 min`, `3.5 h`, `12 days`."""
     for size, unit in ((DAY, "days"), (3600.0, "h"), (60.0, "min")):

@@ -14,10 +14,11 @@ from tune.cluster.resources import Resources
 from tune.monitor.terminal_page import duration
 from tune.pipeline.recipe import bounds_of
 from tune.pipeline.stage import Rates
-from tune.planning.estimate import Artifacts, Counted, count, readable
+from tune.planning.estimate import Artifacts, Counted, count
 from tune.planning.preflight import Plan
 from tune.planning.rates import measure, seconds_of_test
 from tune.storage.mounts import free_bytes
+from tune.storage.sizes import size_text
 
 START = 12.0  # seconds until the first trial runs, and as many for the report
 
@@ -125,9 +126,9 @@ def _cost(rows: Sequence[Row], concurrent: int, rates: Rates) -> str:
 
 
 def _room(plan: Plan, counted: Counted) -> str:
-    needed = f"Disk: {readable(counted.bytes())} to be written"
+    needed = f"Disk: {size_text(counted.bytes())} to be written"
     free = free_bytes(plan.storage)
-    return needed if free is None else f"{needed}, {readable(free)} free in {plan.storage.uri}"
+    return needed if free is None else f"{needed}, {size_text(free)} free in {plan.storage.uri}"
 
 
 def _time(seconds: float) -> str:

@@ -6,7 +6,6 @@ that will follow results, what it would draw without them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,12 +108,6 @@ def count(space: SearchSpace, dataset: Dataset, storage: Storage, home: Storage,
         recipes = [Recipe(typical, bounds_of_one(typical), merged, seed) for seed in seeds]
         final = _artifacts(store, [(recipe, final_path_of(typical)) for recipe in recipes], 1.0)
     return Counted(during, final, Recipe(typical, bounds, data, search.seed), trials)
-
-
-def readable(size: float) -> str:
-    """`320 kB`, `1.4 GB`."""
-    power = min(3, max(1, int(math.log10(max(size, 1)) // 3)))
-    return f"{size / 1000**power:.3g} {('kB', 'MB', 'GB')[power - 1]}"
 
 
 def draw(space: SearchSpace, ledger: Ledger, trials: int) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from components.pretrained import shipped_folder
 from components.registry import raised
 from tune.errors import Refused
 from tune.pipeline.recipe import bounds_of
-from tune.planning.estimate import count, readable
+from tune.planning.estimate import count
 from tune.planning.experiment import Experiment
 from tune.planning.user_code import UserCode
 from tune.space.config import ExperimentConfig
@@ -27,6 +27,7 @@ from tune.storage.folder import Storage
 from tune.storage.mounts import existing, free_bytes
 from tune.storage.patience import PATIENCE
 from tune.storage.record import recorded
+from tune.storage.sizes import size_text
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,8 @@ def _check_room(experiment: Experiment, dataset: Dataset) -> None:
         raise Refused(f"{error} ({space.where()})") from error
     if free is not None and needed > free:
         raise Refused(
-            f"--storage: expected {readable(needed)} of free disk for the estimated artifacts, "
-            f"found {readable(free)} in {storage.uri}"
+            f"--storage: expected {size_text(needed)} of free disk for the estimated artifacts, "
+            f"found {size_text(free)} in {storage.uri}"
         )
 
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tune.commands.units import age_of, pulse, size_of, size_text, time_text
+from tune.commands.units import age_of, pulse, size_of, time_text
 
 
 @pytest.mark.parametrize(
@@ -30,14 +30,6 @@ def test_an_age_is_read(text: str, age: float) -> None:
 def test_what_is_no_age_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="--older-than: expected an age above 0, such as 30d or 12h, found"):
         age_of(text, "--older-than")
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (12_345_678, "12.3 MB"), (5 * 10**15, "5000.0 TB")],
-)
-def test_sizes(size: int, text: str) -> None:
-    assert size_text(size) == text
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of
 from tune.pipeline.stage import Rate, Rates
 from tune.pipeline.stages import STAGES
 from tune.planning.dry_run import Row
-from tune.planning.estimate import Counted, count, draw, readable
+from tune.planning.estimate import Counted, count, draw
 from tune.planning.rates import measure
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
@@ -94,13 +94,6 @@ def test_time_follows_the_counts(tiny_dataset: Dataset) -> None:
 @pytest.mark.parametrize(("parts", "concurrent", "wall"), [(1, 4, 100), (4, 4, 25), (5, 4, 40), (0, 4, 0)])
 def test_a_stage_has_no_more_workers_than_parts(parts: int, concurrent: int, wall: float) -> None:
     assert Row("unet", parts, 0, "", 100.0, parts).wall(concurrent) == pytest.approx(wall)
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [(1, "0.001 kB"), (320_000, "320 kB"), (1.4e9, "1.4 GB"), (5e12, "5e+03 GB"), (25e6, "25 MB")]
-)
-def test_sizes_are_readable(size: float, text: str) -> None:
-    assert readable(size) == text
 
 
 @pytest.mark.parametrize(

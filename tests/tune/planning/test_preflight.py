@@ -346,7 +346,7 @@ def test_a_disk_too_small_is_refused(
 ) -> None:
     monkeypatch.setattr("tune.planning.preflight.free_bytes", lambda storage: 100_000)
     said = refused(*words(write_space(tmp_path), tmp_path / "results"))
-    assert "of free disk for the estimated artifacts, found 100 kB" in said
+    assert "of free disk for the estimated artifacts, found 100.0 kB" in said
 
 
 def test_a_dry_run_writes_nothing(
