@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from components.datasets.dataset import Dataset
-from tune.execution.trial import Arrays, Setting, arrays_of, development, prepared
+from tune.execution.gpu_errors import broken
+from tune.execution.trial import Arrays, Setting, arrays_of, development, last_line, prepared
 from tune.execution.trial_callback import results_of, seed_view
 from tune.metrics import objectives_of
 from tune.monitor.progress import Message, ProgressChannel, ProgressFeed, ProgressReporter
@@ -24,6 +25,7 @@ from tune.pipeline.stages import path_of
 from tune.pipeline.unet import RIGHT_FILE
 from tune.space.config import ExperimentConfig
 from tune.storage.ledger import Outcome
+from tune.storage.outage import outage
 from tune.storage.store import Artifact
 
 
@@ -34,14 +36,17 @@ def run_finalists(
     seeds: Sequence[int],
     view: LiveView,
     check: Callable[[], None],
-) -> list[Finalist]:
+) -> tuple[list[Finalist], dict[int, str]]:
     """Every finalist with every seed. What the search trained is read; the rest is found in the store or trained.
 
     Args:
         check: raises where this driver must stop, and is called often.
 
+    Returns:
+        The finalists; and of the trials that are none, as a training of theirs failed, the reason.
+
     Raises:
-        ray.exceptions.RayError: a training failed; what the others made stays in the store.
+        ray.exceptions.RayError: a worker was lost for good; what the others made stays in the store.
     """
     runs = [(outcome, seed) for seed in seeds for outcome in outcomes]
     found = {n: _stored(setting, outcome) for n, (outcome, seed) in enumerate(runs) if seed == setting.seed}
@@ -51,10 +56,17 @@ def run_finalists(
         results |= _train(setting, dataset, runs, results, view, check)
     fixed = setting.space.fixed
     metric = next(iter(objectives_of(fixed["search.target"], fixed["search.objective"])))
-    return [
+    left_out = {
+        outcome.trial: f"seed {seed}: {results[n]['failed']}"
+        for n, (outcome, seed) in reversed(list(enumerate(runs)))
+        if "failed" in results[n]
+    }
+    finalists = [
         _finalist(outcome, {seed: results[n] for n, (other, seed) in enumerate(runs) if other is outcome}, metric)
         for outcome in outcomes
+        if outcome.trial not in left_out
     ]
+    return finalists, left_out
 
 
 def _train(
@@ -113,11 +125,16 @@ def _finalist(outcome: Outcome, results: Mapping[int, Mapping[str, Any]], metric
 def run_finalist(
     setting: Setting, arrays: Arrays, params: Mapping[str, Any], seed: int, number: int, channel: ProgressChannel
 ) -> dict[str, Any]:
-    """One finalist with one seed: see `_result`."""
+    """One finalist with one seed: see `_result`; where its training fails by itself, the reason, as `failed`."""
     with prepared(setting):
         config = setting.space.config(params)
-        executor = setting.executor(development(setting, arrays), bounds_of(setting.space), seed)
-        path = executor.get(config, path_of(config), ProgressReporter(number, channel, None, judged=False))
+        try:
+            executor = setting.executor(development(setting, arrays), bounds_of(setting.space), seed)
+            path = executor.get(config, path_of(config), ProgressReporter(number, channel, None, judged=False))
+        except Exception as error:
+            if outage(error) or broken(str(error)):
+                raise
+            return {"failed": last_line(error, setting.gpus)}
         (score,) = path.artifacts[path_of(config)[-1]]
         return _result(config, score)
 

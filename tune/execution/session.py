@@ -38,7 +38,7 @@ from tune.planning.machine import tell_of
 from tune.planning.preflight import Plan
 from tune.planning.remaining_costs import stage_costs
 from tune.report.writer import write_report
-from tune.space.config import seconds_of
+from tune.space.config import SearchConfig, seconds_of
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.lock import ExperimentLock, LockedError
@@ -101,7 +101,7 @@ class Session:
             return _failed(f"another driver has taken over, and this one stops: {error}")
         except ray.exceptions.RayError as error:
             last = str(error).strip().splitlines()[-1]
-            return _failed(f"retraining failed: {last}\nTo go on:\n  {self.options.call.resumed}")
+            return _failed(f"a training after the search failed: {last}\nTo go on:\n  {self.options.call.resumed}")
         finally:
             if not math.isnan(began):  # beside another driver nothing more is written
                 add_time(home, time.monotonic() - began, self._ended())
@@ -150,6 +150,8 @@ class Session:
             costs=stage_costs(plan) if self.options.reuse else None,
             halving=halving_of(plan.space, self.ledger.outcomes(), len(plan.dataset.validation)),
         )
+        if not self.options.reuse and (dropped := _without_sharing(search)):
+            print(f"Note: --no-reuse: trials share nothing, so {dropped}", file=sys.stderr)
         _tell_of_warm_start(plan.home, searcher.warm_started)
         with self._view(search.target, searcher.most, search.objectives, self._budget()) as view:
             run_trials(self.setting, plan.dataset, searcher, self.resources.concurrent, view, self.lock.check)
@@ -175,13 +177,18 @@ class Session:
         seeds = [search.seed + index for index in range(search.finalist_seeds)]
         work = f"the best {len(finalists)} trials compared" + (f" with {len(seeds)} seeds each" if seeds[1:] else "")
         with self._view(work, len(finalists) * len(seeds), objectives, kind="training") as view:
-            compared = run_finalists(
+            compared, left_out = run_finalists(
                 self.setting, self.plan.dataset, finalists, seeds, view, self.lock.check
             )
+        for trial, reason in left_out.items():
+            print(f"Note: trial {trial} is left out of the comparison, as a training failed: {reason}", file=sys.stderr)
+        if not compared:
+            home.delete("finalists.json")
+            return best
         images = images_measured(next(iter(objectives)), len(self.plan.dataset.validation), search.robust_images)
         verdict = decide(compared, images)
         params = {outcome.trial: outcome.params for outcome in finalists}
-        home.write("finalists.json", _json(as_json(compared, verdict, params)))
+        home.write("finalists.json", _json(as_json(compared, verdict, params, left_out)))
         return next(outcome for outcome in finalists if outcome.trial == verdict.chosen)
 
     def _budget(self) -> tuple[float, float] | None:
@@ -244,6 +251,13 @@ class Session:
         saved = save_median(executors, config, {seed: row["metrics"]["psd"] for seed, row in results.items()}, home)
         choice = json.loads(home.child("best").read("choice.json"))
         home.child("best").write("choice.json", _json({**choice, "median_seed": saved}))
+
+
+def _without_sharing(search: SearchConfig) -> str:
+    """The settings that have no effect where trials share nothing, in words; empty where there are none."""
+    dropped = ["the best ones are not compared (search.finalists)"] if search.finalists > 1 else []
+    dropped += ["seconds do not rank proposals (search.cost_aware)"] if search.cost_aware else []
+    return " and ".join(dropped)
 
 
 def _failed(reason: str) -> int:

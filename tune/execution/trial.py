@@ -184,13 +184,18 @@ def attempt(
         if broken(str(caught)) and GpuErrorCount(setting.home).first(number, caught):
             raise GpuLost(f"{type(caught).__name__}: {caught}") from caught
         logging.getLogger(__name__).debug("trial %d", number, exc_info=True)
-        said = out_of_memory(caught, setting.gpus) or traceback.format_exception_only(caught)[-1]
-        status, error = "failed", " ".join(said.split())
+        status, error = "failed", last_line(caught, setting.gpus)
     if error:
         free_memory()
     known |= {"intermediate": reporter.intermediate, "right": reporter.right, "work": reporter.work()}
     known |= {"seconds": reporter.seconds, "ended": round(time.time(), 3), "earlier": reporter.earlier}
     return Outcome(status=status, error=error, **known).settled(), path  # type: ignore[arg-type]
+
+
+def last_line(error: Exception, gpus: float) -> str:
+    """The end of an error's traceback, in one line; of a card's lack of memory, what to change."""
+    said = out_of_memory(error, gpus) or traceback.format_exception_only(error)[-1]
+    return " ".join(said.split())
 
 
 def _show(path: Path, config: ExperimentConfig, run: TensorBoardRun) -> None:

@@ -216,6 +216,8 @@ def seed_view(
     number: int, result: Mapping[str, Any] | None, message: Message | None, began: float, name: str
 ) -> TrialView:
     """A training that is no trial, as the live view shows it."""
+    if result is not None and "failed" in result:
+        return TrialView(number, name, "failed", error=result["failed"])
     if result is not None:
         return TrialView(number, name, "finished", metrics=result["metrics"])
     shown = TrialView(number, name, "running" if message else "waiting", started=began)

@@ -36,7 +36,8 @@ def choose(
     affordable = [outcome for outcome in candidates if max_cost is None or cost_of(outcome) <= max_cost]
     if not affordable:
         cheapest = min(map(cost_of, candidates))
-        raise NoChoiceError(f"max_cost: expected at least {cheapest:g}, the cheapest trial's cost, found {max_cost:g}")
+        expected = f"expected at least {cheapest:g}, the cost of the cheapest trial that finished"
+        raise NoChoiceError(f"max_cost: {expected}, found {max_cost:g}")
     return min(affordable, key=by_rank(objectives))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from tune.optimizer.acquisition import expected_front, expected_improvement
 from tune.optimizer.choice import Objectives, has_objectives
+from tune.optimizer.cost_limit import CostLimit
 from tune.optimizer.costs import StageCosts
 from tune.optimizer.surrogate import Array, Encoding, Surrogate
 from tune.space.space import SearchSpace
@@ -22,19 +23,19 @@ _RECENT = 8  # trials whose stages candidates go on from
 
 @dataclass
 class CostAwareChoice:
-    """Expected improvement per uncached second, for one objective or for a score and its projection cost.
+    """Expected improvement per uncached second, of the first objective, or of it and the projection cost.
 
     Attributes:
         space: what is searched.
-        objectives: metric → "max" or "min"; the first is modelled, the second is known from the parameters.
+        objectives: metric → "max" or "min"; the first is modelled, the cost is known from the parameters.
         costs: seconds of what is not there yet.
-        max_cost: the largest projection cost that is feasible; None for any.
+        limit: tells the projection cost of candidates.
     """
 
     space: SearchSpace
     objectives: Objectives
     costs: StageCosts
-    max_cost: float | None = None
+    limit: CostLimit
     _scores: list[tuple[Params, float]] = field(default_factory=list)
     _front: list[tuple[float, float]] = field(default_factory=list)
     _running: dict[int, Params] = field(default_factory=dict)
@@ -73,14 +74,9 @@ class CostAwareChoice:
         if has_objectives(outcome, self.objectives):
             score = sign * float(outcome.metrics[metric])
             self._scores.append((params, score))
-            self._front.append((self.cost(params), score))
+            self._front.append((self.limit.cost(params), score))
         elif outcome.status == "pruned" and outcome.intermediate:
             self._scores.append((params, sign * float(outcome.intermediate[max(outcome.intermediate, key=int)])))
-
-    def cost(self, params: Mapping[str, object]) -> float:
-        """Projection cost of a configuration: gradient evaluations per image."""
-        known = {**self.space.fixed, **params}
-        return float(known["projector.restarts"]) * float(known["projector.steps"])
 
     def continued(self, drawn: Sequence[Params]) -> Iterator[Params]:
         """Candidates that go on from stages of earlier trials: their first sections, and the rest as drawn."""
@@ -97,8 +93,7 @@ class CostAwareChoice:
             candidates: at least one.
             left: share of the search that is left, in [0, 1].
         """
-        feasible = [p for p in candidates if self.max_cost is None or self.cost(p) <= self.max_cost] or candidates
-        return self._most_per_second(feasible, self._gains(feasible), left)
+        return self._most_per_second(candidates, self._gains(candidates), left)
 
     def spread(self, candidates: Sequence[Params], left: float) -> Params:
         """The candidate farthest from all trials so far per second to the power of `left`: for the first trials.
@@ -118,10 +113,11 @@ class CostAwareChoice:
         mean, deviation = surrogate.predict(self._encoding(candidates))
         # against what the surrogate makes of the trials, not their own scores: the best of those is a bit lucky
         believed = surrogate.predict(self._encoding([params for params, _ in self._scores]))[0]
-        reached = [(self.cost(params), float(score)) for (params, _), score in zip(self._scores, believed, strict=True)]
-        if len(self.objectives) < 2:
-            return expected_improvement(mean, deviation, max(score for _, score in reached))
-        return expected_front(mean, deviation, np.array([self.cost(p) for p in candidates]), front_of(reached))
+        if "cost" not in self.objectives:
+            return expected_improvement(mean, deviation, float(believed.max()))
+        costs = [self.limit.cost(params) for params, _ in self._scores]
+        reached = front_of([(cost, float(score)) for cost, score in zip(costs, believed, strict=True)])
+        return expected_front(mean, deviation, np.array([self.limit.cost(p) for p in candidates]), reached)
 
     def _surrogate(self) -> Surrogate:
         """Of the scores; running trials stand with what is expected of them, so that none is proposed beside them."""

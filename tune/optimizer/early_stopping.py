@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from components.intervals import paired_error, standard_error
+from tune.optimizer.cost_limit import CostLimit
 from tune.space.config import Fidelity, rungs
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome, Params
@@ -24,10 +25,11 @@ class Score(NamedTuple):
 
 
 class Rung(NamedTuple):
-    """An epoch after which the trials of one fidelity are compared."""
+    """An epoch after which the trials of one fidelity are compared, those within the allowed cost with each other."""
 
     fidelity: Fidelity
     epoch: int
+    allowed: bool
 
 
 class SuccessiveHalving(FIFOScheduler):
@@ -52,6 +54,7 @@ class SuccessiveHalving(FIFOScheduler):
     def __init__(self, space: SearchSpace, known: Iterable[Outcome] = (), images: int | None = None) -> None:
         super().__init__()
         self._space, self._images = space, images
+        self._limit = CostLimit(space, space.fixed["search.max_cost"])
         self._scores: dict[Rung, dict[int, Score]] = defaultdict(dict)  # by trial
         self._aside: dict[int, Rung] = {}  # trial → where it was set aside
         self._promoted: dict[int, int] = {}  # trial → epoch up to which it is not judged again
@@ -103,8 +106,9 @@ class SuccessiveHalving(FIFOScheduler):
             self._aside[outcome.trial] = reached[-1]
 
     def _rungs(self, params: Params) -> Iterator[Rung]:
-        fidelity = self._space.fidelity(params)
-        return (Rung(fidelity, epoch) for epoch in rungs(self._space.fixed["search.warmup_epochs"], fidelity.epochs))
+        fidelity, allowed = self._space.fidelity(params), self._limit.allows(params)
+        epochs = rungs(self._space.fixed["search.warmup_epochs"], fidelity.epochs)
+        return (Rung(fidelity, epoch, allowed) for epoch in epochs)
 
     def _least(self, rung: Rung) -> Score:
         """The worst of the better half; of equals the later trial's, whichever came to the rung first."""

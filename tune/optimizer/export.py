@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from components.files import write_atomic
 from tune.metrics import objectives_of
 from tune.optimizer.choice import Objectives, has_objectives, losses_of
+from tune.optimizer.cost_limit import CostLimit
 from tune.optimizer.selection import Selection
 from tune.optimizer.study import constraints_of, new_study, state_of, values_of
 from tune.space.space import SearchSpace
@@ -35,12 +36,12 @@ def export_study(space: SearchSpace, ledger: Ledger, path: Path, max_cost: float
     study = new_study(storage, objectives, space.name)
     outcomes = {outcome.trial: outcome for outcome in ledger.outcomes()}
     proposals = {**ledger.proposals(), **{number: outcome.params for number, outcome in outcomes.items()}}
-    chosen = Selection(*_EXPORTED)
+    chosen, limit = Selection(*_EXPORTED), CostLimit(space, max_cost)
     for outcome in outcomes.values():
         chosen.add(outcome.trial, losses_of(outcome, objectives) if has_objectives(outcome, objectives) else None)
     for number, params in sorted(proposals.items()):
         if number in chosen or number not in outcomes:
-            study.add_trial(_exported(space, number, params, outcomes.get(number), objectives, max_cost))
+            study.add_trial(_exported(space, number, params, outcomes.get(number), objectives, limit))
     connection = storage.engine.raw_connection().driver_connection
     assert isinstance(connection, sqlite3.Connection)
     write_atomic(path, connection.serialize())
@@ -52,7 +53,7 @@ def _exported(
     params: Params,
     outcome: Outcome | None,
     objectives: Objectives,
-    max_cost: float | None,
+    limit: CostLimit,
 ) -> FrozenTrial:
     """A trial for the database: with all its metrics, and one without outcome as running."""
     state = TrialState.RUNNING if outcome is None else state_of(outcome, objectives)
@@ -63,7 +64,7 @@ def _exported(
         values=values_of(outcome, state, objectives),
         params=known,
         distributions={key: space.distribution(key) for key in known},
-        constraints=constraints_of(outcome, state, max_cost),
+        constraints=constraints_of(outcome, state, limit),
         intermediate_values={int(epoch): value for epoch, value in epochs.items()},
         user_attrs={"trial": number, **({**outcome.metrics, "error": outcome.error} if outcome else {})},
     )

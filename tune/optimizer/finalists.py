@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.intervals import standard_error
 from tune.optimizer.choice import Objectives, by_rank, cost_of, has_objectives
 from tune.storage.ledger import Outcome
 
@@ -98,15 +99,23 @@ def _difference(best: Finalist, other: Finalist, images: int) -> tuple[float, fl
 
 
 def _by_images(best: Finalist, other: Finalist, images: int) -> float:
-    """Variance of the difference by the choice of images: in pairs where it is known which ones come out right."""
+    """Variance of the difference by the choice of images: in pairs where it is known which ones come out right.
+
+    One image more is taken to differ, as in `paired_error`: a lead of a single one is not taken for certain.
+    """
     if best.right is None or other.right is None:
-        return sum(f.mean * (1 - f.mean) for f in (best, other)) / max(images, 1)
+        return sum(standard_error(f.mean, images) ** 2 for f in (best, other))
     pairs = best.right.astype(float).mean(0) - other.right.astype(float).mean(0)
-    return float(pairs.var(ddof=1)) / len(pairs) if len(pairs) > 1 else 0.0
+    return max(float((pairs**2).mean() + 1 / len(pairs) - pairs.mean() ** 2), 0.0) / len(pairs)
 
 
-def as_json(finalists: Sequence[Finalist], verdict: Verdict, params: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of finalists.json."""
+def as_json(
+    finalists: Sequence[Finalist],
+    verdict: Verdict,
+    params: Mapping[int, Mapping[str, Any]],
+    left_out: Mapping[int, str] | None = None,
+) -> dict[str, Any]:
+    """The content of finalists.json; `left_out`: trials of which a training failed, and why."""
     rows = [
         {
             "trial": f.trial,
@@ -122,4 +131,5 @@ def as_json(finalists: Sequence[Finalist], verdict: Verdict, params: Mapping[int
         }
         for f in finalists
     ]
-    return {"chosen": verdict.chosen, "best": verdict.best, "finalists": rows}
+    failed = {str(trial): reason for trial, reason in (left_out or {}).items()}
+    return {"chosen": verdict.chosen, "best": verdict.best, "finalists": rows, "left_out": failed}

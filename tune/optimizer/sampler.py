@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from tune.space.config import Sampler
 
-_DRAFTS = 32  # Latin hypercubes, of which the one with the most distant points is taken
+_DRAFTS = 32  # Latin hypercubes, of which the one with the most distant points is taken …
+_FEW = 500  # … where they are so few: of many, distances take minutes and gigabytes, and one draft is as good
 
 
 def sampler_for(kind: Sampler, seed: str, startup: int, first: Mapping[str, float]) -> BaseSampler:
@@ -29,7 +31,7 @@ def sampler_for(kind: Sampler, seed: str, startup: int, first: Mapping[str, floa
         first: parameter → place in its range, in [0, 1), of those that are not the sampler's to choose.
     """
     if kind == "random":
-        return RandomSampler(seed=_number(seed))
+        return SeededSampler(seed, sys.maxsize, {})  # Optuna's own depends on the order of the parameters
     if first or kind == "tpe":
         return SeededSampler(seed, startup, first)
     if kind == "gp":
@@ -118,6 +120,8 @@ def spread(points: int, dimensions: int, seed: int) -> np.ndarray:
     which random numbers and Sobol's sequence do not do with eight points in ten dimensions.
     """
     numbers = np.random.default_rng([seed, points, dimensions])
+    if points > _FEW:
+        return _latin_hypercube(numbers, points, dimensions)
     cubes = (_latin_hypercube(numbers, points, dimensions) for _ in range(_DRAFTS))
     return max(cubes, key=_least_distance)
 

@@ -122,10 +122,11 @@ class LedgerSearcher(Searcher):
 
     @property
     def _ended_by_rule(self) -> str | None:
-        if self._rules is None:
-            return None
-        running = [self._began[number] for number in self._numbers.values()]
-        return self._rules.reason(self._ledger.known(), self._clock.seconds(running, time.time()))
+        return None if self._rules is None else self._rules.reason(self._ledger.known(), self._spent())
+
+    def _spent(self) -> float:
+        """Seconds in which trials ran, until now."""
+        return self._clock.seconds([self._began[number] for number in self._numbers.values()], time.time())
 
     @property
     def over(self) -> bool:
@@ -145,8 +146,8 @@ class LedgerSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """The next trial as `{"trial": number, "params": {…}}`, or Searcher.FINISHED.
 
-        One that goes on after it was set aside also has `promotions`, how often it has done so. None where one may do
-        so once those that run have come further.
+        One that goes on after it was set aside also has `promotions`, how often it has done so. None where there may be
+        one once those that run have come further.
 
         Raises:
             OSError: the proposal cannot be written; nothing is lost.
@@ -155,7 +156,7 @@ class LedgerSearcher(Searcher):
         number = self._interrupted.popleft() if self._interrupted else self._promote()
         number = self._propose() if number is None else number
         if number is None:
-            return None if self._may_promote else Searcher.FINISHED
+            return None if self._may_promote or self._may_go_on else Searcher.FINISHED
         self._numbers[trial_id], self._began[number] = number, time.time()
         promoted = {"promotions": self._promotions[number]} if number in self._promotions else {}
         return {"trial": number, "params": dict(self._params[number]), **promoted}
@@ -201,6 +202,13 @@ class LedgerSearcher(Searcher):
         if self.halving is None or not self.halving.promotes or self.halving.promotable:
             return False  # what could be promoted and was not is held back by a rule
         return bool(self._numbers) and (self._next is None or self._study.exhausted)
+
+    @property
+    def _may_go_on(self) -> bool:
+        """True where a rule holds further trials back that no longer does once one that runs has gained something."""
+        if self._rules is None or not self._numbers or self._next is None or self._study.exhausted:
+            return False
+        return self._rules.used(self._spent()) < 1  # what is spent does not come back
 
     def _promote(self) -> int | None:
         number = self._promotable

@@ -7,6 +7,7 @@ import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import optuna
 from optuna.terminator import RegretBoundEvaluator, StaticErrorEvaluator, Terminator
@@ -15,6 +16,7 @@ from optuna.trial import create_trial
 from components.intervals import standard_error
 from tune.metrics import Direction, images_measured, objectives_of
 from tune.optimizer.choice import Objectives, has_objectives
+from tune.optimizer.cost_limit import CostLimit
 from tune.space.config import seconds_of
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome
@@ -77,7 +79,7 @@ class StopRules:
     def _settled(self, outcomes: Iterable[Outcome]) -> str | None:
         if not self.space.fixed["search.terminator"]:
             return None
-        finished = [o for o in _by_number(outcomes) if has_objectives(o, self.objectives)]
+        finished = [o for o in self._eligible(outcomes) if has_objectives(o, self.objectives)]
         shared = bool(finished) and set.intersection(*(set(o.params) for o in finished))
         if not shared or len(finished) < max(self._startup, 2):
             return None
@@ -97,9 +99,18 @@ class StopRules:
         sign = 1 if direction == "max" else -1
         return [
             sign * outcome.metrics[metric] if has_objectives(outcome, self.objectives) else None
-            for outcome in _by_number(outcomes)
+            for outcome in self._eligible(outcomes)
             if outcome.status != "failed"
         ]
+
+    def _eligible(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+        """The outcomes of trials that may be chosen, in the order in which they ended."""
+        fit = [outcome for outcome in outcomes if self._limit.allows(outcome.params)]
+        return sorted(fit, key=lambda outcome: (outcome.ended or 0.0, outcome.trial))
+
+    @cached_property
+    def _limit(self) -> CostLimit:
+        return CostLimit(self.space, self.space.fixed["search.max_cost"])
 
     def noise(self, share: float) -> float:
         """One standard error of the first objective, a share of images: it may be as much by chance."""
@@ -146,7 +157,3 @@ def _study(finished: Sequence[Outcome], space: SearchSpace, metric: str, directi
             create_trial(params=outcome.params, distributions=distributions, value=outcome.metrics[metric])
         )
     return study
-
-
-def _by_number(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    return sorted(outcomes, key=lambda outcome: outcome.trial)

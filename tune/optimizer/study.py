@@ -8,7 +8,7 @@ that was never interrupted.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tune.metrics import objectives_of
 from tune.optimizer.choice import Objectives, has_objectives
+from tune.optimizer.cost_limit import CostLimit
 from tune.optimizer.costs import StageCosts
 from tune.optimizer.grid import identity, points_of, shuffled
 from tune.optimizer.history import History
@@ -28,6 +29,7 @@ from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome, Params
 
 _ATTEMPTS = 10  # at a point that no trial has tried, before one is taken from those that are left
+_MORE = 200  # draws at random, before a trial may cost more than is allowed
 _DRAWS, _SLOW_DRAWS, _RANDOM = 8, 2, 16  # candidates of the sampler, of one that takes its time, and at random
 _MOST = 2000  # points of a finite space that are looked at
 # Ended trials that a sampler sees. TPE learns what is good from at most 25 of one objective; the others tell it where
@@ -43,7 +45,7 @@ class LedgerStudy:
         space: the search space.
         seed: of all suggestions.
         startup: how many trials are spread evenly before results guide the others; known outcomes count.
-        max_cost: the largest metric `cost` that is feasible; None for any.
+        max_cost: the largest projection cost that is proposed, where a trial within it is found; None for any.
         objectives: metric → "max" or "min"; by default those of the space's target.
         costs: seconds of stages, by which proposals are ranked; None = the sampler's own stand.
     """
@@ -60,22 +62,24 @@ class LedgerStudy:
         self._space = space
         self._seed = seed
         self._startup = startup
-        self._max_cost = max_cost
+        self._limit = CostLimit(space, max_cost)
         fixed = space.fixed
         self.objectives = dict(objectives or objectives_of(fixed["search.target"], fixed["search.objective"]))
         self._cost_aware: CostAwareChoice | None = None
         if costs is not None:
             from tune.optimizer.cost_aware import CostAwareChoice  # with it SciPy, which others need not wait for
 
-            self._cost_aware = CostAwareChoice(space, self.objectives, costs, max_cost)
+            self._cost_aware = CostAwareChoice(space, self.objectives, costs, self._limit)
         self._known = 0  # outcomes of other experiments
         self._running: dict[int, optuna.Trial] = {}
         self._tried: set[Hashable] = set()
         self._sampler: Sampler = space.fixed["search.sampler"]
         points = points_of(space)
-        self._size = None if points is None else len(points)
-        # of a finite space the points that no trial had, in a random order
-        self._left = {identity(point): point for point in shuffled(points or [], seed)}
+        # of a finite space the points that no trial had, in a random order, and those that cost more than is allowed
+        everything = {identity(point): point for point in shuffled(points or [], seed)}
+        self._left = {key: point for key, point in everything.items() if self._limit.allows(point)}
+        self._dear = {key: point for key, point in everything.items() if key not in self._left}
+        self._size = None if points is None else len(self._left)
         self._spread = spread(startup, len(space.ranges), seed)
         self._history = History()
         self._study = new_study(self._history, self.objectives)
@@ -114,6 +118,7 @@ class LedgerStudy:
         """
         self._tried.add(identity(params))
         self._left.pop(identity(params), None)
+        self._dear.pop(identity(params), None)
         if self._space.contains(params):
             self._running[trial] = self._enter(params, {"trial": trial})
             if self._cost_aware:
@@ -128,7 +133,7 @@ class LedgerStudy:
 
     @property
     def size(self) -> int | None:
-        """The number of points of the space; None where it has infinitely many."""
+        """The number of points of the space within the allowed cost; None where it has infinitely many."""
         return self._size
 
     @property
@@ -142,7 +147,7 @@ class LedgerStudy:
         """Parameters for the trial of that number, which does not start it; None where every point was tried.
 
         They depend on space, seed, number and what the study knows, and on nothing else. No point is proposed twice
-        where there are finitely many: its result is known.
+        where there are finitely many: its result is known. One that costs more than is allowed could never be chosen.
 
         Args:
             wanted: parameters to take as they are, as long as they are new; only the others are suggested.
@@ -157,13 +162,24 @@ class LedgerStudy:
         if self._cost_aware and self._cost_aware.begun:
             first = not self._cost_aware.ready or self._known + trial < self._startup
             choose = self._cost_aware.spread if first else self._cost_aware.choose
-            return choose(self._candidates(trial, wanted, left), remaining)
+            if candidates := self._candidates(trial, wanted, left):
+                return choose(candidates, remaining)
         params: Params = {}
-        for attempt in range(_ATTEMPTS):
-            params = self._ask(trial, attempt, wanted)
-            if identity(params) not in self._tried:
+        for params in self._drawn(trial, wanted):
+            if self._fits(params):
                 return params
         return left[0] if left else params
+
+    def _drawn(self, trial: int, wanted: Mapping[str, Any]) -> Iterator[Params]:
+        """Draws of the sampler, and then at random, where that may find one within the allowed cost."""
+        for attempt in range(_ATTEMPTS):
+            yield self._ask(trial, attempt, wanted)
+        more = 0 if self._limit.most is None or wanted or self._size is not None else _MORE
+        for attempt in range(_ATTEMPTS, _ATTEMPTS + more):
+            yield self._ask(trial, attempt, wanted, "random")
+
+    def _fits(self, params: Params) -> bool:
+        return identity(params) not in self._tried and self._limit.allows(params)
 
     def _candidates(self, trial: int, wanted: Mapping[str, Any], left: Sequence[Params] | None) -> Sequence[Params]:
         """All points that are left, where there are not too many; else draws of the sampler with some of those, or in
@@ -179,13 +195,14 @@ class LedgerStudy:
             drawn += [self._ask(trial, attempt, wanted, "random") for attempt in range(_RANDOM)]
             others = [p for p in self._cost_aware.continued(drawn) if wanted.items() <= p.items()]
         unique = {identity(params): params for params in [*drawn, *others]}
-        return [params for key, params in unique.items() if key not in self._tried] or drawn[:1]
+        return [params for params in unique.values() if self._fits(params)]
 
     def _untried(self, wanted: Mapping[str, Any]) -> list[Params] | None:
         """The points with the wanted values that no trial had, in a random order; None: no end to them."""
         if self._size is None:
             return None
-        return [point for point in self._left.values() if wanted.items() <= point.items()]
+        found = [point for point in self._left.values() if wanted.items() <= point.items()]
+        return found or [point for point in self._dear.values() if wanted and wanted.items() <= point.items()]
 
     def _ask(self, trial: int, attempt: int, wanted: Mapping[str, Any], sampler: Sampler | None = None) -> Params:
         """One suggestion, by a draft of a trial.
@@ -195,7 +212,9 @@ class LedgerStudy:
         """
         first = self._first_points(trial) if attempt == 0 and sampler is None else {}
         kind = sampler or self._sampler
-        self._study.sampler = sampler_for(kind, f"{self._seed}/{trial}/{attempt}", self._startup, first)
+        # a sampler that sees fewer trials than it waits for would never begin; generations are of the size asked for
+        startup = self._startup if kind == "nsga2" else min(self._startup, _LATEST)
+        self._study.sampler = sampler_for(kind, f"{self._seed}/{trial}/{attempt}", startup, first)
         self._study.enqueue_trial(dict(wanted))
         draft = self._study.ask()
         params = self._space.suggest(draft)
@@ -225,7 +244,7 @@ class LedgerStudy:
         if outcome is not None and len(self.objectives) == 1:
             for epoch, value in outcome.intermediate.items():
                 trial.report(value, int(epoch))
-        for name, value in constraints_of(outcome, state, self._max_cost).items():
+        for name, value in constraints_of(outcome, state, self._limit).items():
             trial.set_constraint(name, value)
         self._study.tell(trial, values_of(outcome, state, self.objectives), state)
         self._forget(self._history.get_trial(trial.number))
@@ -274,11 +293,12 @@ def values_of(outcome: Outcome | None, state: TrialState, objectives: Objectives
     return [outcome.metrics[metric] for metric in objectives]
 
 
-def constraints_of(outcome: Outcome | None, state: TrialState, max_cost: float | None) -> dict[str, float]:
+def constraints_of(outcome: Outcome | None, state: TrialState, limit: CostLimit) -> dict[str, float]:
     """The excess of a trial's cost above the allowed one; at most 0 is feasible."""
-    if outcome is None or state == TrialState.FAIL or max_cost is None or "cost" not in outcome.metrics:
+    if outcome is None or state == TrialState.FAIL or limit.most is None:
         return {}
-    return {"cost": outcome.metrics["cost"] - max_cost}
+    cost = outcome.metrics.get("cost")  # of another experiment; one that was stopped early has none
+    return {"cost": (limit.cost(outcome.params) if cost is None else cost) - limit.most}
 
 
 def new_study(

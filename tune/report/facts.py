@@ -107,7 +107,7 @@ class Facts:
     def ruled(self) -> Outcome | None:
         """The trial that the rule names now; None where none qualifies."""
         if self.finalists:
-            rows = {row.trial for row in self.finalists.finalists}
+            rows = {row.trial for row in self.finalists.finalists} | set(self.finalists.left_out)
             now = finalists_of(self.outcomes, self.objectives, len(rows), self.max_cost)
             if {o.trial for o in now} == rows:
                 return next((o for o in now if o.trial == self.finalists.chosen), None)

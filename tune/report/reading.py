@@ -101,6 +101,7 @@ class Finalists(BaseModel):
     chosen: int
     best: int
     finalists: list[Finalist] = Field(min_length=1)
+    left_out: dict[int, str] = Field(default_factory=dict)  # trials of which a training failed, and why
 
 
 class ProjectionMap(BaseModel):

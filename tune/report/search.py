@@ -133,6 +133,8 @@ def _finalists(facts: Facts, metric: str) -> list[Block]:
         f"the difference{'' if fresh else ' by the choice of images alone'}. Of those that cannot be told from the "
         "best, the cheapest is chosen."
     )
+    for trial, reason in facts.finalists.left_out.items():
+        note += f" Trial {trial} was left out, as a training of it failed: {reason}."
     marked = next(place for place, row in enumerate(rows) if row.trial == chosen)
     others = f"{fresh} seeds" if fresh > 1 else "seed"
     again = Text(

@@ -209,7 +209,13 @@ class _Reader:
             if key not in ranges:
                 hint = nearest(key, ranges)
                 self.refuse("search.points", f"expected searched parameters, found {key}, another field{hint}")
-        return {key: self.possible("search.points", key, ranges[key], value) for key, value in point.items()}
+        held = {key: self.possible("search.points", key, ranges[key], value) for key, value in point.items()}
+        for key in held:
+            for condition in ranges[key].when:
+                if condition.key in held and held[condition.key] not in condition.values:
+                    expected = f"expected {key} only beside {condition.key} {' or '.join(map(show, condition.values))}"
+                    self.refuse("search.points", f"{expected}, found it beside {held[condition.key]}")
+        return held
 
     def ordered(self, ranges: Mapping[str, Range]) -> Iterator[str]:
         """Searched keys by name, each after those its conditions name; the file's order does not matter."""
@@ -238,9 +244,24 @@ class _Reader:
             self.refuse("search.objective", f"expected psd for target {target}, whose trials end in no whole defense")
         if fixed["search.promotion"]:
             self.check_promotion(fixed, ranges)
-        self.check_sampler(fixed["search.sampler"], ranges)
-        if fixed["search.max_cost"] is not None and "cost" not in OBJECTIVES[target]:
-            self.refuse("search.max_cost", f"expected none for target {target}, whose trials have no cost")
+        self.check_sampler(fixed["search.sampler"], ranges, fixed["search.cost_aware"])
+        if fixed["search.max_cost"] is not None:
+            self.check_max_cost(fixed, ranges)
+
+    def check_max_cost(self, fixed: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
+        """Some configuration must cost no more than is allowed, where trials are judged by cost."""
+        most, target = fixed["search.max_cost"], fixed["search.target"]
+        if "cost" not in OBJECTIVES[target]:
+            self.refuse("search.max_cost", f"expected none for target {target}, whose trials are not judged by cost")
+        if fixed.get("defense.purifier") != "projector":
+            return
+        least = 1
+        for key in ("projector.restarts", "projector.steps"):
+            values = [fixed[key]] if key in fixed else [*ranges[key].ends()]
+            least *= min([*values, leaves()[key].default] if key in ranges and ranges[key].when else values)
+        if least > most:
+            smallest = "the smallest projector.restarts × projector.steps"
+            self.refuse("search.max_cost", f"expected at least {least}, {smallest}, found {most}")
 
     def check_promotion(self, fixed: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
         """Trials must be compared after some epoch, to be promoted from there."""
@@ -257,7 +278,7 @@ class _Reader:
             first = f"expected unet.epochs above search.warmup_epochs ({fixed['search.warmup_epochs']})"
             self.refuse("search.promotion", f"{first}, so that there is an epoch to be promoted from, found {epochs}")
 
-    def check_sampler(self, sampler: str, ranges: Mapping[str, Range]) -> None:
+    def check_sampler(self, sampler: str, ranges: Mapping[str, Range], cost_aware: bool) -> None:
         """The sampler must be one for this kind of space."""
         continuous = [key for key, values in ranges.items() if values.values() is None]
         conditional = [key for key, values in ranges.items() if values.when]
@@ -267,6 +288,8 @@ class _Reader:
         count = math.prod(len(values.values() or ()) for values in ranges.values())
         if sampler == "grid" and count > MOST_VALUES:
             self.refuse("search.sampler", f"expected at most {MOST_VALUES:,} points for grid, found {count:,}; use tpe")
+        if sampler == "grid" and cost_aware:
+            self.refuse("search.cost_aware", "expected false for sampler grid, whose order is drawn, found true")
         if sampler == "gp" and conditional:
             what = f"found {conditional[0]} with one; take sampler tpe"
             self.refuse("search.sampler", f"expected no range with a condition (when) for gp, {what}")

@@ -15,11 +15,14 @@ from safetensors.numpy import save_file
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import PARAMS, setting_on
 from tests.tune.tiny_search import choice, run, words, write_space
-from tune.execution.finalist_training import run_finalists
-from tune.execution.trial import Setting
+from tune.execution import finalist_training
+from tune.execution.finalist_training import run_finalist, run_finalists
+from tune.execution.trial import Setting, arrays_of
+from tune.execution.trial_callback import seed_view
 from tune.monitor.terminal import LiveView
-from tune.optimizer.finalists import decide
+from tune.optimizer.finalists import as_json, decide
 from tune.pipeline.unet import RIGHT_FILE
+from tune.report.reading import Finalists
 from tune.storage.ledger import Outcome
 
 
@@ -43,16 +46,45 @@ def test_with_the_searchs_own_seed_finalists_are_compared_as_they_are(tmp_path: 
     outcomes = [write_score(setting, n, c, r) for n, (c, r) in enumerate([(40, best), (1, equal), (1, worse)])]
     console = Console(file=io.StringIO(), width=100)
     with LiveView("one · finalists", 3, {"psd": "max"}, console=console, kind="training") as view:
-        found = run_finalists(setting, tiny_dataset, outcomes, [setting.seed], view, lambda: None)
+        found, left_out = run_finalists(setting, tiny_dataset, outcomes, [setting.seed], view, lambda: None)
         page = Console(file=io.StringIO(), width=100, record=True)
         page.print(view.snapshot())
         shown = page.export_text()
     assert "3/3 trainings" in shown
     assert f"best so far: PSD {100 * best.mean():.1f} %" in shown
+    assert left_out == {}
     assert [finalist.scores for finalist in found] == [{0: r.mean()} for r in (best, equal, worse)]
     verdict = decide(found, len(right))
     assert verdict.chosen == 1  # two images lost and one won tell nothing, and it is the cheapest
     assert not verdict.equal(2)
+
+
+def test_a_finalist_whose_training_fails_is_left_out(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = setting_on(tmp_path, tiny_dataset)
+
+    def diverged(self: Setting, *_: object) -> None:
+        raise ArithmeticError("the loss is\nNaN")
+
+    monkeypatch.setattr(Setting, "executor", diverged)
+    arrays = arrays_of(train=tiny_dataset.train, validation=tiny_dataset.validation)
+    failed = run_finalist(setting, arrays, PARAMS, 1, 0, None)  # type: ignore[arg-type]
+    assert failed == {"failed": "ArithmeticError: the loss is NaN"}
+    view = seed_view(0, failed, None, 0.0, "trial 0, seed 1")
+    assert (view.state, view.error) == ("failed", failed["failed"])
+
+    right = np.random.default_rng(0).random(1000) < 0.9
+    outcomes = [write_score(setting, n, 1, right) for n in range(2)]
+    trained = {2: {"metrics": {"psd": 0.8}, "right": None}, 3: failed}  # trials 0 and 1 with the second seed
+    monkeypatch.setattr(finalist_training, "_train", lambda *_: trained)
+    with LiveView("one · finalists", 4, {"psd": "max"}, console=Console(file=io.StringIO())) as view:
+        found, left_out = run_finalists(setting, tiny_dataset, outcomes, [0, 1], view, lambda: None)
+    assert [finalist.trial for finalist in found] == [0]
+    assert left_out == {1: "seed 1: ArithmeticError: the loss is NaN"}
+    params = dict.fromkeys((0, 1), PARAMS)
+    kept = Finalists.model_validate(json.loads(json.dumps(as_json(found, decide(found, 1000), params, left_out))))
+    assert kept.left_out == left_out
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pytest
 from tests.tune.searches import RANGES, SAMPLERS, TARGETS, judge, made, run, space_of
 from tune.optimizer.acquisition import expected_front, expected_improvement
 from tune.optimizer.cost_aware import CostAwareChoice, front_of
+from tune.optimizer.cost_limit import CostLimit
 from tune.optimizer.costs import StageCosts
 from tune.optimizer.surrogate import Encoding, Surrogate
 from tune.storage.ledger import Outcome, Params
@@ -193,7 +194,7 @@ class TestProposals:
 
     def test_what_runs_is_not_proposed_beside_itself(self) -> None:
         space = space_of("unet", "gan.steps: {choice: [100, 200]}\nunet.high_level_weight: {choice: [0.1, 1.0, 10.0]}")
-        choice = CostAwareChoice(space, {"psd": "max"}, StageCosts(signatures))
+        choice = CostAwareChoice(space, {"psd": "max"}, StageCosts(signatures), CostLimit(space))
         points: list[Params] = [{"gan.steps": 100, "unet.high_level_weight": weight} for weight in (0.1, 1.0, 10.0)]
         for number, point in enumerate(points):
             choice.start(number, point)

@@ -61,3 +61,12 @@ def test_the_best_within_the_cost_are_finalists() -> None:
     objectives = {"psd": "max", "cost": "min"}
     assert [o.trial for o in finalists_of(outcomes, objectives, 3)] == [4, 1, 2]  # type: ignore[arg-type]
     assert [o.trial for o in finalists_of(outcomes, objectives, 3, 50)] == [1, 2, 0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("images", [99, 100, 500, 1000, 6000])
+def test_a_lead_of_one_image_tells_nothing_apart(images: int) -> None:
+    for base in range(images // 2, images - 1, max(1, images // 40)):
+        right = [np.arange(images) < count for count in (base + 1, base)]
+        pair = [Finalist(n, 60 - 50 * n, r.mean(), {0: r.mean()}, r[None]) for n, r in enumerate(right)]
+        assert decide(pair, images).chosen == 1, base
+        assert decide([Finalist(f.trial, f.cost, f.searched, f.scores) for f in pair], images).chosen == 1, base

@@ -44,3 +44,8 @@ def test_first_points_are_a_latin_hypercube(points: int, dimensions: int, seed: 
     assert np.array_equal(cube, spread(points, dimensions, seed))
 
 
+
+
+def test_many_first_points_take_no_gigabytes() -> None:
+    cube = spread(20_000, 3, 0)
+    assert sorted((cube[:, 1] * 20_000).astype(int)) == list(range(20_000))

@@ -109,3 +109,31 @@ def test_a_search_ends_by_its_rule_and_a_resumed_one_stays_ended(tmp_path: Path)
     assert resumed.suggest("ray") == resumed.FINISHED
     freed = made(tmp_path, space_of("unet"), trials=5)[0]
     assert not freed.over
+
+
+def test_patience_follows_the_order_in_which_trials_ended() -> None:
+    """A trial of a low number that was set aside and goes on ends after others: its gain is the latest."""
+    rule = rules("search.patience: 4")
+    outcomes = scored([0.5, 0.9, 0.55, 0.6, 0.65, 0.7, 0.75])
+    late = [o.model_copy(update={"ended": 1000.0}) if o.trial == 1 else o for o in outcomes]
+    assert rule.reason(outcomes, 0.0) is not None
+    assert rule.reason(late, 0.0) is None
+
+
+def test_a_trial_that_runs_may_undo_the_reason_to_stop(tmp_path: Path) -> None:
+    space = space_of("unet", f"search.startup_trials: 2\nsearch.patience: 2\n{RANGES}")
+    searcher, ledger = made(tmp_path, space, rules=StopRules(space, 1000), trials=9)
+    configs = [searcher.suggest(f"ray {n}") for n in range(4)]
+    for n in range(3):
+        ledger.record(Outcome(**configs[n], status="finished", metrics={"psd": 0.5}, ended=float(n)))
+        searcher.on_trial_complete(f"ray {n}")
+    assert searcher.stopped is not None
+    assert searcher.suggest("more") is None  # not the end: trial 3 runs
+    ledger.record(Outcome(**configs[3], status="finished", metrics={"psd": 0.9}, ended=3.0))
+    searcher.on_trial_complete("ray 3")
+    assert searcher.suggest("more")["trial"] == 4
+    for n in range(4, 6):
+        ledger.record(Outcome(trial=n, params=space_params(), status="finished", metrics={"psd": 0.5}, ended=float(n)))
+    searcher.on_trial_complete("more")
+    assert searcher.suggest("last") == "FINISHED"
+    assert str(searcher.stopped).startswith("patience: 2 trials in a row")

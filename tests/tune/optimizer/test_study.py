@@ -162,6 +162,20 @@ class TestManyTrials:
         assert len(seen) < 450, "more than the best, the latest, the sample and the latest failures"
         assert max(trial.number for trial in seen) == 1499, "a suggestion left something behind"
 
+    def test_a_long_start_ends(self, tmp_path: Path) -> None:
+        """After more first trials than the sampler is shown, results guide it all the same."""
+        ranges = "search.sampler: tpe\nunet.high_level_weight: {low: 0.0, high: 10.0}"
+        searcher, _ = made(tmp_path, space_of("unet", ranges), trials=2000, startup=600)
+        numbers = np.random.default_rng(0)
+        for trial in range(600):
+            weight = float(numbers.uniform(0, 10))
+            params = {"unet.high_level_weight": weight}
+            metrics = {"psd": 1 - abs(weight - 7) / 10}
+            searcher.study.start(trial, params)
+            searcher.study.finish(trial, Outcome(trial=trial, params=params, status="finished", metrics=metrics))
+        proposed = [searcher.study.suggest(600 + n)["unet.high_level_weight"] for n in range(8)]
+        assert all(5.5 < weight < 8.5 for weight in proposed), proposed
+
     def test_generations_go_on_after_many_failures(self, tmp_path: Path) -> None:
         """Failures beyond the latest are forgotten: a trial's place among those that are left is not its number."""
         searcher, _ = made(tmp_path, space_of("unet", f"search.sampler: nsga2\n{RANGES}"), trials=200)

@@ -292,9 +292,23 @@ REFUSED = {
         2,
         "unet.width: expected a parameter that target gan depends on, found one behind it",
     ),
+    "search.max_cost: 9\nprojector.restarts: {choice: [4, 2]}\nprojector.steps: {low: 5, high: 20}": (
+        1,
+        "search.max_cost: expected at least 10, the smallest projector.restarts × projector.steps, found 9",
+    ),
+    "search.cost_aware: true\nsearch.sampler: grid\nunet.width: {choice: [8, 16]}": (
+        1,
+        "search.cost_aware: expected false for sampler grid, whose order is drawn, found true",
+    ),
+    "projector.distance: {choice: [l2, insensitive]}\n"
+    "projector.tolerance: {low: 0.1, high: 0.4, when: {projector.distance: insensitive}}\n"
+    "search.points: [{projector.distance: l2, projector.tolerance: 0.2}]": (
+        3,
+        "search.points: expected projector.tolerance only beside projector.distance insensitive, found it beside l2",
+    ),
     "search.target: unet\nsearch.max_cost: 9\nunet.width: {choice: [8, 16]}": (
         2,
-        "search.max_cost: expected none for target unet, whose trials have no cost",
+        "search.max_cost: expected none for target unet, whose trials are not judged by cost",
     ),
     # fields that are fine by themselves
     "projector.bank_size: 3\nprojector.restarts: {choice: [1, 4]}": (
