@@ -3,7 +3,7 @@
     python docs/recompute.py results/quickstart [--data-dir DIR] [--off IMAGES]
 
 Not those of the attacker who knows the defense, which `python -m tune evaluate` measures again.
-First the scores of the saved defense, which is the seed with the median PSD; then whether the mean, the standard
+First the scores of the saved defense, which is the first seed; then whether the mean, the standard
 deviation and the 95 % interval of every score follow from its seeds. Exit status 1 where something does not agree.
 On another machine than the search ran on, rounding may move an image or two: --off says how many may differ.
 """
@@ -75,7 +75,7 @@ def _batch(
 
 def disagreements(report: dict[str, Any], counts: dict[str, int], off: int = 0) -> Iterator[str]:
     """A line for each figure of the report that does not follow from the defense, the data and the seeds."""
-    images, saved = counts["images"], report["seeds"].index(report["median_seed"])
+    images, saved = counts["images"], report["seeds"].index(report["saved_seed"])
     if report["test_images"] != images:
         yield f"test images: reported {report['test_images']}, found {images}"
     counted = {name: score for name, score in report["test"].items() if name not in SEARCHED}
@@ -113,8 +113,8 @@ def main() -> int:
     given = words.parse_args()
     report = json.loads((given.folder / "report.json").read_text())
     counts = recomputed(given.folder, report, given.data_dir)
-    saved = report["seeds"].index(report["median_seed"])
-    print(f"seed {report['median_seed']}, {counts['images']:,} test images\n{'score':16}{'report':>10}{'here':>10}")
+    saved = report["seeds"].index(report["saved_seed"])
+    print(f"seed {report['saved_seed']}, {counts['images']:,} test images\n{'score':16}{'report':>10}{'here':>10}")
     for name, score in report["test"].items():
         if name not in SEARCHED:
             print(f"{name:16}{score['seeds'][saved]:10.2%}{counts.get(name, 0) / counts['images']:10.2%}")

@@ -39,6 +39,7 @@ def test_a_search_from_space_to_report(home: Path) -> None:
     report = json.loads((home / "report.json").read_text())
     assert report["search"]["finished"] == 2
     assert report["best"] == choice(home)["params"]
+    assert report["saved_seed"] == choice(home)["saved_seed"] == 0
     assert {"pso", "psd", "pco", "noisy", "threshold", "psd_gan", "psd_unet"} <= report["test"].keys()
     record = json.loads((home / "record.json").read_text())
     assert record["seed"] == 0

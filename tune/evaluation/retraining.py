@@ -14,7 +14,6 @@ import numpy as np
 from components.datasets.dataset import DataSplit
 from components.defense import Defense
 from tune.evaluation.scores import evaluate
-from tune.optimizer.choice import median_seed
 from tune.pipeline.attack import split_of
 from tune.pipeline.classifier import classifier_of
 from tune.pipeline.executor import Executor, Path
@@ -109,18 +108,14 @@ def assemble(executor: Executor, path: Path) -> Defense:
     return Defense(purifier_of(inputs.config).component(inputs), network, classifier_of(inputs), discriminator)
 
 
-def save_median(
-    executors: Mapping[int, Executor], config: ExperimentConfig, psd: Mapping[int, float], home: Storage
-) -> int:
-    """Saves the defense of the seed with the median PSD to `best/`, and returns that seed."""
-    seed = median_seed(psd)
-    defense = assemble(executors[seed], executors[seed].get(config, final_path_of(config)))
+def save_defense(executor: Executor, config: ExperimentConfig, home: Storage) -> None:
+    """Saves the defense of the executor's seed to `best/`."""
+    defense = assemble(executor, executor.get(config, final_path_of(config)))
     best = home.child("best")
     if best.local is not None:
         defense.save(best.local)
-        return seed
+        return
     with scratch("best") as folder:
         defense.save(folder)
         for path in sorted(folder.iterdir(), key=lambda path: path.name == "manifest.json"):  # the manifest last
             best.upload(path, path.name)
-    return seed

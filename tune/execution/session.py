@@ -14,7 +14,7 @@ import ray
 from components.pretrained import described
 from tune.cluster.resources import Request, Resources
 from tune.errors import DONE, FAILED
-from tune.evaluation.retraining import forget_others, save_median, settings_hash
+from tune.evaluation.retraining import forget_others, save_defense, settings_hash
 from tune.execution.driver import run_seeds, run_trials
 from tune.execution.finalist_training import run_finalists
 from tune.execution.interruption import interrupt
@@ -233,7 +233,7 @@ class Session:
             home.write("validation_map.json", _json({**manifest["metrics"], "params": best.params}))
 
     def _retrain(self, best: Outcome) -> None:
-        """The chosen configuration over several seeds; the median one is saved."""
+        """The chosen configuration over several seeds. The first one's defense is saved: nothing chose it."""
         search, setting, home = self.plan.config.search, self.setting, self.plan.home
         seeds = [search.seed + index for index in range(search.retrain_seeds)]
         forget_others(home, seeds, settings_hash(self.plan.space.config(best.params)))
@@ -241,16 +241,15 @@ class Session:
         told = {key: way for key, way in search.objectives.items() if key == "robust"}
         with self._view(work, len(seeds), {**told, "psd": "max"}, kind="seed") as view:
             concurrent = self.resources.concurrent if self.resources.address is None else 1
-            results = run_seeds(
+            run_seeds(
                 setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check, concurrent
             )
         config = self.plan.space.config(best.params)
         final = Development.for_retraining(self.plan.dataset)
         arrays = arrays_of(train=final.train)
-        executors = {seed: final_executor(setting, arrays, final.fingerprint, config, seed) for seed in seeds}
-        saved = save_median(executors, config, {seed: row["metrics"]["psd"] for seed, row in results.items()}, home)
+        save_defense(final_executor(setting, arrays, final.fingerprint, config, seeds[0]), config, home)
         choice = json.loads(home.child("best").read("choice.json"))
-        home.child("best").write("choice.json", _json({**choice, "median_seed": saved}))
+        home.child("best").write("choice.json", _json({**choice, "saved_seed": seeds[0]}))
 
 
 def _without_sharing(search: SearchConfig) -> str:

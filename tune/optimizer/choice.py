@@ -65,18 +65,6 @@ def pareto_front(outcomes: Iterable[Outcome], target: Target | Objectives = "def
     return [points[point] for point in sorted(front, key=lambda p: tuple(reversed(p)))]
 
 
-def median_seed(scores: Mapping[int, float]) -> int:
-    """The seed with the median score; of two in the middle the lower score, ties to the lower seed.
-
-    Raises:
-        ValueError: no score, or one that is not finite.
-    """
-    if not scores or not all(map(math.isfinite, scores.values())):
-        raise ValueError(f"scores: expected at least one, all finite, found {dict(scores)}")
-    ranked = sorted(scores, key=lambda seed: (scores[seed], seed))
-    return ranked[(len(ranked) - 1) // 2]
-
-
 def has_objectives(outcome: Outcome, objectives: Iterable[str]) -> bool:
     """True where the trial finished and every objective is a finite number: NaN is a failure, never best."""
     return outcome.status == "finished" and all(_finite(outcome.metrics.get(metric)) for metric in objectives)

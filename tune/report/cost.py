@@ -50,8 +50,8 @@ def cost(facts: Facts) -> Section:
     rows.append(("all", f"{built:g}", f"{reused:g}", seconds(spent), seconds(saved) if saved else "–", again))
     note = "Saved: what the reused results would have cost at the mean time of those built."
     note += _by_the_clock(facts)
-    if (median := facts.median) and median.images_per_second:
-        note += f" The saved defense purifies {median.images_per_second:.3g} images per second."
+    if (seed := facts.saved) and seed.images_per_second:
+        note += f" The saved defense purifies {seed.images_per_second:.3g} images per second."
     columns = ("stage", "built", "reused", "computing time", "saved, about", "retraining")
     return Section("Cost", (Table(columns, rows, numbers=5, marked=len(rows) - 1, note=note),))
 

@@ -48,7 +48,7 @@ ROW_NAMES = {"original": "a  original", "attacked": "b  attacked", "gan": "c  {p
 
 
 def examples(facts: Facts) -> Section:
-    pictures = facts.median and facts.median.examples
+    pictures = facts.saved and facts.saved.examples
     if not pictures:
         return Section("Images", (Text("Left out: the folder holds no images of the test run."),))
     caption = (
@@ -59,7 +59,7 @@ def examples(facts: Facts) -> Section:
 
 
 def worst(facts: Facts) -> Section:
-    pictures = facts.median and facts.median.worst
+    pictures = facts.saved and facts.saved.worst
     if not pictures:
         return Section("Worst cases", (Text("Left out: the folder holds no misclassified images."),))
     caption = "The test images that the defense gets wrong with the highest confidence; rows and labels as above."
@@ -168,16 +168,16 @@ def _courses(seeds: Sequence[SeedScore]) -> dict[str, np.ndarray]:
 
 
 def classes(facts: Facts) -> Section:
-    counts = facts.median.confusion if facts.median else None
-    if facts.median is None or counts is None:
-        return Section("Classes", (Text("Left out: the median seed holds no confusion matrix."),))
+    counts = facts.saved.confusion if facts.saved else None
+    if facts.saved is None or counts is None:
+        return Section("Classes", (Text("Left out: the saved seed holds no confusion matrix."),))
     many = len(counts) > MOST_CLASSES
     rows = []
     for row in _worst(facts.classes) if many else facts.classes:
         often = "–" if row.commonest_error is None else f"{row.commonest_error} ({row.commonest_error_images} ×)"
         rows.append((str(row.label), str(row.images), percent(row.psd), interval(row.wilson95), often))
     note = f"The {LISTED} worst of {len(counts)} classes; report.json has them all. " if many else ""
-    note += f"The saved defense (seed {facts.median.seed}); Wilson intervals on each class's images. "
+    note += f"The saved defense (seed {facts.saved.seed}); Wilson intervals on each class's images. "
     columns = ("class", "images", "PSD %", "95 % images", "commonest error")
     table = Table(columns, rows, numbers=4, note=note + facts.switched_on)
     what = "the square root of the share of the row" if many else "image counts, shaded by their share of the row"

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from components.attacks import ATTACKS, Attack
 from components.robustness import Robustness
 from tune.metrics import METRICS, OBJECTIVES, TARGETS, Objective, Target, images_measured, objectives_of
-from tune.optimizer.choice import NoChoiceError, Objectives, by_rank, choose, has_objectives, median_seed, pareto_front
+from tune.optimizer.choice import NoChoiceError, Objectives, by_rank, choose, has_objectives, pareto_front
 from tune.optimizer.finalists import finalists_of
 from tune.optimizer.stopping import Clock
 from tune.report.effects import Effects, effects
@@ -147,20 +147,18 @@ class Facts:
     @cached_property
     def test(self) -> dict[str, Score]:
         """Every metric of the test images that all seeds have; empty where nothing was retrained."""
-        return scores(self.seeds, self.median)
+        return scores(self.seeds, self.saved)
 
     @cached_property
-    def median(self) -> SeedScore | None:
-        """The seed whose defense was saved."""
-        known = {s.seed: s.metrics["psd"] for s in self.seeds if "psd" in s.metrics}
-        named = self.choice and self.choice.median_seed
-        wanted = named if named in known else (median_seed(known) if known else None)
-        return next((score for score in self.seeds if score.seed == wanted), None)
+    def saved(self) -> SeedScore | None:
+        """The seed whose defense was saved: the first, but in experiments of before that name another."""
+        named = self.choice and self.choice.saved_seed
+        return next((score for score in self.seeds if score.seed == named), next(iter(self.seeds), None))
 
     @property
     def adaptive(self) -> Robustness | None:
         """The saved defense under an attacker who knows it; None where that was not measured."""
-        return self.median.adaptive if self.median else None
+        return self.saved.adaptive if self.saved else None
 
     def gain(self, over: str) -> Score | None:
         """PSD's distance above another metric, seed by seed, as of paired runs; None where one is not known."""
@@ -169,7 +167,7 @@ class Facts:
     @cached_property
     def classes(self) -> list[ClassScore]:
         """The saved defense's scores by true class; none where its confusions are not known."""
-        counts = self.median.confusion if self.median else None
+        counts = self.saved.confusion if self.saved else None
         return [] if counts is None else per_class(counts)
 
     # words, times and places

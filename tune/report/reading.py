@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from components.robustness import Robustness
 from tune.metrics import Direction
@@ -79,7 +88,7 @@ class Choice(BaseModel):
     objectives: dict[str, Direction] | None = None
     max_cost: float | None = None
     settings: str | None = None  # hash of the configuration; None in files of before
-    median_seed: int | None = None
+    saved_seed: int | None = Field(None, validation_alias=AliasChoices("saved_seed", "median_seed"))  # as of before
 
 
 class Finalist(BaseModel):

@@ -87,10 +87,10 @@ def _data(facts: Facts) -> list[Block]:
         return []
     words = f"Data: {name}{_counts(facts.data)}. "
     words += "Trials were judged on validation images cut from its training part."
-    if facts.median:
+    if facts.saved:
         words += (
             f" The best configuration was then trained again on training and validation images together, and "
-            f"{facts.median.images:,} held-out test images were read once, after everything was decided."
+            f"{facts.saved.images:,} held-out test images were read once, after everything was decided."
         )
     return [Text(words)]
 
@@ -142,11 +142,11 @@ def table(facts: Facts) -> Section:
     rows = [_row(facts.row(name), facts.test[name], PUBLISHED.get(name)) for name in names]
     columns = ("% of test images", "mean", "std", "95 % seeds", "95 % images", "published", "each seed")
     seeds = ", ".join(str(score.seed) for score in facts.seeds)
-    median = facts.median.seed if facts.median else "–"
+    saved = facts.saved.seed if facts.saved else "–"
     note = (
         f"Seeds: {seeds}. 95 % seeds: Student's t interval of the mean over seeds, the chance in training; "
         "of a single seed, the Wilson interval; same: all seeds agree. 95 % images: Wilson interval on the "
-        f"test images for the median seed ({median}), whose defense is the one saved; the chance in which "
+        f"test images for seed {saved}, whose defense is the one saved; the chance in which "
         f"images were drawn. {facts.circumstances}{_sampled(facts)}"
     )
     place = Text(_setting_beside(facts))

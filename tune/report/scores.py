@@ -28,7 +28,7 @@ class Score:
 
     values: tuple[float, ...]  # one per seed, in the order of the seeds
     ci95: Interval | None  # across seeds (Student t); of a single seed the Wilson interval
-    wilson95: Interval | None  # on the test images, for the median seed alone
+    wilson95: Interval | None  # on the test images, for the saved seed alone
 
     @property
     def mean(self) -> float:
@@ -77,17 +77,17 @@ class ClassScore:
     commonest_error_images: int
 
 
-def scores(seeds: Sequence[SeedScore], median: SeedScore | None) -> dict[str, Score]:
-    """Every metric that all seeds have, the shares first and in their order; `median` is the seed that was saved."""
+def scores(seeds: Sequence[SeedScore], saved: SeedScore | None) -> dict[str, Score]:
+    """Every metric that all seeds have, the shares first and in their order; `saved` is the seed that was saved."""
     common = set.intersection(*(set(score.metrics) for score in seeds)) if seeds else set()
     ordered = [*(name for name in SHARES if name in common), *sorted(common - set(SHARES))]
-    return {name: _score(name, seeds, median) for name in ordered}
+    return {name: _score(name, seeds, saved) for name in ordered}
 
 
-def _score(name: str, seeds: Sequence[SeedScore], median: SeedScore | None) -> Score:
+def _score(name: str, seeds: Sequence[SeedScore], saved: SeedScore | None) -> Score:
     values = tuple(score.metrics[name] for score in seeds)
     share = name in SHARES
-    on_images = _wilson(name, median or seeds[0]) if share else None
+    on_images = _wilson(name, saved or seeds[0]) if share else None
     if len(values) == 1:
         return Score(values, on_images, on_images)
     bounds = (0.0, 1.0) if share else (-math.inf, math.inf)

@@ -20,7 +20,7 @@ MEANING = (
 )
 INTERVALS = {
     "ci95": "Student t across seeds, clipped to [0, 1]; of a single seed the Wilson interval",
-    "wilson95": "Wilson interval on the test images, for the median seed",
+    "wilson95": "Wilson interval on the test images, for the saved seed",
 }
 
 
@@ -48,10 +48,10 @@ def _verdict(facts: Facts) -> str:
     best, test = facts.best, facts.test
     if best is None:
         return "No trial has finished yet, so there is no best configuration."
-    if "psd" in test and "noisy" in test and facts.median:
+    if "psd" in test and "noisy" in test and facts.saved:
         seeds = f"{len(facts.seeds)} seeds" if len(facts.seeds) > 1 else "one seed"
         return (
-            f"Of {facts.median.images:,} test images of {facts.setting('data.name') or 'the data'}, attacked with "
+            f"Of {facts.saved.images:,} test images of {facts.setting('data.name') or 'the data'}, attacked with "
             f"{facts.attack} (gray-box: the attacker knows the classifier, not the defense), the classifier alone gets "
             f"{percent(test['noisy'].mean)} % right. Behind the defense it gets {percent(test['psd'].mean)} % right "
             f"(mean of {seeds}, trained with the configuration of trial {best.trial})."
@@ -114,7 +114,7 @@ def _doubt(facts: Facts, rival: str) -> str:
 
 def summary(facts: Facts) -> dict[str, Any]:
     """The content of report.json, shares as raw fractions in full precision; JSON has no NaN, so it has none either."""
-    median, found = facts.median, facts.effects
+    saved, found = facts.saved, facts.effects
     adaptive = facts.adaptive.to_json() if facts.adaptive else None
     report = {
         "dataset": facts.setting("data.name"),
@@ -134,8 +134,8 @@ def summary(facts: Facts) -> dict[str, Any]:
         "published": PUBLISHED,
         "intervals": INTERVALS,
         "seeds": [score.seed for score in facts.seeds],
-        "median_seed": median.seed if median else None,
-        "test_images": median.images if median else None,
+        "saved_seed": saved.seed if saved else None,
+        "test_images": saved.images if saved else None,
         "gain": {name: more.as_json() for name in PARTS if name != "psd" and (more := facts.gain(name))},
         "epsilon": {str(score.seed): dict(score.epsilon) for score in facts.seeds if score.epsilon},
         "per_class": [asdict(row) for row in facts.classes],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import torch
 
 from components.datasets.dataset import Dataset
 from components.defense import Defense
+from components.files import read_json
 from components.metrics import agreement
 from components.purifiers import NoGradient
 from tests.tune.executor_fixture import setting_on, tiny_config
 from tests.tune.pipeline.test_adaptive_training import ENCODED
 from tune.evaluation.adaptive import adaptive_images
-from tune.evaluation.retraining import forget_others, retrain_seed, save_median, settings_hash
+from tune.evaluation.retraining import forget_others, retrain_seed, save_defense, settings_hash
 from tune.evaluation.scores import EPSILONS
 from tune.execution.trial import arrays_of, final_executor
 from tune.pipeline.executor import Executor
@@ -35,9 +37,7 @@ def executor(tmp_path: Path, tiny_dataset: Dataset) -> Executor:
     return final_executor(setting_on(tmp_path, tiny_dataset), arrays, final.fingerprint, tiny_config(), 0)
 
 
-def retrained(
-    executor: Executor, dataset: Dataset, home: Storage, **changes: Any
-) -> tuple[dict[str, Any], list[str]]:
+def retrained(executor: Executor, dataset: Dataset, home: Storage, **changes: Any) -> tuple[dict[str, Any], list[str]]:
     """The scores of one seed, and what it was busy with."""
     seen: list[str] = []
 
@@ -50,7 +50,7 @@ def retrained(
 def test_scores_are_those_of_the_saved_defense(executor: Executor, tmp_path: Path, tiny_dataset: Dataset) -> None:
     home = Storage(tmp_path / "one")
     scores, _ = retrained(executor, tiny_dataset, home)
-    assert save_median({0: executor}, tiny_config(), {0: scores["metrics"]["psd"]}, home) == 0
+    save_defense(executor, tiny_config(), home)
     defense = Defense.load(tmp_path / "one/best")
     test = tiny_dataset.test
     originals = defense.classifier.predict(test.images)
@@ -180,8 +180,11 @@ def test_a_damaged_measurement_is_made_again(
     assert again["metrics"] == scores["metrics"]
 
 
-def test_the_median_seed_is_saved(executor: Executor, tmp_path: Path, tiny_dataset: Dataset) -> None:
-    home = Storage(tmp_path / "one")
-    executors = dict.fromkeys((3, 4, 5), executor)
-    assert save_median(executors, tiny_config(), {3: 0.9, 4: 0.5, 5: 0.7}, home) == 5
-    assert Defense.load(tmp_path / "one/best").classifier.classes == 4
+def test_the_defense_of_a_seed_is_saved_over_another(executor: Executor, tmp_path: Path, tiny_dataset: Dataset) -> None:
+    home, saved = Storage(tmp_path / "one"), []
+    for seed in (3, 4, 3):
+        save_defense(replace(executor, seed=seed), tiny_config(), home)
+        saved.append(read_json(tmp_path / "one/best/manifest.json")["sha256"])
+        assert Defense.load(tmp_path / "one/best").projector.seed == seed
+    assert saved[0] == saved[2]
+    assert saved[0]["unet.safetensors"] != saved[1]["unet.safetensors"]

@@ -1,4 +1,4 @@
-"""Best, Pareto front and median: never a NaN, ties as promised."""
+"""Best and Pareto front: never a NaN, ties as promised."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune.metrics import OBJECTIVES
-from tune.optimizer.choice import NoChoiceError, choose, median_seed, pareto_front, rule
+from tune.optimizer.choice import NoChoiceError, choose, pareto_front, rule
 from tune.storage.ledger import Outcome
 
 
@@ -102,22 +102,3 @@ def test_the_front_rises_in_cost_and_in_psd(pairs: list[tuple[int, int]]) -> Non
     costs, scores = [o.metrics["cost"] for o in front], [o.metrics["psd"] for o in front]
     assert costs == sorted(set(costs))
     assert scores == sorted(set(scores))
-
-
-@pytest.mark.parametrize(
-    ("scores", "median"),
-    [
-        ({7: 0.5}, 7),
-        ({0: 0.9, 1: 0.7, 2: 0.8}, 2),
-        ({0: 0.9, 1: 0.7}, 1),
-        ({0: 0.8, 1: 0.8, 2: 0.8}, 1),
-    ],
-)
-def test_the_median_seed(scores: dict[int, float], median: int) -> None:
-    assert median_seed(scores) == median
-
-
-@pytest.mark.parametrize("scores", [{}, {0: math.nan}])
-def test_no_median_of_nothing(scores: dict[int, float]) -> None:
-    with pytest.raises(ValueError, match="scores: expected at least one"):
-        median_seed(scores)

@@ -14,7 +14,7 @@ from components.datasets.dataset import Dataset
 from components.defense import Defense
 from tests.pretend_accelerator import PRETEND, not_pretending, pretending
 from tests.tune.executor_fixture import PATH, executor_on, path_to, setting_on, tiny_config
-from tune.evaluation.retraining import retrain_seed, save_median
+from tune.evaluation.retraining import retrain_seed, save_defense
 from tune.execution.trial import arrays_of, final_executor
 from tune.metrics import TARGETS
 from tune.pipeline.executor import Executor
@@ -126,7 +126,7 @@ def test_retraining_and_the_look_at_the_test_images(
     arrays = arrays_of(train=final.train)
     executor = replace(final_executor(setting, arrays, final.fingerprint, config, 0), device=device)
     scores = retrain_seed(executor, config, tiny_dataset.test, setting.home, lambda progress: None)
-    assert save_median({0: executor}, config, {0: scores["metrics"]["psd"]}, setting.home) == 0
+    save_defense(executor, config, setting.home)
     saved = Defense.load(tmp_path / "one/best", device)
     labels = saved.inspect(tiny_dataset.test.images).label
     assert float((labels == tiny_dataset.test.labels).double().mean()) == scores["metrics"]["clean_purified"]

@@ -48,7 +48,7 @@ def test_the_numbers_are_in_the_file_in_both_places(folder: Path) -> None:
     known, robust = report["test"]["adaptive"], report["test"]["robust"]
     assert known == report["adaptive"]
     assert known["worst"] in robust["seeds"]
-    assert known["worst"] == robust["seeds"][report["seeds"].index(report["median_seed"])]
+    assert known["worst"] == robust["seeds"][report["seeds"].index(report["saved_seed"])]
     assert [row["name"] for row in known["attacks"]] == [row["name"] for row in KNOWN["attacks"]]
     assert known["flags"] == KNOWN["flags"]
     assert robust["wilson95"] == known["wilson95"] == list(wilson(round(200 * known["worst"]), 200))

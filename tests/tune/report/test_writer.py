@@ -191,10 +191,17 @@ def test_values_are_those_of_the_files_to_the_last_digit(report: dict[str, Any],
         assert report["test"][name]["seeds"] == [file["metrics"][name] for file in files]
 
 
-def test_the_second_interval_is_on_the_images_of_the_median_seed(report: dict[str, Any]) -> None:
-    assert report["median_seed"] == 0  # its PSD lies between those of seeds 2 and 1
+def test_the_second_interval_is_on_the_images_of_the_saved_seed(report: dict[str, Any]) -> None:
+    assert report["saved_seed"] == 0
     correct = round(report["test"]["psd"]["seeds"][0] * IMAGES)
     assert report["test"]["psd"]["wilson95"] == list(wilson(correct, IMAGES))
+
+
+def test_another_seed_was_saved_where_the_choice_says_so(folder: Path) -> None:
+    edit(folder / "best/choice.json", lambda choice: choice.update(median_seed=2))  # as experiments of before name it
+    write_report(folder)
+    assert json.loads((folder / "report.json").read_text())["saved_seed"] == 2
+    assert "the first seed" not in (folder / "report.md").read_text()
 
 
 def test_the_best_is_the_one_that_the_rule_names(report: dict[str, Any], written: Path) -> None:
