@@ -209,7 +209,7 @@ class Story:
         printed = re.findall(r"through a tunnel to http://localhost:6006: (ray exec .*?)\s*$", output, re.MULTILINE)
         if not printed:
             raise Failure(f"the search printed no command for TensorBoard:\n{output[-1500:]}")
-        command = printed[-1].replace(" cluster.yaml ", f" ~/{self._config} ", 1)
+        command = printed[-1].replace(" YOUR.yaml ", f" ~/{self._config} ", 1)
         run = _Run(self._laptop, f"cd project && {command}", "tensorboard.log")
         until(lambda: not run.alive() or re.search(expected, self.on_laptop(RUNS, 30)[1]), 90, 1)
         found = self.on_laptop(RUNS, 30)[1]

@@ -53,7 +53,8 @@ def viewing_commands(experiment: Storage, address: str | None) -> str:
     command = tensorboard_command(experiment)
     if address is None:
         return f"TensorBoard: {command}"
-    tunnel = f"ray exec cluster.yaml --port-forward 6006 {shlex.quote(command)}"
+    # which file the cluster was started from is known to nobody on it
+    tunnel = f"ray exec YOUR.yaml --port-forward 6006 {shlex.quote(command)}"
     return (
         f"TensorBoard, on this node ({socket.gethostname()}): {command}\n"
         f"TensorBoard, from the machine that ran `ray up`, through a tunnel to http://localhost:6006: {tunnel}"

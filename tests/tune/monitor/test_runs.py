@@ -19,5 +19,5 @@ def test_a_cluster_also_has_a_tunnel(tmp_path: Path) -> None:
     here, tunnel = viewing_commands(home, "auto").splitlines()
     assert here.endswith(tensorboard_command(home))
     words = shlex.split(tunnel.partition("http://localhost:6006: ")[2])
-    assert words[:5] == ["ray", "exec", "cluster.yaml", "--port-forward", "6006"]
+    assert words[:5] == ["ray", "exec", "YOUR.yaml", "--port-forward", "6006"]
     assert words[5:] == [tensorboard_command(home)]  # one word, whatever is in the path
