@@ -42,7 +42,7 @@ clean:  ## Remove caches and build output; results and .venv stay
 # One stamp per set of requirements: installed once, and again only when pyproject.toml changes.
 $(VENV)/.search:   extras :=
 $(VENV)/.test:     extras := [test]
-$(VENV)/.test-all: extras := [test,cluster,browser]
+$(VENV)/.test-all: extras := [test,cluster,cloud,attacks,dashboard,browser]
 $(VENV)/.check:    extras := [check]
 
 $(VENV)/.search $(VENV)/.test $(VENV)/.test-all $(VENV)/.check: pyproject.toml | $(VENV)/.created

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,14 @@ def test_both_files_install_the_same(aws: dict[str, Any], local: dict[str, Any])
     installs = [[line for line in c["setup_commands"] if "/uv" in line] for c in (aws, local)]
     assert installs[0] == installs[1]
     assert aws["worker_start_ray_commands"] == local["worker_start_ray_commands"]
+
+
+def test_nodes_install_nothing_that_only_tests_need(aws: dict[str, Any]) -> None:
+    extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert re.findall(r"--extra (\w+)", audits.setup(aws)) == ["cluster"]
+    assert [re.match(r"\w+", package)[0] for package in extras["cluster"]] == ["boto3"]  # type: ignore[index]
+    (all_tests,) = re.findall(r"test-all: extras := \[(.*)\]", (CHECKOUT / "Makefile").read_text())
+    assert {*all_tests.split(",")} == extras.keys() - {"check"}  # else what they are for is skipped everywhere
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "cluster.local.yaml"])
