@@ -2,7 +2,8 @@
 
     python docs/recompute.py results/quickstart [--data-dir DIR] [--off IMAGES]
 
-Not those of the attacker who knows the defense, which `python -m tune evaluate` measures again.
+Not those of the attacker who knows the defense, which `python -m tune evaluate` measures again. It knows FGSM alone and
+classifiers by name: a report of another attack, or of a plug-in's classifier, is refused with exit status 2.
 First the scores of the saved defense, which is the first seed; then whether the mean, the standard
 deviation and the 95 % interval of every score follow from its seeds. Exit status 1 where something does not agree.
 On another machine than the search ran on, rounding may move an image or two: --off says how many may differ.
@@ -26,6 +27,7 @@ from scipy import stats
 from components.attacks.fgsm import fgsm
 from components.datasets.dataset import load_dataset
 from components.defense import Defense
+from components.saved_defense import DefenseError
 
 SEARCHED = ("robust", "adaptive")  # found by attacks of many steps: python -m tune evaluate makes them again
 
@@ -112,7 +114,14 @@ def main() -> int:
     words.add_argument("--off", type=int, default=0, help="images by which a score may differ (default: 0)")
     given = words.parse_args()
     report = json.loads((given.folder / "report.json").read_text())
-    counts = recomputed(given.folder, report, given.data_dir)
+    if report["attack"]["name"] != "fgsm":
+        print(f"error: counts FGSM reports alone, found {report['attack']['name']}", file=sys.stderr)
+        return 2
+    try:
+        counts = recomputed(given.folder, report, given.data_dir)
+    except DefenseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     saved = report["seeds"].index(report["saved_seed"])
     print(f"seed {report['saved_seed']}, {counts['images']:,} test images\n{'score':16}{'report':>10}{'here':>10}")
     for name, score in report["test"].items():

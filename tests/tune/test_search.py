@@ -12,7 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from components.classifiers.defense_gan import Classifier
 from components.datasets.dataset import Dataset, load_dataset
+from components.files import sha256_file
 from docs.recompute import disagreements, main, recomputed
+from tests.tiny_networks import defense_of
 from tests.tune.executor_fixture import search_here, with_test_labels
 from tests.tune.tiny_search import choice, outcomes, results, run, words, write_space
 from tune import search
@@ -79,6 +81,33 @@ def test_recomputing_from_the_command_line(
     said = capsys.readouterr().out
     assert "All scores agree" in said
     assert "psd_gan" in said
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd"])
+def test_a_report_of_another_attack_is_not_recomputed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "report.json").write_text(json.dumps({"attack": {"name": name, "epsilon": 0.3, "labels": "true"}}))
+    monkeypatch.setattr("sys.argv", ["recompute.py", str(tmp_path)])
+    assert main() == 2
+    assert capsys.readouterr().err == f"error: counts FGSM reports alone, found {name}\n"
+
+
+def test_a_defense_that_cannot_be_loaded_is_not_recomputed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defense_of().save(tmp_path / "best")
+    described = tmp_path / "best/defense.json"
+    content = json.loads(described.read_text())
+    content["classifier"] |= {"architecture": "mine", "weights": 64 * "0"}  # as of a plug-in that is not given
+    described.write_text(json.dumps(content))
+    manifest = json.loads((tmp_path / "best/manifest.json").read_text())
+    manifest["sha256"]["defense.json"] = sha256_file(described)
+    (tmp_path / "best/manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "report.json").write_text(json.dumps({"dataset": "mnist_mini", "attack": {"name": "fgsm"}}))
+    monkeypatch.setattr("sys.argv", ["recompute.py", str(tmp_path)])
+    assert main() == 2
+    assert capsys.readouterr().err.startswith(f"error: {described}: expected its classifier mine")
 
 
 @pytest.mark.parametrize(
