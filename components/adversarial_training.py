@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
+from components.attacks.losses import log_odds
 from components.config import Config
 from components.hardware import Captured
 from components.precision import Precision
@@ -135,7 +136,7 @@ class AttackedTraining(Training):
     def attack_steps(self) -> int:
         """Steps of an attack in this epoch."""
         config = self.config
-        share = self.epoch / max(1, config.epochs - 1)
+        share = self.epoch / (config.epochs - 1) if config.epochs > 1 else 1.0  # the only epoch is the last
         return round(config.first_steps + share * (config.steps - config.first_steps))
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -184,7 +185,7 @@ class AttackedTraining(Training):
         attacked = attacked.detach().requires_grad_()
         with autocast(self.device, self.config.precision):
             logits = self._through(attacked)[0]
-            loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+            loss = log_odds(logits.float(), labels).sum()
         (gradient,) = torch.autograd.grad(loss, attacked)
         return gradient
 
@@ -287,4 +288,5 @@ def augmented(images: Tensor, strength: float) -> Tensor:
     cosine, sine = angle.cos(), angle.sin()
     rows = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1) * scale.unsqueeze(1)
     grid = functional.affine_grid(torch.cat([rows, shift.unsqueeze(2)], 2), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, align_corners=False).clamp(0, 1)
+    # what comes in from outside is as the border: black would be drawn into images on a light ground
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False).clamp(0, 1)

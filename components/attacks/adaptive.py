@@ -8,15 +8,16 @@ al., On adaptive attacks to adversarial example defenses, NeurIPS 2020.)
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
 from components.attacks import bits
 from components.attacks.apgd import APGD
 from components.attacks.campaign import Attacked, Campaign, Curve, Made, Planned, Tell
+from components.attacks.climb import climb
 from components.attacks.eot import draws_of
-from components.attacks.presets import PRESETS, Preset, PresetName
+from components.attacks.presets import PRESETS, Origin, Preset, PresetName
 from components.attacks.square import Square
 from components.attacks.target import Stage, stand_ins_of, target_of, with_draws
 
@@ -70,21 +71,19 @@ def _as_weights(model: nn.Module, images: Tensor) -> Tensor:
 def plan(campaign: Campaign, preset: Preset) -> Iterator[Planned]:
     """The attacks of a preset on a target, in order of cost."""
     target, epsilon = campaign.target, campaign.epsilon
-    for knows, source in target.sources.items():
-        title, steps = f"transferred APGD from {knows}", preset.transfer_steps
-        yield _gradient(title, knows, stand_ins_of(source), source, epsilon, "ce", steps, 1)
-    everything = "everything"
     views = list(target.views.items())[: preset.views]
+    for origin, source in target.sources.items():
+        yield _transferred(origin, source, views[0][1], epsilon, preset.transfer_steps)
     for name, view in views:
-        yield _gradient("APGD cross-entropy", everything, name, view, epsilon, "ce", preset.steps, preset.seeds)
+        yield _gradient("APGD cross-entropy", name, view, epsilon, "ce", preset.steps, preset.seeds)
     (name, view), *_ = views
     if preset.dlr:
-        yield _gradient("APGD DLR", everything, name, view, epsilon, "dlr", preset.steps, preset.seeds)
+        yield _gradient("APGD DLR", name, view, epsilon, "dlr", preset.steps, preset.seeds)
     if target.levels is not None:
         yield from _bits(campaign, preset, name, view)
     if preset.targets:
         loss, starts = "targeted", preset.targets
-        yield _gradient("APGD targeted DLR", everything, name, view, epsilon, loss, preset.steps, 1, starts)
+        yield _gradient("APGD targeted DLR", name, view, epsilon, loss, preset.steps, 1, starts)
     if preset.square:
         square = Square(epsilon=epsilon, queries=preset.square)
         made = _perturbing(square, target.model)
@@ -93,7 +92,6 @@ def plan(campaign: Campaign, preset: Preset) -> Iterator[Planned]:
 
 def _gradient(
     name: str,
-    knows: str,
     surrogate: str,
     view: nn.Module,
     epsilon: float,
@@ -103,9 +101,19 @@ def _gradient(
     starts: int = 1,
 ) -> Planned:
     config = APGD.model_validate({"epsilon": epsilon, "loss": loss, "steps": steps, "restarts": starts})
-    made = _perturbing(config, view)
-    passes = 1 if surrogate == "none" else 3 * steps * starts  # a transferred one leaves the model itself to the judge
-    return Planned(name, knows, surrogate, steps * starts, seeds, made, passes, draws=draws_of(view))
+    made, passes = _perturbing(config, view), 3 * steps * starts
+    return Planned(name, "everything", surrogate, steps * starts, seeds, made, passes, draws=draws_of(view))
+
+
+def _transferred(origin: str, source: nn.Module, view: nn.Module, epsilon: float, steps: int) -> Planned:
+    """APGD on a model that the target is made of; which of its steps carries over best, the best view says."""
+    config = APGD(epsilon=epsilon, steps=steps)
+
+    def make(images: Tensor, labels: Tensor, index: Tensor, seed: int) -> Tensor:
+        return config.through(source, images, labels, seed, judge=view)
+
+    name, surrogate, draws = f"transferred APGD from {origin}", stand_ins_of(source), draws_of(source)
+    return Planned(name, "everything", surrogate, steps, 1, make, 2 * steps, draws=draws, carried=True)
 
 
 def _perturbing(config: APGD | Square, model: nn.Module) -> Made:
@@ -117,40 +125,40 @@ def _perturbing(config: APGD | Square, model: nn.Module) -> Made:
 
 def _bits(campaign: Campaign, preset: Preset, name: str, view: nn.Module) -> Iterator[Planned]:
     """Searches over grey levels, from the image, from the most harmful candidate so far, and from random levels."""
-    target, epsilon = campaign.target, campaign.epsilon
+    judge, levels = campaign.target.judge, campaign.target.levels or 2
 
-    def start(origin: str, cells: bits.Cells, index: Tensor, seed: int) -> Tensor:
-        if origin == "random":
-            return bits.random_levels(cells, seed)
-        return cells.levels_of(campaign.worst[index] if origin == "best so far" else cells.images)
+    def by_gradient(cells: bits.Cells, labels: Tensor, begin: Tensor, seed: int) -> Tensor:
+        return bits.greedy(judge, view, cells, labels, begin, preset.greedy, preset.screened)[0]
 
-    def by_gradient(origin: str) -> Made:
-        def make(images: Tensor, labels: Tensor, index: Tensor, seed: int) -> Tensor:
-            cells = target.cells(images, epsilon)
-            assert cells is not None
-            begin = start(origin, cells, index, seed)
-            return bits.greedy(target.judge, view, cells, labels, begin, preset.greedy, preset.screened)[0]
+    def by_single_changes(cells: bits.Cells, labels: Tensor, begin: Tensor, seed: int) -> Tensor:
+        return climb(judge, view, cells, labels, begin, preset.climb, preset.width)[0]
 
-        return make
-
-    def by_blocks(origin: str) -> Made:
-        def make(images: Tensor, labels: Tensor, index: Tensor, seed: int) -> Tensor:
-            cells = target.cells(images, epsilon)
-            assert cells is not None
-            begin = start(origin, cells, index, seed)
-            return bits.blocks(target.judge, cells, labels, begin, preset.blocks, seed)[0]
-
-        return make
+    def by_blocks(cells: bits.Cells, labels: Tensor, begin: Tensor, seed: int) -> Tensor:
+        return bits.blocks(judge, cells, labels, begin, preset.blocks, seed)[0]
 
     for origin in preset.origins:
-        seeds = preset.seeds if origin == "random" else 1
-        title, made = f"greedy levels from {origin}", by_gradient(origin)
-        passes = preset.greedy * bits.passes(target.levels or 2, preset.screened)
+        seeds, made = preset.seeds if origin == "random" else 1, _begun(campaign, origin, by_gradient)
+        title, passes = f"greedy levels from {origin}", preset.greedy * bits.passes(levels, preset.screened)
         yield Planned(title, "everything", name, preset.greedy, seeds, made, passes, draws=draws_of(view))
-    for origin in preset.origins[:1] if preset.blocks else ():
-        made = by_blocks(origin)
-        title, queries = f"random blocks of levels from {origin}", preset.blocks
-        yield Planned(title, "logits, levels", "none", queries, preset.seeds, made, queries, gradient=False)
+    first, knows = preset.origins[0], "logits, levels"
+    if queries := preset.climb:
+        title, made = f"every single change of level from {first}", _begun(campaign, first, by_single_changes)
+        yield Planned(title, knows, "none", queries, 1, made, queries, gradient=False)
+    if queries := preset.blocks:
+        title, made = f"random blocks of levels from {first}", _begun(campaign, first, by_blocks)
+        yield Planned(title, knows, "none", queries, preset.seeds, made, queries, gradient=False)
+
+
+def _begun(campaign: Campaign, origin: Origin, search: Callable[[bits.Cells, Tensor, Tensor, int], Tensor]) -> Made:
+    """Makes candidates by a search over grey levels; it is given cells, labels, the levels to begin at, and a seed."""
+
+    def make(images: Tensor, labels: Tensor, index: Tensor, seed: int) -> Tensor:
+        cells = campaign.target.cells(images, campaign.epsilon)
+        assert cells is not None
+        begin = {"image": cells.levels_of(images), "best so far": cells.levels_of(campaign.worst[index])}.get(origin)
+        return search(cells, labels, bits.random_levels(cells, seed) if begin is None else begin, seed)
+
+    return make
 
 
 def _curves(campaign: Campaign, preset: Preset) -> tuple[Curve, Curve]:
@@ -162,9 +170,9 @@ def _curves(campaign: Campaign, preset: Preset) -> tuple[Curve, Curve]:
             return campaign.clean[: len(images)]
         small = Campaign(campaign.target, images, labels, epsilon, campaign.seed, lambda _: None)
         (name, view), *_ = campaign.target.views.items()
-        small.make(_gradient("", "", name, view, epsilon, "ce", steps, 1))
+        small.make(_gradient("", name, view, epsilon, "ce", steps, 1))
         if greedy and campaign.target.levels is not None:
-            only = preset.model_copy(update={"greedy": greedy, "blocks": 0, "origins": ("best so far",)})
+            only = preset.model_copy(update={"greedy": greedy, "climb": 0, "blocks": 0, "origins": ("best so far",)})
             for planned in _bits(small, only, name, view):
                 small.make(planned)
         return small.stands

@@ -36,14 +36,26 @@ class APGD(Attack):
     restarts: int = Field(default=1, ge=1, le=1000)  # random starts; for targeted: the most likely other classes
 
     def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> Tensor:
+        return self.through(classifier, images, labels, seed)
+
+    def through(
+        self, source: nn.Module, images: Tensor, labels: Tensor, seed: int, judge: nn.Module | None = None
+    ) -> Tensor:
+        """Attacks one batch by the gradients of `source`, and keeps of all its steps what `judge` reads worst.
+
+        Args:
+            source, images, labels, seed: as `perturb`.
+            judge: images → logits of what the attack is for, where that is another model than the source: what fools
+                the source most is seldom what carries over best. None: the source itself.
+        """
         import torch
 
         images, best = images.detach(), images.detach()
         highest = torch.full_like(labels, -torch.inf, dtype=images.dtype)
         for restart in range(self.restarts):
             start = (images + self.epsilon * noise(images, seed, restart)).clamp(0, 1)
-            loss = self._loss(classifier, images, labels, restart)
-            attacked, reached = ascend(classifier, images, labels, self.epsilon, self.steps, loss, start)
+            loss = self._loss(source, images, labels, restart)
+            attacked, reached = ascend(source, images, labels, self.epsilon, self.steps, loss, start, judge)
             better = reached > highest
             highest = torch.where(better, reached, highest)
             best = torch.where(better.view(-1, 1, 1, 1), attacked, best)
@@ -52,11 +64,11 @@ class APGD(Attack):
     def _loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, restart: int) -> Loss:
         import torch
 
-        from components.attacks.losses import cross_entropy, dlr, targeted_dlr
+        from components.attacks.losses import dlr, log_odds, targeted_dlr
         from components.training import evaluating
 
         if self.loss != "targeted":
-            return cross_entropy if self.loss == "ce" else dlr
+            return log_odds if self.loss == "ce" else dlr
         with evaluating(classifier), torch.no_grad():
             logits = classifier(images).scatter(1, labels.unsqueeze(1), -torch.inf)
         others = max(1, logits.shape[1] - 1)
@@ -64,22 +76,30 @@ class APGD(Attack):
 
 
 def ascend(
-    model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int, loss: Loss, start: Tensor
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    steps: int,
+    loss: Loss,
+    start: Tensor,
+    judge: nn.Module | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One run of algorithm 1 from `start`, all images at once.
 
     Returns:
-        Of each image's course the point with the largest margin (see `losses.margin`), and that margin.
+        Of each image's course the point with the largest margin (see `losses.margin`) by the judge, or by the model
+        itself where there is none, and that margin.
     """
     import torch
 
-    from components.attacks.losses import input_gradient, margin, uphill
+    from components.attacks.losses import input_gradient, logits_of, margin, uphill
 
     low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
     x = previous = best = found = start
     gradient, logits = input_gradient(model, x, labels, loss)
     values = highest = loss(logits, labels)
-    best_gradient, widest = gradient, margin(logits, labels)
+    best_gradient, widest = gradient, margin(logits if judge is None else logits_of(judge, x), labels)
     size = torch.full_like(values, 2 * epsilon, dtype=images.dtype)
     rises = torch.zeros_like(values)
     checked_best, shrunk = highest, torch.zeros_like(values, dtype=torch.bool)
@@ -90,7 +110,8 @@ def ascend(
         ahead = torch.clamp(x + _wide(size) * uphill(gradient), low, high)
         x, previous = torch.clamp(x + share * (ahead - x) + (1 - share) * (x - previous), low, high), x
         gradient, logits = input_gradient(model, x, labels, loss)
-        reached, wide = loss(logits, labels), margin(logits, labels)
+        reached = loss(logits, labels)
+        wide = margin(logits if judge is None else logits_of(judge, x), labels)
         rises += reached > values
         values, since = reached, since + 1
         better, wider = reached > highest, wide > widest

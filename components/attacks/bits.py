@@ -14,10 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from components.attacks.losses import input_gradient, margin
+from components.attacks.losses import input_gradient, logits_of, margin
 from components.draws import chance_of, integers, uniform
 from components.squeezing import squeezed, thresholds
-from components.training import evaluating, mix
+from components.training import mix
 
 Judge = Callable[[Tensor], Tensor]  # images → logits of the real defense
 _TOGETHER = (1, 2, 4, 8, 16)  # of the most promising changes, how many are tried at once
@@ -109,11 +109,11 @@ def greedy(
             gains = (gradient * (goal - own)).flatten(1).masked_fill(tried[going], 0)
             order = gains.topk(min(counts[-1], gains.shape[1]), 1)
             attempts += _together(own, goal, order.indices, order.values > 0, counts)
-            changes.append(order.indices[:, :2])
+            changes.append(order.indices[:, :1])  # the others were tried beside this one, not alone
             useful |= order.values[:, 0] > 0
         open_[going[~useful]] = False
         if screened:
-            attempts = [_best_of(partial(_seen, view), some, labels[going], attempts)[1]]
+            attempts = [_best_of(partial(logits_of, view), some, labels[going], attempts)[1]]
         reached, changed = _best_of(judge, some, labels[going], attempts)
         better = reached > widest[going]
         levels[going[better]], widest[going[better]] = changed[better], reached[better]
@@ -128,13 +128,6 @@ def passes(levels: int, screened: bool) -> int:
     """Passes of a model that a round of `greedy` takes at most, a gradient counted as three."""
     attempts = len(_FEWER if screened else _TOGETHER) * (1 if levels == 2 else 2)
     return 3 + attempts + screened
-
-
-@torch.no_grad()
-def _seen(view: nn.Module, images: Tensor) -> Tensor:
-    with evaluating(view):
-        logits: Tensor = view(images)
-    return logits
 
 
 def _together(
@@ -162,6 +155,8 @@ def blocks(
 ) -> tuple[Tensor, Tensor]:
     """Sets random blocks of pixels to their lowest, highest or random levels where the real defense likes it less.
 
+    All images have the same blocks, so that what becomes of one does not depend on the others.
+
     Returns:
         Images in the ball, and their margins (N,).
     """
@@ -173,7 +168,7 @@ def blocks(
         going = (widest <= 0).nonzero().squeeze(1)
         if not len(going):
             break
-        inside = _block(len(going), tuple(levels.shape[2:]), query / queries, chance).to(levels.device)
+        inside = _block(tuple(levels.shape[2:]), query / queries, chance).to(levels.device)
         changed = torch.where(inside, _drawn(low[going], high[going], chance), levels[going])
         reached = margin(judge(cells.of(going).realised(changed)), labels[going])
         better = reached > widest[going]
@@ -182,31 +177,26 @@ def blocks(
 
 
 def random_levels(cells: Cells, seed: int) -> Tensor:
-    """A random level within reach for each pixel."""
-    chance = chance_of(mix(seed))
-    return _between(cells.low, cells.high, chance)
+    """A random level within reach for each pixel; one draw for all images, as `pgd.noise`."""
+    return _between(cells.low, cells.high, chance_of(mix(seed)))
 
 
 def _drawn(low: Tensor, high: Tensor, chance: torch.Generator) -> Tensor:
-    """For each image, all low, all high, or (twice as often) random."""
-    kind = integers(4, (len(low), 1, 1, 1), chance).to(low.device)
-    random = _between(low, high, chance)
-    return torch.where(kind == 0, low, torch.where(kind == 1, high, random))
+    """All low, all high, or (twice as often) random."""
+    kind, random = int(integers(4, (), chance)), _between(low, high, chance)
+    return low if kind == 0 else high if kind == 1 else random
 
 
 def _between(low: Tensor, high: Tensor, chance: torch.Generator) -> Tensor:
     """A random level for each pixel, from `low` to `high`."""
-    drawn = low + ((high - low + 1) * uniform(low.shape, chance).to(low)).floor()
+    drawn = low + ((high - low + 1) * uniform((1, *low.shape[1:]), chance).to(low)).floor()
     return torch.minimum(drawn, high)  # bfloat16 rounds what is just below 1 to it
 
 
-def _block(count: int, size: tuple[int, ...], progress: float, chance: torch.Generator) -> Tensor:
-    """A square for each image, bool (count, 1, H, W), from a third of the image's side down to one pixel."""
-    side = max(1, round(max(size) / 3 * (1 - progress) ** 2))
-    places = torch.tensor([extent - side + 1 for extent in size], device="cpu")
-    corner = uniform((count, 2), chance) * places
-    inside = []
-    for axis, extent in enumerate(size):
-        place = torch.arange(extent, device="cpu").unsqueeze(0) - corner[:, axis : axis + 1].floor()
-        inside.append((place >= 0) & (place < side))
-    return (inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1)
+def _block(size: tuple[int, ...], progress: float, chance: torch.Generator) -> Tensor:
+    """A square, bool (1, 1, H, W), from a third of the image's side down to one pixel."""
+    side = min(*size, max(1, round(max(size) / 3 * (1 - progress) ** 2)))
+    rows, columns = (int(integers(extent - side + 1, (), chance)) for extent in size)
+    inside = torch.zeros(1, 1, *size, dtype=torch.bool, device="cpu")
+    inside[..., rows : rows + side, columns : columns + side] = True
+    return inside

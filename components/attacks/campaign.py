@@ -40,6 +40,7 @@ class Planned:
 
     Attributes:
         passes: of the model, that an image takes with one seed, a gradient counted as three: to reckon the time left.
+        carried: whether it comes from another model than the one under attack.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Planned:
     passes: int
     gradient: bool = True
     draws: int = 1  # passes of which the mean is taken
+    carried: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class Campaign:
         return sum(
             outcome.broken
             for outcome in self.outcomes
-            if outcome.planned.gradient == by_gradient and outcome.planned.knows not in self.target.sources
+            if outcome.planned.gradient == by_gradient and not outcome.planned.carried
         )
 
     def _seeds(self) -> list[Seeds]:

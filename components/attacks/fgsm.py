@@ -48,8 +48,8 @@ def fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, epsilon: float) 
     """
     if not 0 <= epsilon <= 1:
         raise ValueError(f"epsilon: expected a number in 0 … 1, found {epsilon}")
-    from components.attacks.losses import cross_entropy, input_gradient, uphill
+    from components.attacks.losses import input_gradient, log_odds, uphill
 
     images = images.detach()
-    gradient = input_gradient(classifier, images, labels, cross_entropy)[0]
+    gradient = input_gradient(classifier, images, labels, log_odds)[0]
     return (images + epsilon * uphill(gradient)).clamp(0, 1)

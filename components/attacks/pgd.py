@@ -34,7 +34,7 @@ class PGD(Attack):
     def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> Tensor:
         import torch
 
-        from components.attacks.losses import cross_entropy
+        from components.attacks.losses import log_odds
         from components.training import evaluating
 
         images = images.detach()
@@ -42,21 +42,21 @@ class PGD(Attack):
         for restart in range(self.restarts):
             attacked = self._ascended(classifier, images, labels, seed, restart)
             with evaluating(classifier), torch.no_grad():
-                reached = cross_entropy(classifier(attacked), labels)
+                reached = log_odds(classifier(attacked), labels)
             better = reached > highest
             highest = torch.where(better, reached, highest)
             best = torch.where(better.view(-1, 1, 1, 1), attacked, best)
         return best
 
     def _ascended(self, classifier: nn.Module, images: Tensor, labels: Tensor, seed: int, restart: int) -> Tensor:
-        from components.attacks.losses import cross_entropy, input_gradient, uphill
+        from components.attacks.losses import input_gradient, log_odds, uphill
 
         low, high = (images - self.epsilon).clamp(min=0), (images + self.epsilon).clamp(max=1)
         attacked = images
         if self.random_start:
             attacked = (images + self.epsilon * noise(images, seed, restart)).clamp(0, 1)
         for _ in range(self.steps):
-            gradient, _ = input_gradient(classifier, attacked, labels, cross_entropy)
+            gradient, _ = input_gradient(classifier, attacked, labels, log_odds)
             attacked = (attacked + self.step_size * uphill(gradient)).clamp(low, high)
         return attacked
 

@@ -28,7 +28,7 @@ class Target:
     Attributes:
         model: images → logits, as it answers; judges every candidate.
         views: differentiable stand-ins by the name of their surrogate; the first is the best known.
-        sources: models from which attacks are transferred, by what the attacker knows.
+        sources: models from which attacks are transferred, by name.
         levels, threshold: as `squeezing.squeezed`, where the model sees nothing else of the images; else None.
     """
 

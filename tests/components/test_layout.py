@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from components.adversarial_training import AdversarialConfig
 from components.attacks import FGSM, attack
-from components.attacks.losses import cross_entropy, input_gradient
+from components.attacks.losses import input_gradient, log_odds
 from components.classifiers.catalogue import CLASSIFIERS
 from components.classifiers.config import ClassifierConfig
 from components.classifiers.training import ClassifierTraining
@@ -87,7 +87,7 @@ def test_a_defended_network_may_flatten_by_view(split: DataSplit, order: torch.m
 @pytest.mark.parametrize("whole", [True, False], ids=["defense", "classifier"])
 def test_gradients_and_purified_images_can_be_flattened_by_view(split: DataSplit, whole: bool) -> None:
     defense = defense_of(tuple(split.images.shape[1:]), CLASSES, reads="both")
-    gradient, _ = input_gradient(defense if whole else defense.classifier, split.images, split.labels, cross_entropy)
+    gradient, _ = input_gradient(defense if whole else defense.classifier, split.images, split.labels, log_odds)
     assert gradient.view(12, -1).any()
     assert defense.purify(split.images).view(12, -1).shape == split.images.view(12, -1).shape
 

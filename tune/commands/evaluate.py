@@ -22,6 +22,7 @@ from components.robustness import Robustness
 from components.static_reference import static_reference
 from tune.commands.purify import load_defense
 from tune.commands.units import pulse
+from tune.evaluation.adaptive import DRAW
 from tune.report.reading import Choice, Reader
 from tune.storage.folder import Storage
 
@@ -56,7 +57,7 @@ def evaluate(
     Args:
         folder: an experiment's folder, whose best/ is used, a saved defense's, or a shipped one: mnist_robust or mnist.
         attacks: how much is tried: quick takes half a minute, full takes hours on a processor.
-        images: how many test images; 200 where quick, else 1000.
+        images: how many test images, drawn by a fixed seed; 200 where quick, else 1000.
         data: whose test images, by name or folder; where none is given, the experiment's own, else mnist_mini.
         data_dir: where a named data set is.
         epsilon: radius of the L∞ ball, on images in [0, 1]; where none is given, the experiment's own, else 0.3.
@@ -139,7 +140,7 @@ def _images(defense: Defense, data: Dataset, wanted: int) -> DataSplit:
         raise ValueError(f"--data: expected images of shape {expected}, found {shape} in {data.name}")
     if data.classes != defense.classifier.classes:
         raise ValueError(f"--data: expected {defense.classifier.classes} classes, found {data.classes} in {data.name}")
-    return test.subset(min(wanted, len(test)))
+    return test.sample(min(wanted, len(test)), seed=DRAW)  # a folder may be in the order of its classes
 
 
 def _attacked(

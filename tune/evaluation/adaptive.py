@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 from components.attacks.adaptive import evaluate_defense
 from components.attacks.target import Stage
+from components.classifiers.base import ClassifierError
+from components.classifiers.training import check_trainable
 from components.datasets.dataset import DataSplit
 from components.defense import Defense
 from components.robustness import Robustness
@@ -58,9 +61,20 @@ def adaptive(
     whole = attacked(defense, "defense", curves=True)
     found: dict[str, Robustness] = {stage: attacked(defense, stage) for stage in BESIDE}
     if config.unet.training == "adaptive":
-        reference = static_reference(
-            defense, train, settings(config), DRAW, lambda what: tell(f"a static reference, {what}")
-        )
-        found["static"] = attacked(reference, "threshold")
+        reference = _static(defense, config, train, tell)
+        if reference is not None:
+            found["static"] = attacked(reference, "threshold")
     beside = {name: {"clean": one.clean, "worst": one.worst} for name, one in found.items()}
     return whole.model_copy(update={"beside": beside, "seconds": None}).to_json()
+
+
+def _static(
+    defense: Defense, config: ExperimentConfig, train: DataSplit, tell: Callable[[str], None]
+) -> Defense | None:
+    """The static reference; None where the classifier, of which only the weights were wanted, cannot be trained."""
+    try:
+        check_trainable(copy.deepcopy(defense.classifier).requires_grad_(True))
+    except ClassifierError as error:
+        tell(f"no static reference: {error}")
+        return None
+    return static_reference(defense, train, settings(config), DRAW, lambda what: tell(f"a static reference, {what}"))

@@ -21,6 +21,8 @@ Split = Literal["validation", "train"]
 class AttackStage(Stage):
     """Attacks one split of the images."""
 
+    version = 2
+
     def __init__(self, name: str, split: Split) -> None:
         self.name, self.split = name, split
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from components.attacks.losses import cross_entropy, input_gradient
+from components.attacks.losses import input_gradient, log_odds
 from components.classifiers.base import ImageClassifier
 from components.classifiers.catalogue import network_of
 from components.classifiers.training import ClassifierTraining
@@ -74,7 +74,7 @@ def _attacked(classifier: ImageClassifier, some: DataSplit, size: int) -> Worklo
 
     def run() -> None:
         for images, labels in zip(some.images.split(size), some.labels.split(size), strict=True):
-            input_gradient(classifier, images.to(device), labels.to(device), cross_entropy)
+            input_gradient(classifier, images.to(device), labels.to(device), log_odds)
 
     return Workload("classifier", "classifier", "image", len(some), run)
 

@@ -42,7 +42,7 @@ def _answer(known: Robustness, score: Score | None) -> str:
     )
     if score and len(score.values) > 1:
         words += f"Mean of the seeds: {percent(score.mean)} % ({interval(score.ci95)}). "
-    return words + f"The list of attacks is the {known.preset} one: a longer one may find more, none can find less."
+    return words + f"The list of attacks is the {known.preset} one: another may find more."
 
 
 def _unflagged(known: Robustness) -> str:
@@ -85,10 +85,11 @@ def _attacks(known: Robustness, facts: Facts) -> Table:
 
 
 def _beside(known: Robustness, facts: Facts) -> Table:
+    levels = facts.levels or 2  # one that reduces none is set beside the plain threshold
     names = {
         "classifier": "nothing",
-        "threshold": "two grey levels alone",
-        "static": "two grey levels, the classifier itself trained against it",
+        "threshold": f"{levels} grey levels alone",
+        "static": f"{levels} grey levels, the classifier itself trained against it",
         "gan": facts.part("psd_gan"),
     }
     shares = [(names.get(stage, stage), one["clean"], one["worst"]) for stage, one in known.beside.items()]

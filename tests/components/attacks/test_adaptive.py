@@ -11,10 +11,14 @@ from torch.nn import functional
 
 from components.attacks import bits
 from components.attacks.adaptive import evaluate_defense, plan
+from components.attacks.apgd import APGD
 from components.attacks.bpda import BPDA
 from components.attacks.campaign import Campaign
+from components.attacks.climb import climb
 from components.attacks.eot import EOT
-from components.attacks.losses import dlr, input_gradient, margin, targeted_dlr
+from components.attacks.fgsm import FGSM
+from components.attacks.losses import cross_entropy, dlr, input_gradient, log_odds, margin, targeted_dlr
+from components.attacks.pgd import PGD
 from components.attacks.presets import PRESETS
 from components.attacks.target import CPU_IMAGES, Target, target_of
 from components.datasets.dataset import load_dataset
@@ -30,7 +34,7 @@ from tests.tiny_networks import defense_of
 IMAGES = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 SMALL = PRESETS["quick"].model_copy(
     update={
-        "origins": ("best so far", "image", "random"), "blocks": 10, "square": 10, "views": 4, "dlr": True,
+        "origins": ("best so far", "image", "random"), "blocks": 10, "climb": 30, "square": 10, "views": 4, "dlr": True,
         "targets": 2, "seeds": 2, "curve_images": 4, "step_counts": (10, 20), "transfer_steps": 5, "steps": 6,
         "greedy": 6, "screened": False, "epsilons": (0.5,),
     }
@@ -121,11 +125,11 @@ def test_every_candidate_is_in_the_ball_and_judged_by_the_real_model(stage: str)
     assert float((campaign.worst - IMAGES).abs().max()) <= 0.3 + 1e-6
     wrong = campaign.target.judge(campaign.worst).argmax(1) != labels
     assert torch.equal(wrong, ~campaign.stands)
-    stood_in = {row.knows: row.surrogate for row in campaign.rows if row.knows in campaign.target.sources}
+    stood_in = {row.name: row.surrogate for row in campaign.rows if row.name.startswith("transferred")}
     named = {
-        "the classifier": "none",
-        "the classifier and the grey levels": "straight_through",
-        "all but the U-Net": "straight_through, encoder",
+        "transferred APGD from the classifier": "none",
+        "transferred APGD from the classifier and the grey levels": "straight_through",
+        "transferred APGD from all but the U-Net": "straight_through, encoder",
     }
     assert stood_in.items() <= named.items()
     shares = [row.worst_so_far for row in campaign.rows]
@@ -384,3 +388,121 @@ def test_the_shipped_defense_is_honest_and_loses_something(monkeypatch: pytest.M
     found = evaluate_defense(defense, test.images, test.labels, preset="quick")
     assert 0.7 < found.worst < 0.99
     assert found.flags == ()
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_a_network_that_is_sure_hides_no_gradient(scale: float) -> None:
+    """Larger logits change no label; the cross-entropy's gradient would be rounded to zero."""
+    images, labels = digits(60)
+    plain = Learned()
+    sure = lambda_of(lambda images: scale * plain(images))
+    for attack in (FGSM(epsilon=0.1), PGD(epsilon=0.1, steps=3), APGD(epsilon=0.1, steps=5)):
+        expected = attack.perturb(plain, images, labels)
+        made = attack.perturb(sure, images, labels)
+        moved = (made != images).flatten(1).any(1)
+        assert bool(moved.all()), attack.name
+        right, left = ((plain(x).argmax(1) == labels).sum() for x in (expected, made))
+        assert abs(int(right) - int(left)) <= 1, attack.name
+
+
+def test_log_odds_are_the_cross_entropy_s() -> None:
+    logits, labels = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 5
+    expected = functional.cross_entropy(logits, labels, reduction="none")
+    torch.testing.assert_close(functional.softplus(log_odds(logits, labels)), expected)
+    torch.testing.assert_close(cross_entropy(logits, labels), expected)
+
+
+def test_two_classes_have_a_ratio_that_can_be_raised() -> None:
+    logits, labels = torch.tensor([[3.0, 1.0], [0.5, 2.0]]).requires_grad_(), torch.tensor([0, 1])
+    for loss in (dlr, targeted_dlr(1 - labels)):
+        (gradient,) = torch.autograd.grad(loss(logits, labels).sum(), logits)
+        assert bool((gradient != 0).all())
+        torch.testing.assert_close(loss(logits, labels), torch.tensor([-2.0, -1.5]))
+
+
+def test_what_carries_over_best_is_kept_of_a_transferred_attack() -> None:
+    images, labels = digits(40)
+    source, judge = Learned(), Learned()
+    with torch.no_grad():
+        judge.net[1].weight.add_(0.3 * torch.randn(32, 64, generator=torch.Generator().manual_seed(5)))
+    config = APGD(epsilon=0.15, steps=12)
+    by_source = margin(judge(config.through(source, images, labels, 0)), labels)
+    by_judge = margin(judge(config.through(source, images, labels, 0, judge=judge)), labels)
+    assert bool((by_judge >= by_source - 1e-6).all())
+    assert bool((by_judge > by_source + 1e-6).any())
+
+
+class TestClimb:
+    """Steepest ascent over single changes of level."""
+
+    def climbed(self, images: Tensor, labels: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
+        cells = bits.Cells(images, 0.3, 2, None)
+        return climb(model, model, cells, labels, cells.levels_of(images), 500, 100)  # type: ignore[arg-type]
+
+    def test_a_single_change_that_breaks_an_image_is_found_whatever_the_gradient_says(self) -> None:
+        """The gradient prefers another pixel, beside which the right one does not help."""
+        images = torch.zeros(1, 1, 8, 8)
+        images[0, 0, 0, :2] = 0.4
+
+        def logits(images: Tensor) -> Tensor:
+            seen = squeezed_with_gradient(images, 2)[:, 0, 0, :2]
+            wrong = 2 * seen[:, 0] + 1.5 * seen[:, 1] - 1 - 8 * seen[:, 0]
+            return torch.stack([torch.zeros_like(wrong), wrong], 1)
+
+        made, widest = self.climbed(images, torch.zeros(1).long(), lambda_of(logits))
+        assert float(widest) == 0.5
+        assert bits.Cells(images, 0.3, 2, None).levels_of(made)[0, 0, 0, :2].tolist() == [0, 1]
+
+    def test_a_pair_is_tried_where_no_single_change_helps(self) -> None:
+        images = torch.zeros(2, 1, 8, 8)
+        images[:, 0, 3, :4] = 0.4
+
+        def logits(images: Tensor) -> Tensor:
+            seen = squeezed_with_gradient(images, 2)[:, 0, 3]
+            both = seen[:, 1] * seen[:, 2]
+            return torch.stack([torch.zeros_like(both), 3 * both - seen.sum(1) * 0.2 - 1], 1)
+
+        _, widest = self.climbed(images, torch.zeros(2).long(), lambda_of(logits))
+        assert widest.tolist() == pytest.approx([1.6, 1.6])
+
+    def test_it_finds_what_trying_every_level_finds_or_near_it(self) -> None:
+        model, (images, labels) = Thresholded(), digits(8)
+        images = images.round()
+        images[..., 3, 2:8] = 0.5
+        cells, best = bits.Cells(images, 0.3, 2, None), torch.full((8,), -torch.inf)
+        for number in range(64):
+            levels = cells.levels_of(images)
+            levels[..., 3, 2:8] = torch.tensor([float(number >> place & 1) for place in range(6)])
+            best = torch.maximum(best, margin(model(cells.realised(levels)), labels).detach())
+        clean, (made, found) = margin(model(images), labels).detach(), self.climbed(images, labels, model)
+        assert bool((found <= best + 1e-5).all())
+        assert float((found.detach() - clean).sum()) >= 0.9 * float((best.clamp(max=0) - clean).clamp(min=0).sum())
+        torch.testing.assert_close(found, margin(model(made), labels))
+
+    def test_more_changes_than_may_be_tried_are_chosen_by_the_view(self) -> None:
+        model, (images, labels) = Thresholded(), digits(6)
+        cells, asked = bits.Cells(images, 0.3, 4, None), []
+
+        def judge(images: Tensor) -> Tensor:
+            asked.append(len(images))
+            logits: Tensor = model(images)
+            return logits
+
+        start = cells.levels_of(images)
+        made, widest = climb(judge, model, cells, labels, start, 40, 9)
+        assert sum(asked[1:]) <= 6 * (40 + 66)
+        assert bool((widest >= margin(model(images), labels)).all())
+        assert float((made - images).abs().max()) <= 0.3 + 1e-6
+
+
+@pytest.mark.parametrize("origin", ["random", "blocks"])
+def test_what_is_drawn_for_an_image_does_not_depend_on_the_others(origin: str) -> None:
+    model, (images, labels) = Thresholded(), digits(6)
+
+    def made(index: slice) -> Tensor:
+        cells = bits.Cells(images[index], 0.3, 2, None)
+        if origin == "random":
+            return cells.realised(bits.random_levels(cells, 3))
+        return bits.blocks(model, cells, labels[index], cells.levels_of(images[index]), 20, 3)[0]
+
+    assert torch.equal(made(slice(0, 6))[3:4], made(slice(3, 4)))

@@ -13,7 +13,7 @@ from torch.nn import functional
 from components.attacks import APGD, FGSM, PGD, Square
 from components.attacks.apgd import _checkpoints, ascend
 from components.attacks.eot import EOT
-from components.attacks.losses import Loss, cross_entropy, dlr, input_gradient, margin
+from components.attacks.losses import Loss, cross_entropy, dlr, input_gradient, log_odds, margin
 from components.training import drawn_from
 from tests.components.attacks.test_adaptive import Learned, digits
 
@@ -83,7 +83,7 @@ class Asked(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, dlr])
+@pytest.mark.parametrize("loss", [log_odds, dlr])
 @pytest.mark.parametrize("steps", [10, 40])
 def test_apgd_takes_the_steps_of_algorithm_1(loss: Loss, steps: int) -> None:
     """Several images at once, each with its own step sizes, as each alone by the printed algorithm."""
@@ -158,7 +158,7 @@ def test_eot_takes_the_gradient_of_the_expected_loss() -> None:
         sure[1].weight.mul_(50)
     images = digits(5)[0]
     labels = sure(images).argmax(1)
-    gradient, logits = input_gradient(EOT(Either(sure, unsure), 2), images, labels, cross_entropy)
+    gradient, logits = input_gradient(EOT(Either(sure, unsure), 2), images, labels, log_odds)
     each = [input_gradient(model, images, labels, cross_entropy) for model in (sure, unsure)]
     torch.testing.assert_close(gradient, (each[0][0] + each[1][0]) / 2)
     torch.testing.assert_close(logits, (each[0][1] + each[1][1]) / 2)
@@ -180,7 +180,7 @@ class Torn(nn.Module):
 def test_a_gradient_that_is_no_number_makes_no_pixel_that_is_none(attack: FGSM | PGD | APGD) -> None:
     images = digits(4)[0].clone()
     images[:, :, 0] = 0
-    gradient = input_gradient(Torn(), images, torch.zeros(4).long(), cross_entropy)[0]
+    gradient = input_gradient(Torn(), images, torch.zeros(4).long(), log_odds)[0]
     assert bool(gradient.isnan().any())
     attacked = attack.perturb(Torn(), images, torch.zeros(4).long())
     assert bool(attacked.isfinite().all())

@@ -55,7 +55,7 @@ def test_a_change_is_told_by_stage_and_name(found: Record) -> None:
     before["stages"]["attack"]["code"] = "another"
     before["stages"]["gan"]["version"] = 1
     assert changes(before, found) == [
-        "attack: version 1 as before, but changed: components.attacks.pgd.PGD",
+        f"attack: version {found['stages']['attack']['version']} as before, but changed: components.attacks.pgd.PGD",
         f"gan: expected version 1, found {found['stages']['gan']['version']}",
     ]
 

@@ -63,7 +63,7 @@ def test_the_page_answers_and_doubts(folder: Path, page: str) -> None:
         "An attacker who knows the defense",
         "of 200 test images",
         "greedy levels from image",
-        "two grey levels alone",
+        "2 grey levels alone",
         "76.50",
         "85.50",
         "the classifier itself trained against it",
