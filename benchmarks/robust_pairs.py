@@ -2,10 +2,11 @@
 
     python -m benchmarks.robust_pairs --out results/pairs --data-dir DIR --images 1000 mnist mnist_robust
 
-Every group of images is a file in `--out` for each defense, written once all of its attacks are made: called again, it
-goes on, and at any time `--images 0` prints what is there. A file of other images, or by another preset or seed than
-asked for, is made anew, and a defense whose networks have changed has another folder. Of the groups that all defenses
-have it prints each one's share with its interval, how many images only one of two loses, and McNemar's exact test.
+The images are taken in a random order, the same for all, and of another process from `--first` on. Every group of them
+is a file in `--out` for each defense, written once all of its attacks are made: called again, it goes on, and at any
+time `--images 0` prints what is there. A file of other images, or by another preset or seed than asked for, is made
+anew, and a defense whose networks have changed has another folder. Of the groups that all defenses have it prints each
+one's share with its interval, how many images only one of two loses, and McNemar's exact test.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from components.attacks.adaptive import evaluate_defense
 from components.attacks.presets import PRESETS
 from components.datasets.dataset import DataSplit, load_dataset
@@ -27,23 +31,26 @@ from components.intervals import paired_error, sign_test, wilson
 from tune.commands.purify import load_defense, saved_at
 
 ASKED = ("data", "preset", "seed")  # by which groups are compared
+ORDER = 0  # seed of the order of the images: chosen before anything was seen
 
 
 def main() -> None:
     options = read_options()
     if options.images:
         test = load_dataset(options.data, options.data_dir).test
-        for first in range(0, min(options.images, len(test)), options.group):
+        # in a random order, so that however many are attacked, they stand for all
+        test = test.subset(torch.from_numpy(np.random.default_rng(ORDER).permutation(len(test))))
+        for first in range(options.first, min(options.images, len(test)), options.group):
             for name in options.defenses:
                 attacked(name, test, first, options)
-    print_pairs(options.out, options.defenses, {name: getattr(options, name) for name in ASKED})
+    print_pairs(options.out, options.defenses, {"order": ORDER, **{name: getattr(options, name) for name in ASKED}})
 
 
 def attacked(name: str, test: DataSplit, first: int, options: argparse.Namespace) -> None:
     """Attacks one group of images, unless that was done before."""
     path = options.out / label(name) / f"{first:05d}.json"
     last = min(first + options.group, options.images, len(test))
-    asked = {"first": first, "last": last, **{name: getattr(options, name) for name in ASKED}}
+    asked = {"order": ORDER, "first": first, "last": last, **{name: getattr(options, name) for name in ASKED}}
     if path.is_file() and asked.items() <= json.loads(path.read_text()).items():
         return
     images, labels = test.images[first:last], test.labels[first:last]
@@ -134,7 +141,8 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", default="mnist", help="data set by name or folder")
     parser.add_argument("--data-dir")
-    parser.add_argument("--images", type=int, default=1000, help="the first so many test images; 0 = only print")
+    parser.add_argument("--images", type=int, default=1000, help="so many test images; 0 = only print")
+    parser.add_argument("--first", type=int, default=0, help="where to begin, a multiple of --group")
     parser.add_argument("--group", type=int, default=50, help="images attacked at once")
     parser.add_argument("--preset", choices=list(PRESETS), default="standard")
     parser.add_argument("--seed", type=int, default=0)
