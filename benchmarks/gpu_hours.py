@@ -90,6 +90,7 @@ def main(name: str, speed: float) -> None:
         counted = count(space, dataset, Storage(empty), Storage(empty).child("none"), bounds_of(space))
     rates = per_unit(counted.typical)
     during = [row(artifacts, rates) for artifacts in counted.search]
+    further = [row(artifacts, rates) for artifacts in counted.finalists]
     final = [row(artifacts, rates) for artifacts in counted.final]
     seeds = int(counted.typical.config.search.retrain_seeds)
     final.append(("test images", seeds, seeds * seconds_of_test(counted.typical, len(dataset.held_out), rates) / 1e12))
@@ -97,11 +98,11 @@ def main(name: str, speed: float) -> None:
     each = ", ".join(f"{rate.title} {rate.seconds / 1e9:.3g} per {rate.unit}" for rate in rates.values())
     print(f"GFLOP: {each}\n")
     print("| stage | times | TFLOP | GPU hours |\n|---|---|---|---|")
-    for title, rows in (("search", during), ("retraining", final)):
+    for title, rows in (("search", during), ("finalists", further), ("retraining", final)):
         for stage, times, tera in rows:
             if tera:
                 print(f"| {stage} ({title}) | {times:.0f} | {tera:,.0f} | {tera / speed / 3600:.2f} |")
-    total = sum(tera for _, _, tera in [*during, *final])
+    total = sum(tera for _, _, tera in [*during, *further, *final])
     print(f"| **all** | | **{total:,.0f}** | **{total / speed / 3600:.1f}** |")
 
 

@@ -22,7 +22,7 @@ def rehearse(plan: Plan, request: Request, options: Options) -> int:
     earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
     resources = _resources(plan, request)
     tell_of(resources)
-    print(describe(plan, resources, quiet=options.quiet))
+    print(describe(plan, resources, quiet=options.quiet, reuse=options.reuse))
     return DONE
 
 

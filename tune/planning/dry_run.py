@@ -48,21 +48,23 @@ class Row:
         return self.seconds * math.ceil(self.parts / concurrent) / self.parts if self.parts else 0.0
 
 
-def describe(plan: Plan, resources: Resources, *, quiet: bool = False) -> str:
+def describe(plan: Plan, resources: Resources, *, quiet: bool = False, reuse: bool = True) -> str:
     """Describes the work of a search and its cost. Measures this machine for some seconds; writes nothing.
 
     Args:
         plan: the search.
         resources: of each trial.
         quiet: print nothing while it measures.
+        reuse: whether trials share what they build.
     """
-    counted = count(plan.space, plan.dataset, plan.storage, plan.home, bounds_of(plan.space))
+    counted = count(plan.space, plan.dataset, plan.storage, plan.home, bounds_of(plan.space), reuse)
     device = torch.device("cuda" if resources.gpus and torch.cuda.is_available() else "cpu")
     keep_memory()  # as trials do
     torch.set_num_threads(max(1, int(resources.cpus)))
-    rates = measure(counted.typical, device, tell=None if quiet else _tell)
+    rates = measure(counted.kinds, device, tell=None if quiet else _tell)
     concurrent = resources.concurrent
     rows = [_row(artifacts, "differs by trial", rates) for artifacts in counted.search]
+    further = [_row(artifacts, "differs by trial and seed", rates) for artifacts in counted.finalists]
     final = _final_rows(plan, counted, rates)
     state = "would be resumed" if plan.resumed else "would be started"
     return "\n\n".join(
@@ -70,8 +72,9 @@ def describe(plan: Plan, resources: Resources, *, quiet: bool = False) -> str:
             f"{plan.home.uri}: {state}; {counted.trials} trials, {concurrent} at once; nothing is started or written",
             _space(plan),
             _table("Stages of the search", rows),
+            *([_table("Further seeds of the finalists", further)] if further else []),
             *([_table("Retraining of the best, on train + validation", final)] if final else []),
-            _cost([*rows, *final], concurrent, rates),
+            _cost(plan, [*rows, *further, *final], concurrent, rates),
             _room(plan, counted),
         ]
     )
@@ -114,15 +117,22 @@ def _table(title: str, rows: Sequence[Row]) -> str:
     return "\n".join([title, f"  {'stage':17} {'needed':>6} {'in store':>9} {'computing':>10}  signature", *lines])
 
 
-def _cost(rows: Sequence[Row], concurrent: int, rates: Rates) -> str:
+def _cost(plan: Plan, rows: Sequence[Row], concurrent: int, rates: Rates) -> str:
     computing = sum(row.seconds for row in rows)
     wall = START + sum(row.wall(concurrent) for row in rows)
     speed = ", ".join(f"{rate.title} {rate}" for rate in rates.values())
-    return (
-        f"Estimated: {_time(computing)} of computing, about {_time(wall)} with {concurrent} trials at once\n"
-        f"  measured here: {speed}\n"
-        f"  early stopping is not counted, which saves part of the U-Nets"
-    )
+    search = plan.config.search
+    lines = [
+        f"Estimated: {_time(computing)} of computing, about {_time(wall)} with {concurrent} trials at once",
+        f"measured here: {speed}",
+        "early stopping is not counted, which saves part of the U-Nets",
+    ]
+    if search.budget:
+        lines.append(f"nor is search.budget, after {search.budget} of which no further trial begins")
+    if search.target == "defense":
+        each = " and in each trial" if "robust" in search.objectives else ""
+        lines.append(f"nor are attacks of one who knows the defense, at the end{each}: about half a minute each time")
+    return "\n  ".join(lines)
 
 
 def _room(plan: Plan, counted: Counted) -> str:

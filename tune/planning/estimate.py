@@ -6,7 +6,8 @@ that will follow results, what it would draw without them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from tune.pipeline.purifier import cost
 from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of_one
 from tune.pipeline.stage import Rates
 from tune.pipeline.stages import STAGES, final_path_of, path_of, signatures_of
+from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, probe
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
@@ -34,23 +36,18 @@ class Artifacts:
         stage: its name.
         recipes: signature → a recipe that it is for.
         held: those signatures that are in the store, every part of them.
-        scale: trials per configuration that was drawn: what varies is taken that many times.
+        times: artifacts that one of `missing` stands for; one where all trials were drawn, or share what was found.
     """
 
     stage: str
     recipes: Mapping[str, Recipe]
     held: frozenset[str]
-    scale: float = 1.0
+    times: float = 1.0
 
     @property
     def missing(self) -> list[Recipe]:
         """Those to be built."""
         return [recipe for signature, recipe in self.recipes.items() if signature not in self.held]
-
-    @property
-    def times(self) -> float:
-        """Artifacts that one of `missing` stands for: one where a single artifact serves all trials."""
-        return 1.0 if len(self.recipes) == 1 else self.scale
 
     @property
     def parts(self) -> float:
@@ -69,69 +66,128 @@ class Artifacts:
 
 @dataclass(frozen=True)
 class Counted:
-    """The stages of a search and of the retraining that follows it.
+    """The stages of a search and of the trainings that follow it.
 
     Attributes:
-        search: of the trials.
+        search: of the trials that have not ended.
+        finalists: of the best ones' further seeds; empty where they have none.
         final: of the retraining; empty where the target has none.
         typical: the recipe of middle projection cost, which stands for the best, yet unknown.
-        trials: of the search.
+        kinds: recipes that together do all kinds of work, the typical one first.
+        trials: of the search, those that have ended included.
     """
 
     search: Sequence[Artifacts]
+    finalists: Sequence[Artifacts]
     final: Sequence[Artifacts]
     typical: Recipe
+    kinds: Sequence[Recipe]
     trials: int
 
     def bytes(self) -> int:
         """Room for all that is missing."""
-        return self.trials * PER_TRIAL + sum(artifacts.bytes for artifacts in (*self.search, *self.final))
+        stages = (*self.search, *self.finalists, *self.final)
+        return self.trials * PER_TRIAL + sum(artifacts.bytes for artifacts in stages)
 
 
-def count(space: SearchSpace, dataset: Dataset, storage: Storage, home: Storage, bounds: Bounds) -> Counted:
-    """Counts the artifacts that a search of `space` and its retraining need."""
-    search, trials = space.config(probe(space, {})).search, int(space.fixed["search.trials"])
-    ledger = Ledger(home)
-    configs = [space.config(params) for params in draw(space, ledger, min(trials, DRAWN))]
-    trials = trials if len(configs) == min(trials, DRAWN) else len(configs)
-    ended = {outcome.trial for outcome in ledger.outcomes()}
-    waiting = [config for number, config in enumerate(configs) if number not in ended]
-    scale = sum(number not in ended for number in range(trials)) / max(1, len(waiting))
-    store = Store(storage.child("store"))
+def count(
+    space: SearchSpace, dataset: Dataset, storage: Storage, home: Storage, bounds: Bounds, reuse: bool = True
+) -> Counted:
+    """Counts the artifacts that a search of `space` and the trainings after it need.
+
+    Args:
+        space: what is searched.
+        dataset: its images.
+        storage: that holds experiment and store.
+        home: the experiment's folder; its trials that have ended need nothing.
+        bounds: of the space.
+        reuse: whether trials share what they build, also with other searches.
+    """
+    search = space.config(probe(space, {})).search
+    ledger, store = Ledger(home), Store(storage.child("store"))
+    drawn, left, trials = draw(space, ledger)
+    configs = [space.config(params) for params in drawn]
     data, merged = Development.for_search(dataset), Development.for_retraining(dataset)
-    typical = sorted(configs, key=cost)[len(configs) // 2]
-    recipes = [Recipe(config, bounds, data, search.seed) for config in waiting]
-    during = _artifacts(store, [(recipe, path_of(recipe.config)) for recipe in recipes], scale)
-    final: Sequence[Artifacts] = ()
+    ranked = sorted(configs, key=cost)
+    typical = ranked[len(ranked) // 2]
+    if reuse:
+        paths = [(Recipe(config, bounds, data, search.seed), path_of(config)) for config in configs]
+        during = _artifacts(store, paths, left)
+    else:
+        paths = [(Recipe(config, bounds_of_one(config), data, search.seed), path_of(config)) for config in configs]
+        during = _unshared(paths, left)
+    finalists, final = [], []
     if search.target in ("unet", "defense"):
+        if reuse and search.finalists > 1:
+            middle = ranked[max(0, (len(ranked) - search.finalists) // 2) :][: search.finalists]
+            seeds = range(search.seed + 1, search.seed + search.finalist_seeds)
+            recipes = [Recipe(config, bounds, data, seed) for seed in seeds for config in middle]
+            finalists = _artifacts(store, [(recipe, path_of(recipe.config)) for recipe in recipes])
         seeds = range(search.seed, search.seed + search.retrain_seeds)
         recipes = [Recipe(typical, bounds_of_one(typical), merged, seed) for seed in seeds]
-        final = _artifacts(store, [(recipe, final_path_of(typical)) for recipe in recipes], 1.0)
-    return Counted(during, final, Recipe(typical, bounds, data, search.seed), trials)
+        final = _artifacts(store, [(recipe, final_path_of(typical)) for recipe in recipes])
+    kinds = {_kind(config): Recipe(config, bounds, data, search.seed) for config in (typical, *configs, typical)}
+    return Counted(during if left else [], finalists, final, kinds[_kind(typical)], list(kinds.values()), trials)
 
 
-def draw(space: SearchSpace, ledger: Ledger, trials: int) -> list[dict[str, Any]]:
-    """Parameters of the first `trials` trials: as proposed, or as they would be while nothing is known."""
-    study = LedgerStudy(space, int(space.fixed["search.seed"]), int(space.fixed["search.startup_trials"]))
-    proposed, points = ledger.proposals(), space.fixed["search.points"]
-    drawn = []
+def draw(space: SearchSpace, ledger: Ledger) -> tuple[list[dict[str, Any]], int, int]:
+    """Parameters of up to `DRAWN` trials without outcome: as proposed, or as they would be while nothing is known.
+
+    Returns:
+        Them, or where every trial has ended the first point of the space; how many have not ended; and how many trials
+        the search has in all: as many as asked for, or as its space has points.
+    """
+    fixed = space.fixed
+    study = LedgerStudy(space, int(fixed["search.seed"]), int(fixed["search.startup_trials"]), fixed["search.max_cost"])
+    trials = min(int(fixed["search.trials"]), study.size or int(fixed["search.trials"]))
+    proposed, points = ledger.proposals(), fixed["search.points"]
+    ended = {outcome.trial: outcome for outcome in ledger.outcomes()}
+    waiting: list[dict[str, Any]] = []
     for number in range(trials):
         params = proposed.get(number) or study.suggest(number, points[number] if number < len(points) else None)
         if params is None:  # every point of the space is among them
             break
         study.start(number, params)
-        drawn.append(dict(params))
-    return drawn
+        if number in ended:
+            study.finish(number, None)  # nothing is known, but this point is not proposed again
+        else:
+            waiting.append(dict(params))
+        if len(waiting) == DRAWN:
+            break
+    left = sum(number not in ended for number in range(trials))
+    return waiting or [probe(space, {})], left, trials
+
+
+def _kind(config: ExperimentConfig) -> Hashable:
+    """Equal for configurations that do the same kinds of work."""
+    return (*path_of(config), config.defense.purifier, bool(config.gan.pretrained), config.gan.encoder_steps > 0)
 
 
 def _artifacts(
-    store: Store, paths: Sequence[tuple[Recipe, Sequence[str]]], scale: float
+    store: Store, paths: Sequence[tuple[Recipe, Sequence[str]]], left: int | None = None
 ) -> list[Artifacts]:
+    """Artifacts of each stage. Of `left` trials more than there are paths, as many others as the later half shows."""
     found: dict[str, dict[str, Recipe]] = {}
-    for recipe, path in paths:
+    new: dict[str, int] = Counter()  # found first in the later half
+    for number, (recipe, path) in enumerate(paths):
         for name, signature in signatures_of(recipe, path).items():
-            found.setdefault(name, {}).setdefault(signature, recipe)
-    return [Artifacts(name, recipes, _held(store, name, recipes), scale) for name, recipes in found.items()]
+            known = found.setdefault(name, {})
+            new[name] += signature not in known and number >= len(paths) // 2
+            known.setdefault(signature, recipe)
+    more = max(0, (len(paths) if left is None else left) - len(paths)) / max(1, len(paths) - len(paths) // 2)
+    return [
+        Artifacts(name, recipes, _held(store, name, recipes), 1 + more * new[name] / len(recipes))
+        for name, recipes in found.items()
+    ]
+
+
+def _unshared(paths: Sequence[tuple[Recipe, Sequence[str]]], left: int) -> list[Artifacts]:
+    """Artifacts of trials that share nothing, and find nothing in the store."""
+    found: dict[str, dict[str, Recipe]] = {}
+    for number, (recipe, path) in enumerate(paths):
+        for name in path:
+            found.setdefault(name, {})[f"trial {number}"] = recipe
+    return [Artifacts(name, recipes, frozenset(), left / len(paths)) for name, recipes in found.items()]
 
 
 def _held(store: Store, stage: str, wanted: Mapping[str, Recipe]) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -18,18 +18,23 @@ BATCHES = 4  # per epoch of a measured training, or steps of a GAN's: short, so 
 
 
 def measure(
-    recipe: Recipe, device: torch.device, seconds: float | None = None, tell: Callable[[str], None] | None = None
+    recipes: Sequence[Recipe],
+    device: torch.device,
+    seconds: float | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Rates:
     """Trains and projects for a few seconds; what comes of it is thrown away.
 
     Args:
-        recipe: a configuration of the search.
+        recipes: configurations of the search; each kind of work is measured for the first that does it.
         device: where its trials compute.
         seconds: of each measurement; `SECONDS` where none is given.
         tell: is called with the title of each kind of work before it is measured.
     """
-    rates = {}
-    for work in workloads(recipe, device):
+    rates: dict[str, Rate] = {}
+    for work in (work for recipe in recipes for work in workloads(recipe, device)):
+        if work.name in rates:
+            continue
         if tell is not None:
             tell(work.title)
         rates[work.name] = Rate(work.title, work.unit, _timed(work, SECONDS if seconds is None else seconds))

@@ -137,6 +137,6 @@ def test_retraining_and_the_look_at_the_test_images(
 def test_the_measurements_of_the_dry_run(tiny_dataset: Dataset, device: torch.device, changes: dict[str, Any]) -> None:
     config = tiny_config(**changes)
     recipe = Recipe(config, bounds_of_one(config), Development.for_search(tiny_dataset), seed=0)
-    rates = measure(recipe, device, seconds=0.0)
+    rates = measure([recipe], device, seconds=0.0)
     assert {"classifier", "gan", "projection", "unet"} <= set(rates)
     assert all(rate.seconds > 0 for rate in rates.values())

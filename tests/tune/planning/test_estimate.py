@@ -13,10 +13,10 @@ from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of
 from tune.pipeline.stage import Rate, Rates
 from tune.pipeline.stages import STAGES
 from tune.planning.dry_run import Row
-from tune.planning.estimate import Counted, count, draw
+from tune.planning.estimate import DRAWN, Counted, count, draw
 from tune.planning.rates import measure
 from tune.storage.folder import Storage
-from tune.storage.ledger import Ledger
+from tune.storage.ledger import Ledger, Outcome
 
 
 def counted(storage: Path, dataset: Dataset, trials: int = 3) -> Counted:
@@ -56,9 +56,13 @@ def test_the_estimate_is_what_is_written(tmp_path: Path, tiny_dataset: Dataset) 
 
 def test_the_first_configurations_are_those_of_the_search(tmp_path: Path, tiny_dataset: Dataset) -> None:
     space = tiny_space()
-    drawn = draw(space, Ledger(Storage(tmp_path / "none")), 2)
+    drawn, left, trials = draw(space, Ledger(Storage(tmp_path / "none")))
     ledger = search_here(tmp_path, tiny_dataset, space)
-    assert drawn == [ledger.proposals()[0], ledger.proposals()[1]]
+    assert left == trials == len(drawn)
+    assert drawn[:2] == [ledger.proposals()[0], ledger.proposals()[1]]
+    rest, left, _ = draw(space, ledger)
+    assert left == trials - len(ledger.outcomes())
+    assert not [params for params in rest if params in drawn[: len(ledger.outcomes())]]
 
 
 def test_more_trials_than_are_drawn_are_taken_to_be_like_them(tmp_path: Path, tiny_dataset: Dataset) -> None:
@@ -66,12 +70,68 @@ def test_more_trials_than_are_drawn_are_taken_to_be_like_them(tmp_path: Path, ti
     assert 20 < many / some < 100
 
 
+def test_all_trials_that_are_left_are_counted(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    """Also of a search of which more trials have ended than are drawn."""
+    place, space = Storage(tmp_path), tiny_space(search__trials=200)
+    ledger = Ledger(place.child("one"))
+    for number, params in enumerate(draw(space, ledger)[0]):
+        ledger.record(Outcome(trial=number, status="failed", params=params, error="no"))
+    found = count(space, tiny_dataset, place, place.child("one"), bounds_of(space))
+    units = next(artifacts for artifacts in found.search if artifacts.stage == "unet")
+    assert len(units.missing) * units.times == pytest.approx(200 - DRAWN, rel=0.05)
+
+
+def test_what_few_choices_share_is_not_multiplied(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    place = Storage(tmp_path)
+    space = tiny_space(search__trials=1000, gan__loss={"choice": ["nonsaturating", "wgan_gp"]})
+    found = {a.stage: a for a in count(space, tiny_dataset, place, place.child("one"), bounds_of(space)).search}
+    assert [len(found[name].recipes) * found[name].times for name in ("gan", "projection")] == [2, 2]
+    assert len(found["unet"].recipes) * found["unet"].times > 900
+
+
+def test_a_small_space_has_no_more_trials_than_points(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    place = Storage(tmp_path)
+    ranges = {"projector__restarts": {"choice": [1, 2]}, "projector__steps": 2, "unet__high_level_weight": 1.0}
+    space = tiny_space(search__trials=100, **ranges)
+    assert count(space, tiny_dataset, place, place.child("one"), bounds_of(space)).trials == 2
+
+
+def test_further_seeds_of_the_finalists_are_counted(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    place = Storage(tmp_path)
+
+    def needed(**changes: int) -> dict[str, int]:
+        space = tiny_space(search__trials=5, **changes)
+        found = count(space, tiny_dataset, place, place.child("one"), bounds_of(space))
+        return {artifacts.stage: len(artifacts.recipes) for artifacts in found.finalists}
+
+    assert needed(search__finalists=1) == needed(search__finalists=3, search__finalist_seeds=1) == {}
+    two = needed(search__finalists=2, search__finalist_seeds=3)
+    assert (two["gan"], two["classifier"], two["unet"]) == (2, 2, 4)
+
+
+def test_trials_that_share_nothing_need_everything(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    place, space = Storage(tmp_path), tiny_space(search__trials=5)
+    found = count(space, tiny_dataset, place, place.child("one"), bounds_of(space), reuse=False)
+    assert {artifacts.stage: len(artifacts.missing) for artifacts in found.search}["gan"] == 5
+    assert found.finalists == []
+
+
+def test_every_kind_of_work_has_a_rate(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    place = Storage(tmp_path)
+    purifiers = {"choice": ["projector", "smoothing"]}
+    for kinds in ({"gan__encoder_steps": {"choice": [0, 20]}}, {"defense__purifier": purifiers}):
+        space = tiny_space(search__trials=8, **kinds)
+        found = count(space, tiny_dataset, place, place.child("one"), bounds_of(space))
+        rates = measure(found.kinds, torch.device("cpu"), seconds=0.0)
+        assert all(artifacts.seconds(rates) >= 0 for artifacts in (*found.search, *found.final))
+
+
 def recipe_of(dataset: Dataset, bounds: Bounds | None = None, **changes: object) -> Recipe:
     return Recipe(tiny_config(**changes), bounds or Bounds([1, 2], [2, 4]), Development.for_search(dataset), 0)
 
 
 def measured(dataset: Dataset, **changes: object) -> Rates:
-    return measure(recipe_of(dataset, **changes), torch.device("cpu"), seconds=0.01)
+    return measure([recipe_of(dataset, **changes)], torch.device("cpu"), seconds=0.01)
 
 
 def test_rates_are_measured(tiny_dataset: Dataset) -> None:
