@@ -44,6 +44,6 @@ class GanConfig(Config):
         default=0, ge=0, le=10**7
     )  # after that, of generator and an encoder, see projector.init; 0 = none
     encoder_width: int = Field(default=32, ge=1, le=1024)  # channels of the encoder's first map
-    encoder_levels: int | None = Field(default=None, ge=2, le=256)  # grey levels it learns from, as projector.levels
+    encoder_levels: int | None = Field(default=None, ge=2, le=256)  # grey levels it learns from, evenly placed
     encoder_precision: Precision = "float32"  # of the matrix products in these further steps
     pretrained: ShippedPair = None  # a pair that comes with the project, such as mnist; null = train one

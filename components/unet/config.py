@@ -35,8 +35,8 @@ class UNetConfig(Config):
     first_images: int | None = _later(None, ge=2, le=10**8)  # of them, those of the first epoch; then more; null = all
     epochs: int = Field(default=8, ge=1, le=10_000)  # passes over the projected training images
     batch_size: int = Field(default=64, ge=2, le=10**6)  # images per step
-    learning_rate: float = Field(default=2e-3, gt=0, le=1)  # Adam's at the peak of a one-cycle schedule
-    pixel_weight: float = Field(default=1.0, ge=0)  # of ‖U(x_g) − x‖₁
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)  # Adam's (adaptive: AdamW's) at the peak of one cycle
+    pixel_weight: float = Field(default=1.0, ge=0)  # of ‖U(x_g) − x‖₁; adaptive: and of ‖x_g − x‖₁
     high_level_weight: float = Field(default=1.0, ge=0)  # of ‖F(U(x_g)) − F(x)‖, what C sees
     label_weight: float = Field(default=0.1, ge=0)  # of CE(C(U(x_g)), y), y the true label
     layer: str = "logits"  # F: logits, penultimate, or a layer's name such as conv2

@@ -103,6 +103,26 @@ def _leaves(models: tuple[tuple[str, tuple[type[Config], ...]], ...]) -> Mapping
     return types.MappingProxyType(found)
 
 
+def leaves_with(chosen: Mapping[str, Any]) -> Mapping[str, Leaf]:
+    """The same, where the variants of a section differ as the one that `SECTION.name` in `chosen` names has it."""
+    names = {key: value for key, value in chosen.items() if key.endswith(".name") and isinstance(value, str)}
+    return _leaves_with(tuple(section_models().items()), frozenset(names.items()))
+
+
+@cache
+def _leaves_with(
+    models: tuple[tuple[str, tuple[type[Config], ...]], ...], chosen: frozenset[tuple[str, str]]
+) -> Mapping[str, Leaf]:
+    found, wanted = dict(_leaves(models)), dict(chosen)
+    for section, variants in models:
+        names = [name_of(model) for model in variants]
+        if len(names) > 1 and wanted.get(f"{section}.name") in names:
+            model = variants[names.index(wanted[f"{section}.name"])]
+            own = {leaf.key: leaf for leaf in _leaves_of(section, model, names)}
+            found |= {key: replace(leaf, variants=found[key].variants) for key, leaf in own.items()}
+    return types.MappingProxyType(found)
+
+
 def _having(leaf: Leaf, models: Sequence[type[Config]]) -> frozenset[str] | None:
     """Names of the variants of a section that have a field; None where all have it."""
     field = leaf.key.split(".")[1]
@@ -167,16 +187,23 @@ def table() -> str:
         texts = "\n\n".join(inspect.getdoc(model) or "" for model in models)
         title = f"### {section}\n\n{texts}\n\n"
         head = "| key | value | default | meaning |\n|---|---|---|---|\n"
-        rows = (_row(leaf) for leaf in leaves().values() if leaf.key.startswith(f"{section}."))
+        rows = (_row(leaf, models) for leaf in leaves().values() if leaf.key.startswith(f"{section}."))
         parts.append(title + head + "".join(rows))
     return "\n".join(parts)
 
 
-def _row(leaf: Leaf) -> str:
+def _row(leaf: Leaf, models: Sequence[type[Config]]) -> str:
+    default, comment = f"`{show(leaf.default)}`", leaf.comment
+    for name in map(name_of, models if not leaf.key.endswith(".name") else ()):
+        own = leaves_with({f"{leaf.key.split('.')[0]}.name": name})[leaf.key]
+        if name in (leaf.variants or ()) and own.default != leaf.default:
+            default += f", {name}: `{show(own.default)}`"
+        if name in (leaf.variants or ()) and own.comment != leaf.comment:
+            comment += f"; {name}: {own.comment}"
     only = f" ({', '.join(sorted(leaf.variants))} only)" if leaf.variants else ""
     for other, values in leaf.read_when.items():
         only += f" (with `{other.split('.')[1]}` {' or '.join(map(show, values))} only)"
-    cells = (f"`{leaf.key}`", leaf.expected, f"`{show(leaf.default)}`", leaf.comment + only)
+    cells = (f"`{leaf.key}`", leaf.expected, default, comment + only)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from components.config import nearest
 from tune.metrics import ROBUST_TARGETS
 from tune.space.config import OBJECTIVES, section_models
-from tune.space.fields import Leaf, found, leaves
+from tune.space.fields import Leaf, found, leaves, leaves_with
 from tune.space.ranges import MOST_VALUES, Choice, Condition, Range, parse_range
 from tune.space.strict_yaml import Entry, SpaceError, place, read_mapping, show
 
@@ -99,9 +99,10 @@ class _Reader:
     def __init__(self, source: str, entries: Mapping[str, Entry]) -> None:
         self.source = source
         self.entries = entries
+        self.leaves = leaves_with({key: entry.value for key, entry in entries.items()})
 
     def read(self) -> tuple[dict[str, Any], dict[str, Range]]:
-        fixed = {key: leaf.default for key, leaf in leaves().items()}
+        fixed = {key: leaf.default for key, leaf in self.leaves.items()}
         ranges: dict[str, Range] = {}
         for key, entry in self.entries.items():
             if self.retired(key, entry.value):
@@ -113,7 +114,7 @@ class _Reader:
             else:
                 fixed[key] = self.value(leaf, entry.value)
         self.check_variants(fixed)
-        fixed = {key: value for key, value in fixed.items() if leaves()[key].belongs(fixed)}
+        fixed = {key: value for key, value in fixed.items() if self.leaves[key].belongs(fixed)}
         ranges = {key: self.with_conditions(key, ranges) for key in ranges}
         self.check_search(fixed, ranges)
         fixed["search.points"] = tuple(self.point(point, ranges) for point in fixed["search.points"])
@@ -131,8 +132,8 @@ class _Reader:
             self.refuse(key, str(error))
 
     def leaf(self, key: str) -> Leaf:
-        if key in leaves():
-            return leaves()[key]
+        if key in self.leaves:
+            return self.leaves[key]
         if key in section_models():
             example = next(name for name in leaves() if name.startswith(f"{key}."))
             self.refuse(key, f"expected dotted keys such as {example}, found a whole section")

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from components.config import explain, nearest
 from tune.space.config import FIDELITY, ExperimentConfig, Fidelity, section_models
-from tune.space.fields import Leaf, found, leaves, variant_of
+from tune.space.fields import Leaf, found, leaves, leaves_with, variant_of
 from tune.space.ranges import Choice, Interval, Range
 from tune.space.reading import COMMAND_LINE, find_file, read_space
 from tune.space.strict_yaml import SpaceError, read_mapping, show
@@ -67,7 +67,7 @@ class SearchSpace:
     @property
     def changed(self) -> dict[str, Any]:
         """The fixed fields that differ from their defaults: what the file asked for, in few lines."""
-        return {key: value for key, value in self.fixed.items() if value != leaves()[key].default}
+        return {key: value for key, value in self.fixed.items() if value != leaves_with(self.fixed)[key].default}
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Asks `trial` for each searched parameter whose conditions hold, always in the same order."""
@@ -116,9 +116,10 @@ class SearchSpace:
                 hint = nearest(key, self.ranges)
                 raise SpaceError(f"{key}: expected a searched parameter, found another{hint} ({self.where()})")
         values: dict[str, dict[str, Any]] = {name: {} for name in section_models()}
+        known = leaves_with(self.fixed)
         for key, value in {**self.fixed, **params}.items():
             section, name = key.split(".", 1)
-            values[section][name] = self._checked(leaves()[key], value)
+            values[section][name] = self._checked(known[key], value)
         built = {name: self._section(name, given) for name, given in values.items()}
         others = {name: built.pop(name) for name in list(built) if name not in ExperimentConfig.model_fields}
         try:
@@ -179,7 +180,7 @@ class SearchSpace:
         lines = []
         for section in section_models():
             lines.append("")
-            for key, leaf in leaves().items():
+            for key, leaf in leaves_with(self.fixed).items():
                 if key.startswith(f"{section}.") and leaf.belongs(self.fixed):
                     value = self.ranges[key].written() if key in self.ranges else self.fixed[key]
                     lines.append(f"{key}: {show(value)}  # {leaf.comment}".rstrip(" #"))

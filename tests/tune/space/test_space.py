@@ -3,10 +3,12 @@
 import pickle
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from typing import Any, Literal
 
 import optuna
 import pytest
 
+from components.attacks import ATTACKS, Attack
 from tests.tune.spaces import FULL, parse, refusal
 from tune.space.config import ExperimentConfig, section_models
 from tune.space.fields import leaves
@@ -239,3 +241,28 @@ def test_a_space_of_before_a_field_was_removed_is_read() -> None:
     text = parse_space("projector.steps: {low: 1, high: 9}\n", "old", "old.yaml").to_yaml()
     old = parse_space(text + "".join(retired), "old", "old.yaml")
     assert old == parse_space(text, "old", "old.yaml")
+
+
+def test_a_field_that_attacks_share_has_the_default_of_the_chosen_one() -> None:
+    for name, steps in (("pgd", 40), ("apgd", 50)):
+        space = parse_space(f"attack.name: {name}\nunet.width: {{choice: [4, 8]}}", "x", "x.yaml")
+        assert space.fixed["attack.steps"] == steps
+        assert space.config({"unet.width": 4}).attack == ATTACKS[name]()
+        assert "attack.steps" not in space.changed
+        assert parse_space(space.to_yaml(), "x", "x.yaml") == space
+
+
+def test_a_plug_in_s_field_may_share_a_name_and_be_another_one() -> None:
+    class Slow(Attack):
+        name: Literal["slow"] = "slow"
+        steps: float = 0.5  # of the way
+
+        def perturb(self, classifier: Any, images: Any, labels: Any, seed: int = 0) -> Any:
+            return images
+
+    with ATTACKS.scope():
+        ATTACKS.register("slow")(Slow)
+        text = "attack.name: slow\nattack.steps: 0.25\nunet.width: {choice: [4, 8]}"
+        space = parse_space(text, "x", "x.yaml")
+        assert space.config({"unet.width": 4}).attack == Slow(steps=0.25)
+        assert "attack.steps: 0.25  # of the way" in space.to_yaml()
