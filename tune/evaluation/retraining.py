@@ -21,7 +21,7 @@ from tune.pipeline.gan import gan_of
 from tune.pipeline.job import Progress
 from tune.pipeline.purifier import purifier_of
 from tune.pipeline.stages import final_path_of
-from tune.pipeline.unet import read_unet
+from tune.pipeline.unet import QUICK_LIST, read_unet
 from tune.space.config import ExperimentConfig
 from tune.storage.folder import Storage
 from tune.storage.scratch import scratch
@@ -68,9 +68,13 @@ def retrain_seed(
 
 
 def settings_hash(config: ExperimentConfig) -> str:
-    """A hash of all settings that the defense and its attack have, without those of data and search."""
+    """A hash of all that the defense and its attacks follow from, without data and search.
+
+    With the list of adaptive attacks: seeds that were measured by an earlier one are not averaged with others.
+    """
     names = [name for name in type(config).model_fields if name not in ("data", "search", "others")]
-    return signature_of({name: config.section(name).identity() for name in (*names, *config.others)})
+    sections = {name: config.section(name).identity() for name in (*names, *config.others)}
+    return signature_of({**sections, "attacks": QUICK_LIST})
 
 
 def forget_others(home: Storage, seeds: Sequence[int], settings: str) -> None:

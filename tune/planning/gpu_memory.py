@@ -33,6 +33,7 @@ PROCESS = 1 << 30
 # … and what torch's allocator keeps beside the tensors: it rounds up and cannot always join free blocks. Both assumed.
 SLACK = 1.25
 SECONDS = 0.3  # of each kind of work that is measured, twice: the first time it captures its step
+MOST_TRIED = 8  # configurations of which each takes some seconds
 _FEW = 2  # images of a projection that is counted
 CPU = torch.device("cpu")
 
@@ -96,7 +97,7 @@ class CardMemory:
 def memory_per_trial(
     space: SearchSpace, data: Development, bounds: Bounds, card: CardMemory | None = None
 ) -> NeededMemory:
-    """GPU memory of one trial at its largest moment, in whichever stage, of the space's largest configuration.
+    """GPU memory of one trial at its largest moment, in whichever stage, of the space's largest configurations.
 
     Args:
         space: what is searched.
@@ -104,7 +105,12 @@ def memory_per_trial(
         bounds: of the projection.
         card: where to measure it; None = count it on the processor, as where the card lacks the memory to measure.
     """
-    recipe = Recipe(space.config(largest(space)), bounds, data, 0)
+    recipes = [Recipe(space.config(params), bounds, data, 0) for params in largest(space)]
+    return max((_needed(recipe, card) for recipe in recipes), key=lambda needed: needed.bytes)
+
+
+def _needed(recipe: Recipe, card: CardMemory | None) -> NeededMemory:
+    data = recipe.data
     images = len(data.train) + len(data.held)
     # of each image the original, the attacked and the rebuilt one, and what the classifier sees in it
     kept = 4 * images * (3 * math.prod(data.image_shape) + _seen(recipe))
@@ -143,19 +149,22 @@ def _peak_on(card: CardMemory, recipe: Recipe, name: str) -> int:
     return card.peak()
 
 
-def largest(space: SearchSpace) -> dict[str, Any]:
-    """The parameters of a space that take most memory, as more does in every setting that is a number."""
-    params: dict[str, Any] = {}
+def largest(space: SearchSpace) -> list[dict[str, Any]]:
+    """The parameters of a space that may take most memory: more does in every setting that is a number; of others each
+    choice is tried, until these are too many.
+    """
+    found: list[dict[str, Any]] = [{}]
     for key, values in space.ranges.items():
-        if space.applies(key, params):
-            params[key] = _most(values)
-    return params
+        options = _most(values) if len(found) * len(_most(values)) <= MOST_TRIED else _most(values)[:1]
+        chosen = [{key: option} for option in options]
+        found = [{**params, **own} for params in found for own in (chosen if space.applies(key, params) else [{}])]
+    return found
 
 
-def _most(values: Range) -> Any:
+def _most(values: Range) -> list[Any]:
     listed = values.values() or [values.high]  # type: ignore[union-attr]
-    numbers = [value for value in listed if isinstance(value, int | float)]
-    return max(numbers) if numbers else listed[0]
+    numbers = [value for value in listed if isinstance(value, int | float) and not isinstance(value, bool)]
+    return [max(numbers)] if numbers else list(listed)
 
 
 def _seen(recipe: Recipe) -> int:

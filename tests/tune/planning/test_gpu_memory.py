@@ -7,7 +7,8 @@ import torch
 
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import tiny_space
-from tune.pipeline.recipe import Development, bounds_of
+from tune.cluster.resources import NeededMemory
+from tune.pipeline.recipe import Development, Recipe, bounds_of
 from tune.planning import gpu_memory
 from tune.planning.gpu_memory import PROCESS, CardMemory, PeakMemory, largest, memory_per_trial
 
@@ -63,9 +64,28 @@ def test_a_projection_grows_with_what_is_evaluated_at_once(tiny_dataset: Dataset
 
 def test_the_largest_configuration_is_meant() -> None:
     space = tiny_space(unet__width="{choice: [8, 32, 16]}", projector__distance="{choice: [l2, huber]}")
-    assert largest(space)["unet.width"] == 32
-    assert largest(space)["projector.steps"] == 6
-    assert largest(space)["projector.distance"] == "l2"
+    found = largest(space)
+    assert {params["unet.width"] for params in found} == {32}
+    assert {params["projector.steps"] for params in found} == {6}
+    assert [params["projector.distance"] for params in found] == ["l2", "huber"]
+
+
+@pytest.mark.parametrize("order", ["[A, E]", "[E, A]"])
+def test_of_networks_by_name_the_one_that_takes_most_counts(
+    tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    def needed(recipe: Recipe, card: object) -> NeededMemory:
+        return NeededMemory({"A": 10, "E": 30}[recipe.config.classifier.architecture], "made up")
+
+    monkeypatch.setattr(gpu_memory, "_needed", needed)
+    space = tiny_space(classifier__architecture=f"{{choice: {order}}}")
+    assert memory_per_trial(space, Development.for_search(tiny_dataset), bounds_of(space)).bytes == 30
+
+
+def test_not_too_many_configurations_are_tried() -> None:
+    ranges = {"unet__norm": "{choice: [l1, l2]}", "unet__layer": "{choice: [logits, penultimate]}"}
+    space = tiny_space(projector__distance="{choice: [l2, huber, insensitive]}", **ranges)
+    assert len(largest(space)) == 6
 
 
 class PretendCard(CardMemory):
