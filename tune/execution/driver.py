@@ -134,7 +134,7 @@ def run_seeds(
         check: raises where this driver must stop, and is called often.
 
     Raises:
-        ray.exceptions.RayError: a retraining failed; the others' results are kept, so resuming repeats only that one.
+        ray.exceptions.RayError: a retraining failed. What others had measured is kept, and they go on from their saves.
     """
     final = Development.for_retraining(dataset)
     arrays: Any = ray.put(arrays_of(train=final.train, test=dataset.test))

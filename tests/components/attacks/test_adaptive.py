@@ -381,6 +381,7 @@ def test_the_attacks_are_strong(stage: str, epsilon: float, most: float, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_shipped_defense_is_honest_and_loses_something(monkeypatch: pytest.MonkeyPatch) -> None:
     fewer = {"views": 1, "seeds": 1, "targets": 0, "curve_images": 20, "origins": ("best so far",), "epsilons": (0.5,)}
     monkeypatch.setitem(PRESETS, "quick", SMALL.model_copy(update=fewer))
