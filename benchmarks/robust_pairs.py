@@ -29,6 +29,7 @@ from components.datasets.dataset import DataSplit, load_dataset
 from components.files import write_json
 from components.intervals import paired_error, sign_test, wilson
 from tune.commands.purify import load_defense, saved_at
+from tune.pipeline.unet import QUICK_LIST
 
 ASKED = ("data", "preset", "seed")  # by which groups are compared
 ORDER = 0  # seed of the order of the images: chosen before anything was seen
@@ -43,14 +44,21 @@ def main() -> None:
         for first in range(options.first, min(options.images, len(test)), options.group):
             for name in options.defenses:
                 attacked(name, test, first, options)
-    print_pairs(options.out, options.defenses, {"order": ORDER, **{name: getattr(options, name) for name in ASKED}})
+    print_pairs(options.out, options.defenses, wanted(options))
+
+
+def wanted(options: argparse.Namespace) -> dict[str, Any]:
+    """By what groups are one measurement: data and their order, seed, and the list of attacks as it is now."""
+    attacks = PRESETS[options.preset].model_dump_json() + str(QUICK_LIST)
+    listed = {"order": ORDER, "list": hashlib.sha256(attacks.encode()).hexdigest()[:12]}
+    return {**listed, **{name: getattr(options, name) for name in ASKED}}
 
 
 def attacked(name: str, test: DataSplit, first: int, options: argparse.Namespace) -> None:
     """Attacks one group of images, unless that was done before."""
     path = options.out / label(name) / f"{first:05d}.json"
     last = min(first + options.group, options.images, len(test))
-    asked = {"order": ORDER, "first": first, "last": last, **{name: getattr(options, name) for name in ASKED}}
+    asked = {**wanted(options), "first": first, "last": last}
     if path.is_file() and asked.items() <= json.loads(path.read_text()).items():
         return
     images, labels = test.images[first:last], test.labels[first:last]

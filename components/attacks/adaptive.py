@@ -142,8 +142,13 @@ def _bits(campaign: Campaign, preset: Preset, name: str, view: nn.Module) -> Ite
         yield Planned(title, "everything", name, preset.greedy, seeds, made, passes, draws=draws_of(view))
     first, knows = preset.origins[0], "logits, levels"
     if queries := preset.climb:
-        title, made = f"every single change of level from {first}", _begun(campaign, first, by_single_changes)
-        yield Planned(title, knows, "none", queries, 1, made, queries, gradient=False)
+        made = _begun(campaign, first, by_single_changes)
+        if campaign.most_changes <= preset.width:
+            title = f"every single change of level from {first}"
+            yield Planned(title, knows, "none", queries, 1, made, queries, gradient=False)
+        else:
+            title = f"the best of {preset.width} single changes of level from {first}"
+            yield Planned(title, "everything", name, queries, 1, made, queries, draws=draws_of(view))
     if queries := preset.blocks:
         title, made = f"random blocks of levels from {first}", _begun(campaign, first, by_blocks)
         yield Planned(title, knows, "none", queries, preset.seeds, made, queries, gradient=False)

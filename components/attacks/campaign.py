@@ -85,6 +85,12 @@ class Campaign:
         self.rows: list[AttackResult] = []
         self.outcomes: list[Outcome] = []
 
+    @property
+    def most_changes(self) -> int:
+        """The largest number of single changes of level that one image has; 0 where levels are not reduced."""
+        cells = self.target.cells(self.images, self.epsilon)
+        return 0 if cells is None else int((cells.high - cells.low).flatten(1).sum(1).max())
+
     def make_all(self, planned: Sequence[Planned]) -> None:
         """Makes one attack after the other, and says before each how long the rest may take."""
         began, done = time.perf_counter(), 0

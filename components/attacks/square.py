@@ -23,6 +23,7 @@ class Square(Attack):
     random search (ECCV 2020), algorithms 1 and 2.
     """
 
+    knows: ClassVar[str] = "the classifier's answers"
     attacker: ClassVar[str] = (
         "sees the logits that the classifier gives to images, neither its weights nor its gradient, and changes random "
         "squares by at most ε of the range from 0 to 1, keeping what brings the classifier nearer to a mistake"

@@ -116,8 +116,8 @@ def _settings_of(folder: str) -> dict[str, Any]:
     A searched value is that of the chosen configuration.
     """
     home = Storage(folder)
-    if home.local and home.local.name == "best":
-        home = Storage(home.local.parent)
+    if home.uri.rstrip("/").endswith("/best"):
+        home = Storage(home.uri.rstrip("/").removesuffix("/best"))
     reader = Reader(home)
     space, choice = reader.space(), reader.model("best/choice.json", Choice)
     found = {**DEFAULTS, **space, **(choice.params if choice else {})} if space else DEFAULTS

@@ -117,7 +117,8 @@ class LedgerSearcher(Searcher):
         if self._next is None:
             return f"trials: all {self._trials} were proposed"
         if self._study.exhausted:
-            return f"exhausted: all {self._study.size} points of the space were tried"
+            within = "" if self._settings[3] is None else " within search.max_cost"
+            return f"exhausted: all {self._study.size} points of the space{within} were tried"
         return self._ended_by_rule
 
     @property

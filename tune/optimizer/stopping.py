@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,7 +52,17 @@ class StopRules:
             outcomes: of the search.
             spent: seconds in which trials ran, by `Clock`.
         """
-        return self._overdrawn(spent) or self._stalled(outcomes) or self._settled(outcomes)
+        outcomes = list(outcomes)
+        metric = next(iter(self.objectives))
+        ended = frozenset((o.trial, o.status, o.ended, o.metrics.get(metric)) for o in outcomes)
+        if ended not in self._found:  # it is asked for many times a second while the last trials run
+            self._found.clear()
+            self._found[ended] = self._stalled(outcomes) or self._settled(outcomes)
+        return self._overdrawn(spent) or self._found[ended]
+
+    @cached_property
+    def _found(self) -> dict[Hashable, str | None]:
+        return {}
 
     def used(self, spent: float) -> float:
         """Share of the budget that these seconds are; 0 where there is none."""

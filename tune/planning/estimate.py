@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.datasets.dataset import Dataset
+from tune.optimizer.finalists import finalists_of
 from tune.optimizer.study import LedgerStudy
 from tune.pipeline.executor import part_signatures
 from tune.pipeline.purifier import cost
@@ -43,6 +44,7 @@ class Artifacts:
     recipes: Mapping[str, Recipe]
     held: frozenset[str]
     times: float = 1.0
+    passing: bool = False  # each is removed before the next one is built
 
     @property
     def missing(self) -> list[Recipe]:
@@ -57,7 +59,8 @@ class Artifacts:
     @property
     def bytes(self) -> int:
         """Room for what is missing."""
-        return int(self.times * sum(STAGES[self.stage].bytes(recipe) for recipe in self.missing))
+        each = [STAGES[self.stage].bytes(recipe) for recipe in self.missing]
+        return max(each, default=0) if self.passing else int(self.times * sum(each))
 
     def seconds(self, rates: Rates) -> float:
         """Computing time of what is missing."""
@@ -106,9 +109,11 @@ def count(
     search = space.config(probe(space, {})).search
     ledger, store = Ledger(home), Store(storage.child("store"))
     drawn, left, trials = draw(space, ledger)
+    ended = [outcome for outcome in ledger.outcomes() if space.contains(outcome.params)]
     configs = [space.config(params) for params in drawn]
     data, merged = Development.for_search(dataset), Development.for_retraining(dataset)
-    ranked = sorted(configs, key=cost)
+    known = [*(space.config(outcome.params) for outcome in ended), *configs] or [space.config(probe(space, {}))]
+    ranked = sorted(known, key=cost)
     typical = ranked[len(ranked) // 2]
     if reuse:
         paths = [(Recipe(config, bounds, data, search.seed), path_of(config)) for config in configs]
@@ -119,14 +124,16 @@ def count(
     finalists, final = [], []
     if search.target in ("unet", "defense"):
         if reuse and search.finalists > 1:
+            best = [] if left else finalists_of(ended, search.objectives, search.finalists, search.max_cost)
             middle = ranked[max(0, (len(ranked) - search.finalists) // 2) :][: search.finalists]
+            middle = [space.config(outcome.params) for outcome in best] or middle
             seeds = range(search.seed + 1, search.seed + search.finalist_seeds)
             recipes = [Recipe(config, bounds, data, seed) for seed in seeds for config in middle]
             finalists = _artifacts(store, [(recipe, path_of(recipe.config)) for recipe in recipes])
         seeds = range(search.seed, search.seed + search.retrain_seeds)
         recipes = [Recipe(typical, bounds_of_one(typical), merged, seed) for seed in seeds]
         final = _artifacts(store, [(recipe, final_path_of(typical)) for recipe in recipes])
-    kinds = {_kind(config): Recipe(config, bounds, data, search.seed) for config in (typical, *configs, typical)}
+    kinds = {_kind(config): Recipe(config, bounds, data, search.seed) for config in (typical, *ranked, typical)}
     return Counted(during if left else [], finalists, final, kinds[_kind(typical)], list(kinds.values()), trials)
 
 
@@ -134,8 +141,8 @@ def draw(space: SearchSpace, ledger: Ledger) -> tuple[list[dict[str, Any]], int,
     """Parameters of up to `DRAWN` trials without outcome: as proposed, or as they would be while nothing is known.
 
     Returns:
-        Them, or where every trial has ended the first point of the space; how many have not ended; and how many trials
-        the search has in all: as many as asked for, or as its space has points.
+        Them; how many have not ended; and how many trials the search has in all: as many as asked for, or as its space
+        has points.
     """
     fixed = space.fixed
     study = LedgerStudy(space, int(fixed["search.seed"]), int(fixed["search.startup_trials"]), fixed["search.max_cost"])
@@ -155,7 +162,7 @@ def draw(space: SearchSpace, ledger: Ledger) -> tuple[list[dict[str, Any]], int,
         if len(waiting) == DRAWN:
             break
     left = sum(number not in ended for number in range(trials))
-    return waiting or [probe(space, {})], left, trials
+    return waiting, left, trials
 
 
 def _kind(config: ExperimentConfig) -> Hashable:
@@ -187,7 +194,7 @@ def _unshared(paths: Sequence[tuple[Recipe, Sequence[str]]], left: int) -> list[
     for number, (recipe, path) in enumerate(paths):
         for name in path:
             found.setdefault(name, {})[f"trial {number}"] = recipe
-    return [Artifacts(name, recipes, frozenset(), left / len(paths)) for name, recipes in found.items()]
+    return [Artifacts(name, recipes, frozenset(), left / len(paths), passing=True) for name, recipes in found.items()]
 
 
 def _held(store: Store, stage: str, wanted: Mapping[str, Recipe]) -> frozenset[str]:

@@ -157,11 +157,11 @@ def _resumed(
     source, content = f"{home.uri}/space.yaml", home.read("space.yaml")
     try:
         text = content.decode()
-        before = parse_space(text, name, source)
+        before = parse_space(text, name, source, stored=True)
     except ValueError as error:
         reason = unreadable(error) if isinstance(error, UnicodeDecodeError) else error
         raise Refused(f"{source}: expected the space of this search, found {reason}; {_way_on(home)}") from error
-    space = loaded or parse_space(text, name, source, overrides)
+    space = loaded or parse_space(text, name, source, overrides, stored=True)
     for key in sorted({*before.fixed, *before.ranges} - _FREE):
         if (old := _written(before, key)) != (new := _written(space, key)):
             raise Refused(

@@ -52,9 +52,10 @@ def _verdict(facts: Facts) -> str:
         seeds = f"{len(facts.seeds)} seeds" if len(facts.seeds) > 1 else "one seed"
         return (
             f"Of {facts.saved.images:,} test images of {facts.setting('data.name') or 'the data'}, attacked with "
-            f"{facts.attack} (gray-box: the attacker knows the classifier, not the defense), the classifier alone gets "
-            f"{percent(test['noisy'].mean)} % right. Behind the defense it gets {percent(test['psd'].mean)} % right "
-            f"(mean of {seeds}, trained with the configuration of trial {best.trial})."
+            f"{facts.attack} (gray-box: the attacker knows {facts.attack_type.knows}, not the defense), the classifier "
+            f"alone gets {percent(test['noisy'].mean)} % right. Behind the defense it gets "
+            f"{percent(test['psd'].mean)} % right (mean of {seeds}, trained with the configuration of "
+            f"trial {best.trial})."
         )
     return (
         f"Trial {best.trial} is the best of {len(facts.finished)} finished trials, with a validation "
@@ -122,7 +123,7 @@ def summary(facts: Facts) -> dict[str, Any]:
             "name": facts.setting("attack.name"),
             "epsilon": facts.setting("attack.epsilon"),
             "labels": facts.setting("attack.labels"),
-            "knows": "the classifier, not the defense (gray-box)",
+            "knows": f"{facts.attack_type.knows}, not the defense (gray-box)",
         },
         "best": facts.best_params,
         "test": {name: score.as_json() for name, score in facts.test.items()}

@@ -50,15 +50,21 @@ def _short(path: Path) -> str:
 
 
 def read_space(
-    text: str, source: str, overrides: Mapping[str, Any]
+    text: str, source: str, overrides: Mapping[str, Any], stored: bool = False
 ) -> tuple[dict[str, Any], dict[str, Range], dict[str, str]]:
     """Every field's fixed value, the searched ones in an order in which conditions come first, and where each is set.
+
+    Args:
+        text: of the file.
+        source: named in messages.
+        overrides: as those of `load_space`.
+        stored: of a search that has begun, which a check that came later must not refuse.
 
     Raises:
         SpaceError: see `load_space`.
     """
     entries = _merge(read_mapping(text, source), overrides)
-    return *_Reader(source, entries).read(), {key: _place(source, entry) for key, entry in entries.items()}
+    return *_Reader(source, entries, stored).read(), {key: _place(source, entry) for key, entry in entries.items()}
 
 
 def _place(source: str, entry: Entry) -> str:
@@ -96,8 +102,8 @@ def _options(values: Range) -> str:
 class _Reader:
     """Turns entries into fields, with the key and the place in every complaint."""
 
-    def __init__(self, source: str, entries: Mapping[str, Entry]) -> None:
-        self.source = source
+    def __init__(self, source: str, entries: Mapping[str, Entry], stored: bool) -> None:
+        self.source, self.stored = source, stored
         self.entries = entries
         self.leaves = leaves_with({key: entry.value for key, entry in entries.items()})
 
@@ -213,7 +219,7 @@ class _Reader:
         held = {key: self.possible("search.points", key, ranges[key], value) for key, value in point.items()}
         for key in held:
             for condition in ranges[key].when:
-                if condition.key in held and held[condition.key] not in condition.values:
+                if not self.stored and condition.key in held and held[condition.key] not in condition.values:
                     expected = f"expected {key} only beside {condition.key} {' or '.join(map(show, condition.values))}"
                     self.refuse("search.points", f"{expected}, found it beside {held[condition.key]}")
         return held
@@ -246,7 +252,7 @@ class _Reader:
         if fixed["search.promotion"]:
             self.check_promotion(fixed, ranges)
         self.check_sampler(fixed["search.sampler"], ranges, fixed["search.cost_aware"])
-        if fixed["search.max_cost"] is not None:
+        if fixed["search.max_cost"] is not None and not self.stored:
             self.check_max_cost(fixed, ranges)
 
     def check_max_cost(self, fixed: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
@@ -289,7 +295,7 @@ class _Reader:
         count = math.prod(len(values.values() or ()) for values in ranges.values())
         if sampler == "grid" and count > MOST_VALUES:
             self.refuse("search.sampler", f"expected at most {MOST_VALUES:,} points for grid, found {count:,}; use tpe")
-        if sampler == "grid" and cost_aware:
+        if sampler == "grid" and cost_aware and not self.stored:
             self.refuse("search.cost_aware", "expected false for sampler grid, whose order is drawn, found true")
         if sampler == "gp" and conditional:
             what = f"found {conditional[0]} with one; take sampler tpe"

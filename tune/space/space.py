@@ -235,9 +235,11 @@ def parse_settings(text: str) -> dict[str, Any]:
     return {key: entry.value for key, entry in entries.items()}
 
 
-def parse_space(text: str, name: str, source: str, overrides: Mapping[str, Any] | None = None) -> SearchSpace:
-    """The space in `text`, as `load_space` reads it from a file; `source` is named in messages."""
-    space = SearchSpace(name, source, *read_space(text, source, overrides or {}))
+def parse_space(
+    text: str, name: str, source: str, overrides: Mapping[str, Any] | None = None, *, stored: bool = False
+) -> SearchSpace:
+    """The space in `text`, as `load_space` reads it from a file; `source` and `stored` as `read_space` takes them."""
+    space = SearchSpace(name, source, *read_space(text, source, overrides or {}, stored))
     check_combinations(space)
     return space
 

@@ -496,6 +496,15 @@ class TestClimb:
         assert float((made - images).abs().max()) <= 0.3 + 1e-6
 
 
+@pytest.mark.parametrize(("width", "title"), [(64, "every single change"), (3, "the best of 3 single changes")])
+def test_changes_that_a_gradient_chose_are_no_queries(width: int, title: str) -> None:
+    defense = defense_of(init="encoder", levels=2, restarts=1)
+    campaign = Campaign(target_of(defense), IMAGES, defense(IMAGES).argmax(1), 0.3, 0, lambda _: None)
+    (found,) = [one for one in plan(campaign, SMALL.model_copy(update={"width": width})) if "single" in one.name]
+    assert found.name.startswith(title)
+    assert found.gradient == (width == 3)
+
+
 @pytest.mark.parametrize("origin", ["random", "blocks"])
 def test_what_is_drawn_for_an_image_does_not_depend_on_the_others(origin: str) -> None:
     model, (images, labels) = Thresholded(), digits(6)

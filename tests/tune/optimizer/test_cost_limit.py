@@ -60,6 +60,7 @@ def test_a_finite_space_ends_with_its_last_point_within_the_limit(tmp_path: Path
     assert searcher.most == 6
     run(searcher, ledger, rising)
     assert sorted(map(cost_of, ledger.proposals().values())) == [10, 20, 20, 40, 40, 40]
+    assert searcher.stopped == "exhausted: all 6 points of the space within search.max_cost were tried"
 
 
 def test_a_point_that_is_asked_for_runs_whatever_it_costs(tmp_path: Path) -> None:

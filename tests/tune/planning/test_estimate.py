@@ -81,6 +81,21 @@ def test_all_trials_that_are_left_are_counted(tmp_path: Path, tiny_dataset: Data
     assert len(units.missing) * units.times == pytest.approx(200 - DRAWN, rel=0.05)
 
 
+def test_of_a_search_whose_trials_have_ended_its_own_are_typical(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    place, space = Storage(tmp_path), tiny_space(search__trials=3, search__finalists=2, search__finalist_seeds=2)
+    ledger = Ledger(place.child("one"))
+    for number in range(3):
+        params = {**draw(space, ledger)[0][0], "projector.restarts": 2, "projector.steps": 6}
+        metrics = {"psd": 0.5 + number / 10, "cost": 12}
+        ledger.record(Outcome(trial=number, status="finished", params=params, metrics=metrics))
+    found = count(space, tiny_dataset, place, place.child("one"), bounds_of(space))
+    assert found.search == []
+    assert (found.typical.config.projector.restarts, found.typical.config.projector.steps) == (2, 6)
+    best = {recipe.config.unet.high_level_weight for recipe in
+            next(a for a in found.finalists if a.stage == "unet").recipes.values()}  # fmt: skip
+    assert best == {outcome.params["unet.high_level_weight"] for outcome in ledger.outcomes()[1:]}
+
+
 def test_what_few_choices_share_is_not_multiplied(tmp_path: Path, tiny_dataset: Dataset) -> None:
     place = Storage(tmp_path)
     space = tiny_space(search__trials=1000, gan__loss={"choice": ["nonsaturating", "wgan_gp"]})

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.tune.spaces import parse, refusal
+from tune.space.space import SpaceError, parse_space
 
 RANGE = "projector.restarts: {choice: [1, 2]}\n"
 
@@ -342,3 +343,11 @@ def test_refused(text: str) -> None:
     line, message = REFUSED[text]
     place = "my.yaml" if line is None else f"my.yaml, line {line}"
     assert refusal(lambda: parse(text)) == f"{message} ({place})"
+
+
+def test_a_search_that_has_begun_is_not_refused_for_what_is_checked_since() -> None:
+    ranges = "projector.restarts: {choice: [2, 4]}\nprojector.steps: {choice: [10, 20]}\n"
+    for text in (f"{ranges}search.max_cost: 5", f"{ranges}search.sampler: grid\nsearch.cost_aware: true"):
+        with pytest.raises(SpaceError):
+            parse(text)
+        assert parse_space(text, "mine", "space.yaml", stored=True).ranges
