@@ -10,6 +10,7 @@ maps them into memory, so that the processes of a node share the pages too.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -111,6 +112,18 @@ class Cache:
             raise PermissionError(f"{self.folder}: {expected}, found one of user {found.st_uid} or no folder")
 
     def _fetch(self, home: Path, fetch: Callable[[Path], bool]) -> bool:
+        try:
+            there = self._fetched(home, fetch)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._remove_unused(0)  # others may have filled the disk, and copies that nobody uses make room
+            there = self._fetched(home, fetch)
+        if there:
+            self._evict()
+        return there
+
+    def _fetched(self, home: Path, fetch: Callable[[Path], bool]) -> bool:
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=_DRAFT) as name:
             draft = Path(name) / home.name
@@ -118,7 +131,6 @@ class Cache:
             if not fetch(draft):
                 return False
             draft.rename(home)
-        self._evict()
         return True
 
     def _use(self, stage: str, signature: str) -> Use:
@@ -174,9 +186,11 @@ class Cache:
         if self._limit is not None:
             return self._limit
         if said := os.environ.get("LATENT_DEFENSE_CACHE"):
-            if not said.isdecimal():
-                raise OSError(f"LATENT_DEFENSE_CACHE: expected bytes, such as 20000000000, found {said!r}")
-            return int(said)
+            if said.isdecimal():
+                return int(said)
+            # no reason to lose what was just built or fetched
+            expected = f"expected bytes, such as 20000000000, found {said!r}"
+            log.warning("LATENT_DEFENSE_CACHE: %s; half of the disk's room is taken", expected)
         return None
 
     def _share(self, taken: int) -> int:

@@ -190,7 +190,10 @@ class Store:
         home.write(MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode())
         if home.local is None:  # the builder has no need to fetch it
             Storage(draft.folder).write(MANIFEST, json.dumps(manifest).encode())
-            self.cache.put(self._copies(stage), signature, draft.folder)
+            try:
+                self.cache.put(self._copies(stage), signature, draft.folder)
+            except OSError as error:
+                log.warning("%s/%s: published, but not kept on this node: %s", stage, signature, error)
 
     def _open(self, stage: str, signature: str) -> Artifact | None:
         home = self.storage.child(stage).child(signature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -71,10 +72,29 @@ def test_copies_that_another_user_could_change_are_not_read(tmp_path: Path, monk
         Cache(tmp_path).get("gan", "a", fetching)
 
 
-def test_a_size_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_size_that_is_none_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("LATENT_DEFENSE_CACHE", "10GB")
-    with pytest.raises(OSError, match="LATENT_DEFENSE_CACHE: expected bytes, such as 20000000000, found '10GB'"):
-        Cache(tmp_path).get("gan", "a", fetching)
+    assert Cache(tmp_path).get("gan", "a", fetching) is not None
+    assert "LATENT_DEFENSE_CACHE: expected bytes, such as 20000000000, found '10GB'" in caplog.text
+
+
+def test_copies_that_nobody_uses_make_room_on_a_full_disk(tmp_path: Path) -> None:
+    cache, full = Cache(tmp_path, limit=10**9), [True]
+    assert cache.get("gan", "old", fetching) is not None
+    used = cache.get("gan", "used", fetching)
+
+    def filling(folder: Path) -> bool:
+        if (tmp_path / "gan" / "old").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        full.clear()
+        return fetching(folder)
+
+    assert cache.get("unet", "new", filling) is not None
+    assert {path.name for path in tmp_path.glob("[!.]*/*")} == {"used", "new"}
+    assert used is not None
+    assert not full
 
 
 def test_who_is_killed_while_it_fetches_is_replaced(tmp_path: Path) -> None:

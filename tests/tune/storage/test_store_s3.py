@@ -86,3 +86,16 @@ def test_a_grown_search_goes_on_there_too(address: str, tmp_path: Path, tiny_dat
     artifact = Store(Storage(address).child("store"), tmp_path / "third").find("projection", f"{large}-000")
     assert artifact is not None
     assert artifact.metrics["evaluations"] == PART * (3 * 6 - 2 * 4)
+
+
+def test_what_is_published_is_no_less_so_where_no_copy_can_be_kept(
+    bucket: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place, nowhere = Storage(bucket).child("kept-elsewhere"), tmp_path / "file"
+    nowhere.write_text("in the place of a folder")
+    with Store(place, nowhere).draft("gan", "abc") as draft:
+        (draft.folder / "weights").write_bytes(b"1")
+    assert "gan/abc: published, but not kept on this node" in caplog.text
+    found = Store(place, tmp_path / "copies").find("gan", "abc")
+    assert found is not None
+    assert (found.folder / "weights").read_bytes() == b"1"
