@@ -75,7 +75,7 @@ class FileLeases:
         return keys
 
     def _acquire(self, key: str) -> bool:
-        handle = os.open(self.folder / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(self.folder / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o666)  # as the umask says
         try:
             free = lock(handle)
         except OSError:

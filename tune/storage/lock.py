@@ -124,7 +124,7 @@ class ExperimentLock:
             LockedError: the kernel says that its holder is alive.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # as the umask says
         try:
             free = lock(self._handle)
         except OSError:  # NFS or FUSE without locks

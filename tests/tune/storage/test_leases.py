@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -50,3 +51,12 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     began = time.monotonic()
     assert leases.acquire(["key"])
     assert time.monotonic() - began < 1
+
+
+def test_a_colleague_may_lease_what_the_umask_lets_them(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        assert FileLeases(tmp_path).acquire(["abc"]) == "abc"
+    finally:
+        os.umask(before)
+    assert (tmp_path / "abc.lock").stat().st_mode & 0o777 == 0o664
