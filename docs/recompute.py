@@ -114,11 +114,6 @@ def main() -> int:
     words.add_argument("--off", type=int, default=0, help="images by which a score may differ (default: 0)")
     given = words.parse_args()
     report = json.loads((given.folder / "report.json").read_text())
-    saved = report.get("saved_seed", report.get("median_seed"))  # reports of before chose the median one
-    if saved is None:
-        print("error: expected a report with a retrained seed, found none", file=sys.stderr)
-        return 2
-    report["saved_seed"] = saved
     if report["attack"]["name"] != "fgsm":
         print(f"error: counts FGSM reports alone, found {report['attack']['name']}", file=sys.stderr)
         return 2
@@ -126,6 +121,10 @@ def main() -> int:
         counts = recomputed(given.folder, report, given.data_dir)
     except DefenseError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    report.setdefault("saved_seed", report.get("median_seed"))  # reports of before chose the median one
+    if report["saved_seed"] is None:
+        print("error: expected a report with a retrained seed, found none", file=sys.stderr)
         return 2
     saved = report["seeds"].index(report["saved_seed"])
     print(f"seed {report['saved_seed']}, {counts['images']:,} test images\n{'score':16}{'report':>10}{'here':>10}")

@@ -84,8 +84,12 @@ unet.label_weight: 0.3
 """
 
 
-def test_signatures_are_those_of_the_first_release() -> None:
-    """The settings of `quickstart` as they were: who changes a field's name or default finds old artifacts again."""
+def test_signatures_are_those_of_before() -> None:
+    """The settings of `quickstart` as they were: who changes a field's name or default finds old artifacts again.
+
+    Classifier and GAN are those of the first release; attack and U-Net have a new version since, and with them what
+    follows from them.
+    """
     space = parse_space(QUICKSTART, "quickstart", "quickstart.yaml")
     config = space.config({"projector.restarts": 1, "projector.steps": 1})
     images = DataSplit(torch.zeros(6, 1, 8, 8), torch.arange(6))
@@ -95,13 +99,13 @@ def test_signatures_are_those_of_the_first_release() -> None:
     assert signatures == {
         "classifier": "be8bd9f11a1a41d0cc5e",
         "gan": "cd31c311890f959baa3a",
-        "attack": "0e2dae94f516700301ea",
-        "projection": "faee35717047cf5d2fb2",
-        "map": "d99c3779253ed2ccb603",
-        "attack_train": "bb6cfa827a019e37044d",
-        "projection_train": "e8100bc50dd893db2aaf",
-        "unet": "40cf312a91a298b3c395",
-        "score_unet": "22dcc8dc626f7541bc53",
+        "attack": "36bb8e35f2ef80ae5a96",
+        "projection": "794f3b17597fd37ae4bf",
+        "map": "e5b659ebfae9f20a29b2",
+        "attack_train": "a27a18112217750e30d4",
+        "projection_train": "3efba34f0cbfbd2f2c3f",
+        "unet": "beb41caa4268e473c83c",
+        "score_unet": "a535f428b2e927058709",
         "projection_clean": "b4828679ead42cdfc511",
     }
     assert STAGES["projection"].base(recipe, {"gan": "g", "attack": "a"}) == "69f1c46dfea69e5fac13"
