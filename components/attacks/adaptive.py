@@ -160,8 +160,10 @@ def _begun(campaign: Campaign, origin: Origin, search: Callable[[bits.Cells, Ten
     def make(images: Tensor, labels: Tensor, index: Tensor, seed: int) -> Tensor:
         cells = campaign.target.cells(images, campaign.epsilon)
         assert cells is not None
-        begin = {"image": cells.levels_of(images), "best so far": cells.levels_of(campaign.worst[index])}.get(origin)
-        return search(cells, labels, bits.random_levels(cells, seed) if begin is None else begin, seed)
+        if origin == "random":
+            return search(cells, labels, bits.random_levels(cells, seed), seed)
+        begin = cells.levels_of(campaign.worst[index] if origin == "best so far" else images)
+        return search(cells, labels, begin, seed)
 
     return make
 

@@ -115,12 +115,10 @@ def count(
     known = [*(space.config(outcome.params) for outcome in ended), *configs] or [space.config(probe(space, {}))]
     ranked = sorted(known, key=cost)
     typical = ranked[len(ranked) // 2]
-    if reuse:
-        paths = [(Recipe(config, bounds, data, search.seed), path_of(config)) for config in configs]
-        during = _artifacts(store, paths, left)
-    else:
-        paths = [(Recipe(config, bounds_of_one(config), data, search.seed), path_of(config)) for config in configs]
-        during = _unshared(paths, left)
+    own = [bounds if reuse else bounds_of_one(config) for config in configs]
+    recipes = [Recipe(config, each, data, search.seed) for config, each in zip(configs, own, strict=True)]
+    paths = [(recipe, path_of(recipe.config)) for recipe in recipes]
+    during = _artifacts(store, paths, left) if reuse else _unshared(paths, left)
     finalists, final = [], []
     if search.target in ("unet", "defense"):
         if reuse and search.finalists > 1:
