@@ -64,13 +64,11 @@ class APGD(Attack):
     def _loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, restart: int) -> Loss:
         import torch
 
-        from components.attacks.losses import dlr, log_odds, targeted_dlr
-        from components.training import evaluating
+        from components.attacks.losses import dlr, log_odds, logits_of, targeted_dlr
 
         if self.loss != "targeted":
             return log_odds if self.loss == "ce" else dlr
-        with evaluating(classifier), torch.no_grad():
-            logits = classifier(images).scatter(1, labels.unsqueeze(1), -torch.inf)
+        logits = logits_of(classifier, images).scatter(1, labels.unsqueeze(1), -torch.inf)
         others = max(1, logits.shape[1] - 1)
         return targeted_dlr(logits.argsort(1, descending=True)[:, restart % others])
 

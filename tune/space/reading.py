@@ -252,7 +252,7 @@ class _Reader:
         if fixed["search.promotion"]:
             self.check_promotion(fixed, ranges)
         self.check_sampler(fixed["search.sampler"], ranges, fixed["search.cost_aware"])
-        if fixed["search.max_cost"] is not None and not self.stored:
+        if fixed["search.max_cost"] is not None:
             self.check_max_cost(fixed, ranges)
 
     def check_max_cost(self, fixed: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
@@ -260,7 +260,7 @@ class _Reader:
         most, target = fixed["search.max_cost"], fixed["search.target"]
         if "cost" not in OBJECTIVES[target]:
             self.refuse("search.max_cost", f"expected none for target {target}, whose trials are not judged by cost")
-        if fixed.get("defense.purifier") != "projector":
+        if self.stored or fixed.get("defense.purifier") != "projector":
             return
         least = 1
         for key in ("projector.restarts", "projector.steps"):

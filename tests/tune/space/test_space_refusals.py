@@ -351,3 +351,6 @@ def test_a_search_that_has_begun_is_not_refused_for_what_is_checked_since() -> N
         with pytest.raises(SpaceError):
             parse(text)
         assert parse_space(text, "mine", "space.yaml", stored=True).ranges
+    unet = "search.target: unet\nsearch.max_cost: 9\nunet.width: {choice: [8, 16]}"
+    with pytest.raises(SpaceError, match="whose trials are not judged by cost"):  # no search has begun with that
+        parse_space(unet, "mine", "space.yaml", stored=True)
