@@ -54,9 +54,12 @@ def retrain_seed(
         return known
     path = executor.get(config, final_path_of(config), report)
     defense = assemble(executor, path)
-    scores, pictures = evaluate(
-        defense, config, split_of(path.recipe, "train"), test, lambda what: report(Progress(f"measuring {what}", 0, 0))
-    )
+
+    def tell(what: str) -> None:
+        report(Progress(f"measuring {what}", 0, 0))
+
+    train, saved = split_of(path.recipe, "train"), executor.seed == config.search.seed  # the first seed's is saved
+    scores, pictures = evaluate(defense, config, train, test, tell, saved=saved)
     work = {stage: asdict(done) for stage, done in path.work.items()}
     seconds = {stage: done.seconds for stage, done in path.work.items()}
     scores |= {"seed": executor.seed, "stages": signatures, "settings": settings, "seconds": seconds, "work": work}

@@ -30,7 +30,13 @@ DRAW = 0  # seed of what is drawn for the curve and the figure: chosen before an
 
 
 def evaluate(
-    defense: Defense, config: ExperimentConfig, train: DataSplit, test: DataSplit, tell: Callable[[str], None]
+    defense: Defense,
+    config: ExperimentConfig,
+    train: DataSplit,
+    test: DataSplit,
+    tell: Callable[[str], None],
+    *,
+    saved: bool = True,
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Measures a defense on the test images.
 
@@ -40,6 +46,8 @@ def evaluate(
         train: images that its U-Net learned from, for what is trained to stand beside it.
         test: images and true labels.
         tell: told what is being measured.
+        saved: whether it is the one that goes to users, of which the report shows each adaptive attack, its courses
+            and what stands beside it; of the others it shows the worst case alone.
 
     Returns:
         What goes to `best/seeds/<seed>.json` and to the `.npz` beside it.
@@ -57,7 +65,7 @@ def evaluate(
     metrics = _metrics(defense, test, attacked, plain, seen)
     known, left_out = None, None
     try:
-        known = adaptive(defense, config, train, test, tell)
+        known = adaptive(defense, config, train, test, tell, whole=saved)
     except NoGradient as error:
         left_out = str(error)
         tell(f"no adaptive attack: {left_out}")

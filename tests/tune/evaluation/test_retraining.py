@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.attacks.presets import PRESETS
 from components.datasets.dataset import Dataset
 from components.defense import Defense
 from components.files import read_json
@@ -35,6 +36,14 @@ def executor(tmp_path: Path, tiny_dataset: Dataset) -> Executor:
     final = Development.for_retraining(tiny_dataset)
     arrays = arrays_of(train=final.train)
     return final_executor(setting_on(tmp_path, tiny_dataset), arrays, final.fingerprint, tiny_config(), 0)
+
+
+@pytest.fixture
+def second(tmp_path: Path, tiny_dataset: Dataset) -> Executor:
+    """That of the second seed, whose defense is not the one that is saved."""
+    final = Development.for_retraining(tiny_dataset)
+    arrays = arrays_of(train=final.train)
+    return final_executor(setting_on(tmp_path, tiny_dataset), arrays, final.fingerprint, tiny_config(), 1)
 
 
 def retrained(executor: Executor, dataset: Dataset, home: Storage, **changes: Any) -> tuple[dict[str, Any], list[str]]:
@@ -86,6 +95,17 @@ def test_an_attacker_who_knows_the_defense_is_measured(
     assert scores["metrics"]["robust"] == known["worst"] <= known["clean"] == scores["metrics"]["clean_purified"]
     assert set(known["beside"]) == {"threshold", "gan"}
     assert known["attacks"]
+    assert [at for at, _ in known["over_epsilon"]] == list(PRESETS["quick"].epsilons)
+
+
+def test_of_seeds_that_are_not_saved_only_what_the_report_shows_is_measured(
+    second: Executor, tmp_path: Path, tiny_dataset: Dataset
+) -> None:
+    scores, seen = retrained(second, tiny_dataset, Storage(tmp_path / "one"))
+    known = scores["adaptive"]
+    assert scores["metrics"]["robust"] == known["worst"]
+    assert (known["beside"], known["over_epsilon"], known["over_steps"]) == ({}, [], [])
+    assert not any("alone" in stage for stage in seen if "an attacker who knows" in stage)
 
 
 def test_beside_what_is_trained_against_attacks_stands_the_classifier_trained_so(
