@@ -3,6 +3,8 @@ VENV     ?= .venv
 # Byte code is compiled at first import; compiling all of torch and Ray at installation takes longer.
 PIP_ARGS ?= --no-compile
 ARGS     ?=
+# Files of tests side by side, each in one process, as its tests share what they set up.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
 python  := $(VENV)/bin/python
 uv      := $(shell command -v uv 2>/dev/null)
@@ -20,7 +22,7 @@ search: $(VENV)/.search  ## Search on the embedded data; ARGS="--trials 4" passe
 	$(python) -m tune.search --space quickstart --resume $(ARGS)
 
 test: $(VENV)/.test  ## Run the quick tests; ARGS="-k data" passes options on
-	$(python) -m pytest $(ARGS)
+	$(python) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-all: $(VENV)/.test-all  ## Run all tests, also the slow ones and those that start a cluster
 	$(python) -m pytest -m "" $(ARGS)
