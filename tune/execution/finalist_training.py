@@ -19,7 +19,7 @@ from tune.metrics import objectives_of
 from tune.monitor.progress import Message, ProgressChannel, ProgressFeed, ProgressReporter
 from tune.monitor.terminal import LiveView, TrialView
 from tune.optimizer.choice import cost_of
-from tune.optimizer.finalists import Finalist
+from tune.optimizer.finalists import Finalist, wanted
 from tune.pipeline.recipe import bounds_of
 from tune.pipeline.stages import path_of
 from tune.pipeline.unet import RIGHT_FILE
@@ -34,12 +34,16 @@ def run_finalists(
     dataset: Dataset,
     outcomes: Sequence[Outcome],
     seeds: Sequence[int],
+    images: int,
     view: LiveView,
     check: Callable[[], None],
 ) -> tuple[list[Finalist], dict[int, str]]:
-    """Every finalist with every seed. What the search trained is read; the rest is found in the store or trained.
+    """The finalists, each with as many seeds as it takes to tell it from the best, all `seeds` at most.
+
+    What the search trained is read; the rest is found in the store or trained.
 
     Args:
+        images: that each score is a share of.
         check: raises where this driver must stop, and is called often.
 
     Returns:
@@ -48,31 +52,51 @@ def run_finalists(
     Raises:
         ray.exceptions.RayError: a worker was lost for good; what the others made stays in the store.
     """
-    runs = [(outcome, seed) for seed in seeds for outcome in outcomes]
-    found = {n: _stored(setting, outcome) for n, (outcome, seed) in enumerate(runs) if seed == setting.seed}
-    results = {number: result for number, result in found.items() if result is not None}
-    view.update(_rows(runs, results, {}, time.time()), {})
-    if len(results) < len(runs):
-        results |= _train(setting, dataset, runs, results, view, check)
     fixed = setting.space.fixed
     metric = next(iter(objectives_of(fixed["search.target"], fixed["search.objective"])))
-    left_out = {
-        outcome.trial: f"seed {seed}: {results[n]['failed']}"
-        for n, (outcome, seed) in reversed(list(enumerate(runs)))
-        if "failed" in results[n]
-    }
-    finalists = [
-        _finalist(outcome, {seed: results[n] for n, (other, seed) in enumerate(runs) if other is outcome}, metric)
-        for outcome in outcomes
-        if outcome.trial not in left_out
-    ]
-    return finalists, left_out
+    by_trial = {outcome.trial: outcome for outcome in outcomes}
+    known: dict[int, dict[int, dict[str, Any]]] = {trial: {} for trial in by_trial}  # by trial and seed
+    left_out: dict[int, str] = {}
+    numbers = {run: number for number, run in enumerate((trial, seed) for seed in seeds for trial in by_trial)}
+    ended = 0
+
+    def finalists() -> list[Finalist]:
+        return [_finalist(by_trial[trial], results, metric) for trial, results in known.items()]
+
+    while asked := wanted(finalists(), seeds, images):
+        further = len(seeds) - seeds.index(asked[0][1])
+        view.expect(ended + further * len(asked))
+        results = _round(setting, dataset, {numbers[t, seed]: (by_trial[t], seed) for t, seed in asked}, view, check)
+        ended += len(results)
+        for trial, seed in asked:
+            result = results[numbers[trial, seed]]
+            if "failed" in result:
+                left_out[trial] = f"seed {seed}: {result['failed']}"
+                del known[trial]
+            else:
+                known[trial][seed] = result
+    view.expect(ended)
+    return finalists(), left_out
+
+
+def _round(
+    setting: Setting,
+    dataset: Dataset,
+    runs: Mapping[int, tuple[Outcome, int]],
+    view: LiveView,
+    check: Callable[[], None],
+) -> dict[int, dict[str, Any]]:
+    """Results of runs, each a trial with a seed: read where the search made them, else trained side by side."""
+    read = {n: _stored(setting, outcome) for n, (outcome, seed) in runs.items() if seed == setting.seed}
+    known = {number: result for number, result in read.items() if result is not None}
+    view.update(_rows(runs, known, {}, time.time()), {})
+    return known if len(known) == len(runs) else known | _train(setting, dataset, runs, known, view, check)
 
 
 def _train(
     setting: Setting,
     dataset: Dataset,
-    runs: Sequence[tuple[Outcome, int]],
+    runs: Mapping[int, tuple[Outcome, int]],
     known: Mapping[int, dict[str, Any]],
     view: LiveView,
     check: Callable[[], None],
@@ -82,9 +106,9 @@ def _train(
     feed = ProgressFeed()
     remote = ray.remote(run_finalist).options(num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=2)
     tasks = {
-        remote.remote(setting, arrays, outcome.params, seed, n, feed.channel): n
-        for n, (outcome, seed) in enumerate(runs)
-        if n not in known
+        remote.remote(setting, arrays, outcome.params, seed, number, feed.channel): number
+        for number, (outcome, seed) in runs.items()
+        if number not in known
     }
     began = time.time()
 
@@ -95,7 +119,7 @@ def _train(
 
 
 def _rows(
-    runs: Sequence[tuple[Outcome, int]],
+    runs: Mapping[int, tuple[Outcome, int]],
     results: Mapping[int, dict[str, Any]],
     latest: Mapping[int, Message],
     began: float,
@@ -103,7 +127,7 @@ def _rows(
     """The trainings as the live view shows them."""
     return [
         seed_view(n, results.get(n), latest.get(n), began, f"trial {outcome.trial}, seed {seed}")
-        for n, (outcome, seed) in enumerate(runs)
+        for n, (outcome, seed) in runs.items()
     ]
 
 
@@ -118,7 +142,7 @@ def _stored(setting: Setting, outcome: Outcome) -> dict[str, Any] | None:
 def _finalist(outcome: Outcome, results: Mapping[int, Mapping[str, Any]], metric: str) -> Finalist:
     rows: list[NDArray[np.bool_]] = [r["right"] for _, r in sorted(results.items()) if r["right"] is not None]
     scores = {seed: float(result["metrics"][metric]) for seed, result in sorted(results.items())}
-    right = np.stack(rows) if len(rows) == len(results) else None
+    right = np.stack(rows) if rows and len(rows) == len(results) else None
     return Finalist(outcome.trial, cost_of(outcome), float(outcome.metrics[metric]), scores, right)
 
 

@@ -175,17 +175,18 @@ class Session:
             home.delete("finalists.json")
             return best
         seeds = [search.seed + index for index in range(search.finalist_seeds)]
-        work = f"the best {len(finalists)} trials compared" + (f" with {len(seeds)} seeds each" if seeds[1:] else "")
-        with self._view(work, len(finalists) * len(seeds), objectives, kind="training") as view:
+        how = f" with up to {len(seeds)} seeds each" if seeds[1:] else ""
+        images = images_measured(next(iter(objectives)), len(self.plan.dataset.validation), search.robust_images)
+        work, most = f"the best {len(finalists)} trials compared{how}", len(finalists) * len(seeds)
+        with self._view(work, most, objectives, kind="training") as view:
             compared, left_out = run_finalists(
-                self.setting, self.plan.dataset, finalists, seeds, view, self.lock.check
+                self.setting, self.plan.dataset, finalists, seeds, images, view, self.lock.check
             )
         for trial, reason in left_out.items():
             print(f"Note: trial {trial} is left out of the comparison, as a training failed: {reason}", file=sys.stderr)
         if not compared:
             home.delete("finalists.json")
             return best
-        images = images_measured(next(iter(objectives)), len(self.plan.dataset.validation), search.robust_images)
         verdict = decide(compared, images)
         params = {outcome.trial: outcome.params for outcome in finalists}
         home.write("finalists.json", _json(as_json(compared, verdict, params, left_out)))

@@ -118,6 +118,10 @@ class LiveView:
         if self._live is None and not self._quiet and time.monotonic() - self._said > SILENCE:
             self._say(alive(self.snapshot()))
 
+    def expect(self, total: int) -> None:
+        """Another number of trials, where it depends on how they end."""
+        self._view = replace(self._view, total=total)
+
     def note(self, text: str) -> None:
         """Say something once; it stays above the page."""
         if not self._quiet:

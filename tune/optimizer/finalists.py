@@ -1,10 +1,14 @@
-"""The best few trials, trained with several seeds before one is chosen: what is best of many is a bit lucky."""
+"""The best few trials, trained with further seeds before one is chosen: what is best of many is a bit lucky.
+
+Seeds come one after the other, and a trial that can be told from the best gets no further one: it would not be chosen,
+and a seed of its own may need a GAN of its own (successive elimination; Even-Dar et al., JMLR 2006).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, variance
 from typing import Any
 
@@ -18,7 +22,7 @@ from tune.storage.ledger import Outcome
 
 @dataclass(frozen=True)
 class Finalist:
-    """One trial on the same seeds and images as the others.
+    """One trial on the same images as the others, and on the first of the same seeds.
 
     Attributes:
         trial: its number.
@@ -39,6 +43,11 @@ class Finalist:
         """Mean score over the seeds."""
         return mean(self.scores.values())
 
+    def first(self, count: int) -> Finalist:
+        """The same, of its first so many seeds."""
+        scores = dict(sorted(self.scores.items())[:count])
+        return replace(self, scores=scores, right=None if self.right is None else self.right[:count])
+
     @property
     def fresh(self) -> float:
         """Mean score over the seeds that the search did not rank it by."""
@@ -52,8 +61,9 @@ class Verdict:
 
     Attributes:
         chosen: the trial to go on with.
-        best: the trial with the best mean.
-        behind: trial → how much its mean lies below the best one's, and the standard error of that.
+        best: the trial with the best mean of those that were never told from the best.
+        behind: trial → how much its mean lay below the best one's when they were last compared, and the standard error
+            of that.
     """
 
     chosen: int
@@ -74,19 +84,54 @@ def finalists_of(
     return sorted(fit, key=by_rank(objectives))[:count]
 
 
+def wanted(finalists: Sequence[Finalist], seeds: Sequence[int], images: int) -> list[tuple[int, int]]:
+    """The trainings that the comparison needs next, as trial and seed; none once it is decided, or all seeds are used.
+
+    Args:
+        finalists: with what is known of them, no scores at first.
+        seeds: all that may be used, in order.
+        images: that each score is a share of.
+    """
+    left, count, _ = _compare(finalists, images)
+    if count == len(seeds) or (count and len(left) < 2):
+        return []
+    return [(f.trial, seeds[count]) for f in left if len(f.scores) <= count]
+
+
 def decide(finalists: Sequence[Finalist], images: int) -> Verdict:
     """The cheapest of those that cannot be told from the best; ties to the better mean, then to the earlier trial.
 
     Args:
-        finalists: at least one, all with the same seeds.
+        finalists: at least one, each with at least one seed.
         images: that each score is a share of.
     """
-    best = max(finalists, key=lambda f: (f.mean, -f.cost, -f.trial))
-    behind = {f.trial: _difference(best, f, images) for f in finalists}
-    verdict = Verdict(best.trial, best.trial, behind)
-    equal = [f for f in finalists if verdict.equal(f.trial)]
+    left, count, behind = _compare(finalists, images)
+    equal = [f.first(count) for f in left]
     chosen = min(equal, key=lambda f: (f.cost, -f.mean, f.trial))
-    return Verdict(chosen.trial, best.trial, behind)
+    return Verdict(chosen.trial, _best(equal).trial, behind)
+
+
+def _compare(
+    finalists: Sequence[Finalist], images: int
+) -> tuple[list[Finalist], int, dict[int, tuple[float, float]]]:
+    """Compares after one seed, after two and so on, each time those that could not be told from the best before.
+
+    Returns:
+        Those that are left; the number of seeds that they were compared on; `behind` of a `Verdict`.
+    """
+    behind: dict[int, tuple[float, float]] = {}
+    left, count = list(finalists), 0
+    while left and (len(left) > 1 or not count) and all(len(f.scores) > count for f in left):
+        count += 1
+        now = [f.first(count) for f in left]
+        best = _best(now)
+        behind |= {f.trial: _difference(best, f, images) for f in now}
+        left = [f for f in left if behind[f.trial][0] <= behind[f.trial][1]]
+    return left, count, behind
+
+
+def _best(finalists: Sequence[Finalist]) -> Finalist:
+    return max(finalists, key=lambda f: (f.mean, -f.cost, -f.trial))
 
 
 def _difference(best: Finalist, other: Finalist, images: int) -> tuple[float, float]:

@@ -72,7 +72,7 @@ def describe(plan: Plan, resources: Resources, *, quiet: bool = False, reuse: bo
             f"{plan.home.uri}: {state}; {counted.trials} trials, {concurrent} at once; nothing is started or written",
             _space(plan),
             _table("Stages of the search", rows),
-            *([_table("Further seeds of the finalists", further)] if further else []),
+            *([_table("Further seeds of the finalists, at most", further)] if further else []),
             *([_table("Retraining of the best, on train + validation", final)] if final else []),
             _cost(plan, [*rows, *further, *final], concurrent, rates),
             _room(plan, counted),

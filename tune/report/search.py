@@ -109,16 +109,17 @@ def _cost_axis(axes: Axes) -> None:
 
 
 def _finalists(facts: Facts, metric: str) -> list[Block]:
-    """The comparison of the best few over several seeds, and how far the chosen one's score in the search was off."""
+    """The comparison of the best few, with further seeds, and how far the chosen one's score in the search was off."""
     if not facts.finalists:
         return []
     rows, chosen, leader = facts.finalists.finalists, facts.finalists.chosen, facts.finalists.best
     own = next(row for row in rows if row.trial == chosen)
-    fresh = len(own.scores) - 1
+    fresh, most = len(own.scores) - 1, max(len(row.scores) for row in rows)
     table = [
         (
             f"{row.trial:03d}",
             percent(row.searched),
+            str(len(row.scores)),
             percent(row.mean),
             f"{percent(min(row.scores.values()))}–{percent(max(row.scores.values()))}",
             f"{percent(row.behind)} ± {percent(row.error)}" if row.trial != leader else "–",
@@ -126,12 +127,13 @@ def _finalists(facts: Facts, metric: str) -> list[Block]:
         )
         for row in rows
     ]
-    columns = ("trial", f"{metric} in the search %", "mean over seeds %", "seeds", "below the best", "told apart")
-    how = f"each trained with the same {fresh + 1} seeds and" if fresh else "as the search trained them,"
+    columns = ("trial", f"{metric} in the search %", "seeds", "mean of them %", "range", "below the best", "told apart")
+    how = f"trained with up to {most} seeds and" if most > 1 else "as the search trained them,"
     note = (
-        f"The best {len(rows)} of the search, {how} compared on the same validation images; ± one standard error of "
-        f"the difference{'' if fresh else ' by the choice of images alone'}. Of those that cannot be told from the "
-        "best, the cheapest is chosen."
+        f"The best {len(rows)} of the search, {how} compared on the same validation images and seeds; ± one standard "
+        f"error of the difference{'' if most > 1 else ' by the choice of images alone'}. "
+        + ("One that can be told from the best of a round gets no further seed. " if most > 1 else "")
+        + "Of those that cannot be told from the best, the cheapest is chosen."
     )
     for trial, reason in facts.finalists.left_out.items():
         note += f" Trial {trial} was left out, as a training of it failed: {reason}."
@@ -143,7 +145,7 @@ def _finalists(facts: Facts, metric: str) -> list[Block]:
         f"choice among the finalists used {'these seeds' if fresh > 1 else 'this seed'} too, so that the second score "
         "may be a bit lucky as well."
     )
-    compared = Table(columns, table, numbers=5, marked=marked, note=note)
+    compared = Table(columns, table, numbers=6, marked=marked, note=note)
     return [compared, again] if fresh else [compared]
 
 

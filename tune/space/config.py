@@ -78,7 +78,7 @@ class SearchConfig(Config):
     )  # the best so many are trained with further seeds before one is chosen; 1 = the search's own score decides
     finalist_seeds: int = Field(
         default=3, ge=1, le=100, json_schema_extra={"neutral": 3}
-    )  # of each, the search's own included; 1 = compared as the search trained them, image by image, at no further cost
+    )  # at most, the search's own included: what can be told from the best gets no further one; 1 = only that one
     retrain_seeds: int = Field(default=3, ge=1, le=1000)  # trainings of the best one, averaged in the report
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tune.optimizer.finalists import Finalist, as_json, decide, finalists_of
+from tune.optimizer.finalists import Finalist, as_json, decide, finalists_of, wanted
 from tune.storage.ledger import Outcome
 
 IMAGES = 1000
@@ -70,3 +70,52 @@ def test_a_lead_of_one_image_tells_nothing_apart(images: int) -> None:
         pair = [Finalist(n, 60 - 50 * n, r.mean(), {0: r.mean()}, r[None]) for n, r in enumerate(right)]
         assert decide(pair, images).chosen == 1, base
         assert decide([Finalist(f.trial, f.cost, f.searched, f.scores) for f in pair], images).chosen == 1, base
+
+
+def with_seeds(count: int, *all_of_them: Finalist) -> list[Finalist]:
+    return [one.first(count) for one in all_of_them]
+
+
+def test_what_is_told_from_the_best_gets_no_further_seed() -> None:
+    best, equal, worse = finalist(0, 0.950, 600), finalist(1, 0.948, 5, shift=300), finalist(2, 0.8, 1)
+    seeds = [7, 8, 9]
+    assert wanted(with_seeds(0, best, equal, worse), seeds, IMAGES) == [(0, 7), (1, 7), (2, 7)]
+    assert wanted(with_seeds(1, best, equal, worse), seeds, IMAGES) == [(0, 8), (1, 8)]
+    assert wanted([best.first(2), equal.first(1), worse.first(1)], seeds, IMAGES) == [(1, 8)]
+    assert wanted([best.first(2), equal.first(2), worse.first(1)], seeds, IMAGES) == [(0, 9), (1, 9)]
+    assert wanted([best, equal, worse.first(1)], seeds, IMAGES) == []
+    verdict = decide([best, equal, worse.first(1)], IMAGES)
+    assert (verdict.best, verdict.chosen) == (0, 1)
+    assert verdict.behind[2][0] == pytest.approx(0.15)  # on the one seed that both have
+    assert not verdict.equal(2)
+
+
+def test_once_a_single_one_is_left_no_seed_is_wanted() -> None:
+    pair = with_seeds(1, finalist(0, 0.95), finalist(1, 0.8))
+    assert wanted(pair, [0, 1, 2], IMAGES) == []
+    assert decide(pair, IMAGES).chosen == 0
+    assert wanted([finalist(0, 0.95).first(0)], [0, 1, 2], IMAGES) == [(0, 0)]
+
+
+def test_a_finalist_that_fails_later_calls_back_whom_it_had_outdone() -> None:
+    """Its training with the second seed failed, so it is none of them any more."""
+    best, second = finalist(0, 0.95), finalist(1, 0.8)
+    third = finalist(2, 0.799, shift=300)
+    assert wanted(with_seeds(1, best, second, third), [0, 1], IMAGES) == []
+    assert wanted(with_seeds(1, second, third), [0, 1], IMAGES) == [(1, 1), (2, 1)]
+
+
+@pytest.mark.parametrize("draw", range(20))
+def test_the_choice_does_not_depend_on_seeds_of_those_told_apart(draw: int) -> None:
+    """Trained or not, they count for nothing: a search that finds them in the store chooses as one that does not."""
+    rng = np.random.default_rng(draw)
+    whole = []
+    for trial in range(4):
+        right = rng.random((3, IMAGES)) < rng.uniform(0.88, 0.92, (3, 1))
+        scores = dict(enumerate(right.mean(1).tolist()))
+        whole.append(Finalist(trial, float(rng.integers(1, 50)), scores[0], scores, right))
+    known = dict.fromkeys(range(4), 0)
+    while asked := wanted([whole[trial].first(count) for trial, count in known.items()], [0, 1, 2], IMAGES):
+        known |= {trial: known[trial] + 1 for trial, _ in asked}
+    lazy = decide([whole[trial].first(count) for trial, count in known.items()], IMAGES)
+    assert lazy == decide(whole, IMAGES)
