@@ -140,12 +140,16 @@ def run_seeds(
     arrays: Any = ray.put(arrays_of(train=final.train, test=dataset.test))
     feed = ProgressFeed()
     remote = ray.remote(run_retraining)
-    tasks = {
-        remote.options(num_cpus=cpus, num_gpus=setting.gpus, max_retries=2).remote(
-            replace(setting, cpus=cpus), arrays, final.fingerprint, dict(params), trial, seed, feed.channel
-        ): seed
-        for seed, cpus in zip(seeds, cores_of(len(seeds), concurrent, setting.cpus), strict=True)
-    }
+    tasks: dict[Any, int] = {}
+    cores: dict[Any, float] = {}
+    for seed, cpus in zip(seeds, cores_of(len(seeds), concurrent, setting.cpus), strict=True):
+        # Of tasks that ask for different numbers of cores Ray gives each kind its share, and would let a core stand
+        # idle beside the first one for the sake of one that needs them all: this is submitted once those have ended.
+        before = [task for task, fewer in cores.items() if fewer < cpus]
+        task = remote.options(num_cpus=cpus, num_gpus=setting.gpus, max_retries=2).remote(
+            replace(setting, cpus=cpus), arrays, final.fingerprint, dict(params), trial, seed, feed.channel, *before
+        )
+        tasks[task], cores[task] = seed, cpus
     began = time.time()
 
     def show(results: dict[int, Any]) -> None:

@@ -385,6 +385,7 @@ def test_whatever_is_trained_for_the_search_knows_the_plug_in(tmp_path: Path, pi
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_from_space_to_report_with_a_plug_in(tmp_path: Path) -> None:
     """The command line on a made-up CIFAR-10 of twelve classes, with a user's own small ResNet."""
     data = write_pictures(tmp_path / "tiny")
