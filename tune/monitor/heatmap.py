@@ -15,18 +15,20 @@ from PIL import Image, ImageDraw, ImageFont
 CELL = (50, 38)  # pixels, width and height
 LETTERS = 16  # pixels: the height of the text
 MARGIN = (72, 38)  # left of the cells, for the restarts; above them, for the title
+MOST = 20  # rows, and columns
 BELOW = 52  # for the steps and what they are
 BLUE, RED, INK, GREY = (42, 99, 163), (190, 40, 40), (30, 30, 30), (120, 120, 120)
 
 
 def map_png(found: Mapping[str, Any], restarts: int, steps: int) -> bytes:
-    """The map as a PNG, the trial's own pair framed in red.
+    """The map as a PNG, the trial's own pair framed in red. Of many R or L some are shown, its own among them.
 
     Args:
         found: "restarts", "steps" and "psd_gan", a row of shares per number of restarts, as the stage `map` has them.
         restarts: the trial's R.
         steps: the trial's L.
     """
+    found = _thinned(found, restarts, steps)
     title = "GAN-only PSD in %, validation images"
     font = ImageFont.load_default(LETTERS)
     across, down = len(found["steps"]), len(found["restarts"])
@@ -48,6 +50,22 @@ def map_png(found: Mapping[str, Any], restarts: int, steps: int) -> bytes:
     content = io.BytesIO()
     page.save(content, "PNG", optimize=True)
     return content.getvalue()
+
+
+def _thinned(found: Mapping[str, Any], restarts: int, steps: int) -> dict[str, Any]:
+    """The same map of few enough R and L to be looked at."""
+    rows, columns = _places(found["restarts"], restarts), _places(found["steps"], steps)
+    return {
+        "restarts": [found["restarts"][row] for row in rows],
+        "steps": [found["steps"][column] for column in columns],
+        "psd_gan": [[found["psd_gan"][row][column] for column in columns] for row in rows],
+    }
+
+
+def _places(values: Sequence[int], own: int) -> list[int]:
+    """The places of about `MOST` of the values, evenly: the first, the last, and the trial's own, where it is one."""
+    even = {round(n * (len(values) - 1) / (MOST - 1)) for n in range(MOST)}
+    return sorted(even | {place for place, number in enumerate(values) if number == own})
 
 
 def _draw_cells(draw: ImageDraw.ImageDraw, font: Any, shares: Sequence[Sequence[float]]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tune.monitor.heatmap import BLUE, CELL, MARGIN, RED, map_png
+from tune.monitor.heatmap import BLUE, CELL, MARGIN, MOST, RED, map_png
 
 FOUND = {"restarts": [1, 2, 4], "steps": [2, 4], "psd_gan": [[0.1, 0.2], [0.3, float("nan")], [0.5, 0.9]]}
 
@@ -47,3 +47,12 @@ def test_a_pair_that_the_map_does_not_have_is_not_framed() -> None:
 
 def test_a_map_of_one_cell_and_one_share() -> None:
     assert pixels({"restarts": [1], "steps": [1], "psd_gan": [[1.0]]}, 1, 1).shape[1] > 200
+
+
+def test_of_many_steps_some_are_shown_and_the_trials_own() -> None:
+    steps = list(range(10, 401))
+    shares = [[0.5 if step == 123 else 0.0 for step in steps] for _ in (1, 2)]
+    page = pixels({"restarts": [1, 2], "steps": steps, "psd_gan": shares}, 2, 123)
+    assert page.shape[1] < MARGIN[0] + (MOST + 2) * CELL[0]
+    frame = np.nonzero((page == RED).all(axis=2))[1].min()
+    assert np.abs(page[MARGIN[1] + CELL[1] + 6, frame + 6] - BLUE).max() < 30, "another share than its own"
