@@ -101,7 +101,7 @@ class Session:
             return _failed(f"another driver has taken over, and this one stops: {error}")
         except ray.exceptions.RayError as error:
             last = str(error).strip().splitlines()[-1]
-            return _failed(f"a training after the search failed: {last}\nTo go on:\n  {self.options.call.resumed}")
+            return _failed(f"a training failed: {last}\nTo go on:\n  {self.options.call.resumed}")
         finally:
             if not math.isnan(began):  # beside another driver nothing more is written
                 add_time(home, time.monotonic() - began, self._ended())
@@ -232,6 +232,8 @@ class Session:
         if maps.exists("manifest.json"):  # a trial that shares nothing leaves no map of all R and L
             manifest = json.loads(maps.read("manifest.json"))
             home.write("validation_map.json", _json({**manifest["metrics"], "params": best.params}))
+        else:
+            home.delete("validation_map.json")  # an earlier choice may have left one
 
     def _retrain(self, best: Outcome) -> None:
         """The chosen configuration over several seeds. The first one's defense is saved: nothing chose it."""

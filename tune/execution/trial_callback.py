@@ -94,7 +94,7 @@ class TrialCallback(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         lines = str(trial.get_error() or "its worker died").strip().splitlines()
-        self._settle(trial, "failed", f"its worker was lost {trial.num_failures} times: {lines[-1]}")
+        self._settle(trial, "failed", f"its worker failed {trial.num_failures} times: {lines[-1]}")
         self._over.add(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:

@@ -88,3 +88,17 @@ def test_a_promoted_trial_whose_worker_is_lost_at_once_keeps_its_scores(tmp_path
     outcome = ledger.outcome(3)
     assert outcome is not None
     assert (outcome.status, outcome.promotions, outcome.intermediate) == ("failed", 1, {"1": 0.5})
+
+
+def test_an_error_outside_a_trials_work_is_no_lost_worker(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    setting = setting_on(tmp_path, tiny_dataset)
+    ledger = Ledger(setting.home)
+    callback = TrialCallback(setting, ledger, mock.Mock(), mock.Mock(), mock.Mock(), lambda: None)
+    said = "PermissionError: [Errno 13] Permission denied: 'events.out.tfevents.000.run'"
+    config = {"trial": 3, "params": PARAMS}
+    trial = SimpleNamespace(config=config, get_error=lambda: f"Failure # 1\nray::train()\n{said}\n", num_failures=2)
+    callback.on_trial_start(1, [], trial)
+    callback.on_trial_error(1, [], trial)
+    outcome = ledger.outcome(3)
+    assert outcome is not None
+    assert outcome.error == f"its worker failed 2 times: {said}"

@@ -1,0 +1,48 @@
+"""One session of a search: what it keeps of its choice, and what it says when it ends early."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import ray
+
+from components.datasets.dataset import Dataset
+from tests.tune.executor_fixture import PARAMS, tiny_space
+from tune.errors import FAILED
+from tune.execution.session import Session
+from tune.planning.experiment import Options
+from tune.planning.preflight import Plan
+from tune.storage.folder import Storage
+from tune.storage.ledger import Outcome
+
+
+@pytest.fixture
+def session(tmp_path: Path, tiny_dataset: Dataset) -> Session:
+    space = tiny_space()
+    plan = Plan(space, Storage(tmp_path), "one", False, space.config(PARAMS), tiny_dataset)
+    return Session(plan, mock.Mock(address=None, cpus=1.0, gpus=0.0), Options(quiet=True), mock.Mock())
+
+
+def test_the_map_of_an_earlier_choice_is_not_kept_for_one_without(session: Session) -> None:
+    store, home = session.plan.storage.child("store"), session.plan.home
+    store.child("map").child("m1").write("manifest.json", b'{"metrics": {"restarts": [1]}}')
+    best = Outcome(trial=0, status="finished", params=PARAMS, stages={"map": "m1"})
+    session._keep_choice(best)
+    assert home.exists("validation_map.json")
+    session._keep_choice(best.model_copy(update={"trial": 1, "stages": {}}))
+    assert not home.exists("validation_map.json")
+
+
+def test_an_error_that_ray_tells_of_is_said_in_one_line(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As docs/faults.md quotes it, and whichever training it came from."""
+
+    def full(*_: object) -> None:
+        raise ray.exceptions.RayError("Traceback\nOSError: [Errno 28] No space left on device: 'x'")
+
+    monkeypatch.setattr(Session, "_search", full)
+    assert session.run([]) == FAILED
+    assert "error: a training failed: OSError: [Errno 28] No space left" in capsys.readouterr().err
