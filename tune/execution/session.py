@@ -21,7 +21,8 @@ from tune.execution.interruption import interrupt
 from tune.execution.ray_start import running_ray
 from tune.execution.trial import Setting, arrays_of, final_executor
 from tune.metrics import Direction, images_measured
-from tune.monitor.runs import viewing_commands
+from tune.monitor.kept_runs import forget_seeds
+from tune.monitor.runs import run_name, viewing_commands
 from tune.monitor.tensorboard import write_experiment
 from tune.monitor.terminal import LiveView
 from tune.optimizer.choice import NoChoiceError, choose, rule
@@ -240,6 +241,7 @@ class Session:
         search, setting, home = self.plan.config.search, self.setting, self.plan.home
         seeds = [search.seed + index for index in range(search.retrain_seeds)]
         forget_others(home, seeds, settings_hash(self.plan.space.config(best.params)))
+        forget_seeds(home, [run_name(best.trial, best.params, seed) for seed in seeds])
         work = f"retraining trial {best.trial} on train + validation, then the test images"
         told = {key: way for key, way in search.objectives.items() if key == "robust"}
         with self._view(work, len(seeds), {**told, "psd": "max"}, kind="seed") as view:

@@ -7,10 +7,10 @@ trials.csv and in the report.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from tune.metrics import Direction
-from tune.monitor.runs import run_name
+from tune.monitor.runs import SEED, run_name
 from tune.optimizer.choice import has_objectives, losses_of
 from tune.optimizer.selection import Selection
 from tune.storage.folder import Storage
@@ -38,16 +38,12 @@ class KeptRuns:
         """Takes the trials of earlier sessions in; removes runs that a driver has left which was killed."""
         ordered = sorted(outcomes, key=lambda outcome: outcome.trial)
         if gone := {name for outcome in ordered for name in self._add(outcome)}:
-            try:
-                there = self._folder.folders()
-            except OSError as error:
-                log.warning("TensorBoard's runs cannot be listed: %s", error)
-            else:
-                self._remove(name for name in there if name in gone)
+            _remove(self._folder, gone.__contains__)
 
     def add(self, outcome: Outcome) -> None:
         """Takes a trial in that has just ended, and removes the run that is one too many."""
-        self._remove(self._add(outcome, again=outcome.promotions > 0))
+        for name in self._add(outcome, again=outcome.promotions > 0):
+            _remove_one(self._folder, name)
 
     def _add(self, outcome: Outcome, again: bool = False) -> list[str]:
         self.left_out -= again and outcome.trial not in self._selection  # it has a run again
@@ -58,9 +54,25 @@ class KeptRuns:
         self.left_out += len(gone)
         return [self._names.pop(trial) for trial in gone]
 
-    def _remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            try:
-                self._folder.child(name).remove_tree()
-            except OSError as error:  # no reason to end a search; the next start tries again
-                log.warning("TensorBoard's run %s is not removed: %s", name, error)
+
+def forget_seeds(experiment: Storage, kept: Collection[str]) -> None:
+    """Removes the runs of all retrained seeds but those named: of an earlier choice."""
+    _remove(experiment.child("tensorboard"), lambda name: name.startswith(SEED) and name not in kept)
+
+
+def _remove(folder: Storage, gone: Callable[[str], bool]) -> None:
+    """Removes those of all runs. A storage that fails is no reason to end a search; the next start tries again."""
+    try:
+        there = folder.folders()
+    except OSError as error:
+        log.warning("TensorBoard's runs cannot be listed: %s", error)
+        return
+    for name in filter(gone, there):
+        _remove_one(folder, name)
+
+
+def _remove_one(folder: Storage, name: str) -> None:
+    try:
+        folder.child(name).remove_tree()
+    except OSError as error:
+        log.warning("TensorBoard's run %s is not removed: %s", name, error)

@@ -13,17 +13,18 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from tune.storage.folder import Storage
 
 SHORT = {"projector.restarts": "R", "projector.steps": "L", "unet.high_level_weight": "λ"}
+SEED = "seed"  # begins the names of retrained seeds' runs
 LONGEST_NAME = 80  # characters of a run's name; TensorBoard's list shows about 40
 
 
 def run_name(trial: int, params: Mapping[str, Any], seed: int | None = None) -> str:
-    """The run's folder, and its name in TensorBoard: `012 R4 L60 λ0.3`; a seed's: `seed 1 R4 L60 λ0.3`.
+    """The run's folder, and its name in TensorBoard: `012 R4 L60 λ0.3`; a seed's: `seed 1 of 012 R4 L60 λ0.3`.
 
     Pure, and safe as a path. R, L and λ come first; a name that grows too long loses its last parameters.
     """
     order = list(SHORT)
     keys = sorted(params, key=lambda key: (order.index(key) if key in SHORT else len(order), key))
-    name = f"{trial:03d}" if seed is None else f"seed {seed}"
+    name = f"{trial:03d}" if seed is None else f"{SEED} {seed} of {trial:03d}"
     for part in (_short(key, params[key]) for key in keys):
         if len(name) + 1 + len(part) > LONGEST_NAME:
             break

@@ -12,6 +12,7 @@ from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import PARAMS, tiny_space
 from tune.errors import FAILED
 from tune.execution.session import Session
+from tune.monitor.tensorboard import TensorBoardRun
 from tune.planning.experiment import Options
 from tune.planning.preflight import Plan
 from tune.storage.folder import Storage
@@ -46,3 +47,16 @@ def test_an_error_that_ray_tells_of_is_said_in_one_line(
     monkeypatch.setattr(Session, "_search", full)
     assert session.run([]) == FAILED
     assert "error: a training failed: OSError: [Errno 28] No space left" in capsys.readouterr().err
+
+
+def test_runs_of_an_earlier_choices_seeds_go(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = session.plan.home
+    for trial in (4, 17):
+        with TensorBoardRun(home, session.plan.space, trial, PARAMS, seed=0) as run:
+            last = run.name
+    for name in ("run_seeds", "save_defense"):
+        monkeypatch.setattr(f"tune.execution.session.{name}", lambda *_: None)
+    best = Outcome(trial=17, status="finished", params=PARAMS)
+    session._keep_choice(best)
+    session._retrain(best)
+    assert home.child("tensorboard").folders() == [last]

@@ -8,7 +8,7 @@ import pytest
 from tests.tune.searches import space_of, space_params
 from tune.metrics import OBJECTIVES
 from tune.monitor import kept_runs
-from tune.monitor.kept_runs import KeptRuns
+from tune.monitor.kept_runs import KeptRuns, forget_seeds
 from tune.monitor.tensorboard import TensorBoardRun, run_name
 from tune.storage.folder import Storage
 from tune.storage.ledger import Outcome
@@ -87,6 +87,19 @@ def test_a_resumed_search_keeps_the_same_and_removes_what_was_left(tmp_path: Pat
     for trial in range(20, TRIALS):
         resumed.add(written(broken, trial))
     assert numbers(broken) == numbers(whole)
+
+
+def test_seeds_of_an_earlier_choice_go(tmp_path: Path) -> None:
+    """Also where both trials' parameters look alike in two digits: each run has its own parameters and scores."""
+    experiment, names = Storage(tmp_path), []
+    for trial, weight in ((4, 0.3012), (17, 0.2961)):
+        params = {**space_params(), "unet.high_level_weight": weight}
+        with TensorBoardRun(experiment, space_of(), trial, params, seed=0) as run:
+            names.append(run.name)
+    assert names[0] != names[1]
+    written(experiment, 4)
+    forget_seeds(experiment, names[1:])
+    assert experiment.child("tensorboard").folders() == [run_name(4, space_params()), names[1]]
 
 
 @pytest.mark.usefixtures("few")

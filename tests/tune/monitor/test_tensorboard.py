@@ -358,7 +358,7 @@ def test_a_store_out_of_reach_costs_the_charts_and_not_the_trial(
     ("trial", "values", "seed", "expected"),
     [
         (12, {"unet.high_level_weight": 0.3, **STEPS}, None, "012 R4 L60 λ0.3"),
-        (12, STEPS, 1, "seed 1 R4 L60"),
+        (12, STEPS, 1, "seed 1 of 012 R4 L60"),
         (1234, {}, None, "1234"),
         (0, {"unet.learning_rate": 0.0012345}, None, "000 ulr0.0012"),
         (0, {"unet.high_level_weight": 0.1 + 0.2}, None, "000 λ0.3"),
