@@ -200,7 +200,7 @@ def _finals(table: Table, row: int, outcomes: Sequence[Outcome], count: int) -> 
             known[trial] += 1
             once |= dict(table.stages(best[trial].params, shared=True).values()) if seed else {}
         seconds += sum(once.values())
-    return table.regret(best[decide(finalists(), table.images).chosen].params), seconds
+    return table.regret(best[decide(finalists(), seeds, table.images).chosen].params), seconds
 
 
 def _finalist(table: Table, outcome: Outcome, rows: Sequence[int]) -> Finalist:

@@ -188,7 +188,7 @@ class Session:
         if not compared:
             home.delete("finalists.json")
             return best
-        verdict = decide(compared, images)
+        verdict = decide(compared, seeds, images)
         params = {outcome.trial: outcome.params for outcome in finalists}
         home.write("finalists.json", _json(as_json(compared, verdict, params, left_out)))
         return next(outcome for outcome in finalists if outcome.trial == verdict.chosen)

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from tune.metrics import title_of
 from tune.optimizer.choice import has_objectives, pareto_front, rule
+from tune.optimizer.finalists import UNSEEN
 from tune.report.blocks import Block, Drawing, Section, Table, Text, percent, seconds, value
 from tune.report.effects import spaced, stride
 from tune.report.facts import Facts
@@ -21,6 +22,11 @@ from tune.storage.ledger import Outcome
 
 SHOWN, FRONT = 10, 30  # trials in the tables
 DRAWN = 500  # trials in a chart beside the best: more cover each other, and make the page slow
+
+ELIMINATION = (
+    "One that can be told from the best gets no further seed; after the first, of which nobody knows what another "
+    f"would show, {100 * UNSEEN:g} points are part of the error."
+)
 
 
 def choice(facts: Facts) -> Section:
@@ -132,7 +138,7 @@ def _finalists(facts: Facts, metric: str) -> list[Block]:
     note = (
         f"The best {len(rows)} of the search, {how} compared on the same validation images and seeds; ± one standard "
         f"error of the difference{'' if most > 1 else ' by the choice of images alone'}. "
-        + ("One that can be told from the best of a round gets no further seed. " if most > 1 else "")
+        + (f"{ELIMINATION} " if most > 1 else "")
         + "Of those that cannot be told from the best, the cheapest is chosen."
     )
     for trial, reason in facts.finalists.left_out.items():

@@ -55,7 +55,7 @@ def test_with_the_searchs_own_seed_finalists_are_compared_as_they_are(tmp_path: 
     assert f"best so far: PSD {100 * best.mean():.1f} %" in shown
     assert left_out == {}
     assert [finalist.scores for finalist in found] == [{0: r.mean()} for r in (best, equal, worse)]
-    verdict = decide(found, len(right))
+    verdict = decide(found, [setting.seed], len(right))
     assert verdict.chosen == 1  # two images lost and one won tell nothing, and it is the cheapest
     assert not verdict.equal(2)
 
@@ -84,7 +84,8 @@ def test_a_finalist_whose_training_fails_is_left_out(
     assert [finalist.trial for finalist in found] == [0]
     assert left_out == {1: "seed 1: ArithmeticError: the loss is NaN"}
     params = dict.fromkeys((0, 1), PARAMS)
-    kept = Finalists.model_validate(json.loads(json.dumps(as_json(found, decide(found, 1000), params, left_out))))
+    written = json.dumps(as_json(found, decide(found, [0, 1], 1000), params, left_out))
+    kept = Finalists.model_validate_json(written)
     assert kept.left_out == left_out
 
 

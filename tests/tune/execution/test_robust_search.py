@@ -54,7 +54,8 @@ def test_trials_are_judged_by_the_attacker(tmp_path: Path, tiny_dataset: Dataset
 def test_finalists_are_told_apart_by_the_images_that_the_attacker_is_given(
     tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    space = tiny_space(search__objective="robust", search__finalists=2, search__robust_images=6)
+    space = tiny_space(search__objective="robust", search__finalists=2, search__finalist_seeds=1,
+                       search__robust_images=6)  # fmt: skip
     plan = Plan(space, Storage(tmp_path), "one", False, space.config(PARAMS), tiny_dataset)
     session = Session(plan, mock.Mock(), Options(quiet=True), mock.Mock())
     for number in range(2):
