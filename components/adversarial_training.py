@@ -76,7 +76,7 @@ class AttackedTraining(Training):
 
     Args:
         config: attacks and training.
-        learner: the networks, which are changed.
+        learner: the networks, which are changed; only weights that require a gradient.
         learning: names of its parts that learn; the others stay as they are.
         images: x, (N, C, H, W) in [0, 1].
         labels: int64 (N,).
@@ -101,11 +101,11 @@ class AttackedTraining(Training):
         self.config = config
         self.images, self.labels = images.to(device), labels.to(device)
         self.batch_size = min(config.batch_size, len(labels))
-        self.learner = learner.to(device).requires_grad_(False)
+        self.learner = learner.to(device)
         self.learning = [self.learner.get_submodule(name) for name in learning]
         self.averaged = freeze(copy.deepcopy(self.learner))
         self._ascent: Ascent | None = None
-        weights = [weight for part in self.learning for weight in part.requires_grad_(True).parameters()]
+        weights = [weight for part in self.learning for weight in part.parameters() if weight.requires_grad]
         fused = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
             weights, config.learning_rate, weight_decay=config.weight_decay, fused=fused
@@ -221,8 +221,11 @@ class AdversarialTraining(AttackedTraining):
         device: torch.device | str = "cpu",
     ) -> None:
         self.classifier = freeze(classifier).to(device)
-        learner = Purifier(*(copy.deepcopy(part) for part in (generator, encoder, unet)))
-        super().__init__(config, learner, learning_parts(config.learning), images, labels, seed, device)
+        learner = Purifier(*(copy.deepcopy(part) for part in (generator, encoder, unet))).requires_grad_(False)
+        learning = learning_parts(config.learning)
+        for name in learning:
+            learner.get_submodule(name).requires_grad_(True)
+        super().__init__(config, learner, learning, images, labels, seed, device)
 
     def _through(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """C(U(x_g)), U(x_g) and x_g."""

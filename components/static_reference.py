@@ -8,7 +8,6 @@ seen beside this, which costs one forward pass.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from components.adversarial_training import AdversarialConfig, AttackedTraining
 from components.classifiers.base import ImageClassifier
+from components.classifiers.training import trainable
 from components.datasets.dataset import DataSplit
 from components.defense import Defense
 from components.squeezing import squeezed_with_gradient
@@ -33,7 +33,7 @@ class StaticTraining(AttackedTraining):
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(config, copy.deepcopy(classifier), ("",), images, labels, seed, device)
+        super().__init__(config, trainable(classifier), ("",), images, labels, seed, device)
 
     def _through(self, images: Tensor) -> tuple[Tensor]:
         return (self.learner(squeezed_with_gradient(images, self.config.levels, self.config.threshold)),)
@@ -53,6 +53,9 @@ def static_reference(
 
     Returns:
         The same defense around the new classifier, to be attacked at the stage `threshold`, which is all it is for.
+
+    Raises:
+        ClassifierError: the classifier, of which only the weights were wanted, cannot be trained.
     """
     config = config.model_copy(update={"levels": config.levels or 2})
     device = defense.projector.device

@@ -22,11 +22,13 @@ class ImageClassifier(nn.Module, ABC):
         architecture: its name, by which a saved defense finds what builds it.
         image_shape: (C, H, W) of the images.
         classes: number of classes.
+        fixed: names of the weights that its author froze while others learn.
     """
 
     architecture: str
     image_shape: tuple[int, ...]
     classes: int
+    fixed: frozenset[str] = frozenset()
 
     @property
     def network(self) -> nn.Module:

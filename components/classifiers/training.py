@@ -57,6 +57,19 @@ class ClassifierTraining(Training):
             return functional.cross_entropy(self.classifier(self.images[index]), self.labels[index])
 
 
+def trainable(classifier: ImageClassifier) -> ImageClassifier:
+    """A copy of a frozen classifier whose weights learn again, but for those that its author froze.
+
+    Raises:
+        ClassifierError: it cannot be trained, see `check_trainable`.
+    """
+    learner = copy.deepcopy(classifier).requires_grad_(True)
+    for name, weights in learner.named_parameters():
+        weights.requires_grad_(name not in classifier.fixed)
+    check_trainable(learner)
+    return learner
+
+
 def check_trainable(classifier: ImageClassifier) -> None:
     """Checks that a classifier can be trained: it gives logits in training mode too, nothing else, as Inception does.
 

@@ -67,6 +67,9 @@ class Victim(ImageClassifier):
         first = next(self.parameters(), None)
         if first is None:
             raise ClassifierError(f"{self.architecture}: expected a module with weights, found none")
+        learning = {name: weights.requires_grad for name, weights in self.named_parameters()}
+        if any(learning.values()):  # a module of which all is frozen has only been trained before
+            self.fixed = frozenset(name for name, learns in learning.items() if not learns)
         with evaluating(self), torch.no_grad():
             self._check(probe(self.image_shape).to(self.mean.device))
         if layer is not None:

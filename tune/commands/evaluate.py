@@ -13,6 +13,8 @@ from rich.table import Table
 from components.adversarial_training import AdversarialConfig
 from components.attacks.adaptive import evaluate_defense
 from components.attacks.target import Stage
+from components.classifiers.base import ClassifierError
+from components.classifiers.training import trainable
 from components.datasets.dataset import Dataset, DataSplit, load_dataset
 from components.defense import Defense
 from components.files import expanded, write_json
@@ -74,7 +76,8 @@ def evaluate(
         python -m tune evaluate mnist_robust --reference 4
 
     Raises:
-        ValueError: no defense, ε outside [0, 1], or images that it was not trained for; nothing was attacked.
+        ValueError: no defense, ε outside [0, 1], images that it was not trained for, or a reference of a classifier
+            that cannot be trained; nothing was attacked.
     """
     settings = _settings_of(folder)
     data = settings["data.name"] if data is None else data
@@ -87,6 +90,8 @@ def evaluate(
         raise ValueError(f"--reference: expected an integer ≥ 0, found {reference}")
     with plugged(plugin):
         defense = load_defense(folder)
+    if reference:
+        _check_reference(defense)
     if device:
         defense = _on(defense, device)
     whole_data = load_dataset(data, data_dir)
@@ -99,15 +104,26 @@ def evaluate(
         stage: _attacked(defense, test, stage, attacks if stage == "defense" else "quick", epsilon, seed, titles[stage])
         for stage in BESIDE
     }
+    _write(out, found)  # before what may take as long again
     if reference:
         trained = _reference(defense, whole_data.train, epsilon, reference, seed)
         found["static"] = _attacked(trained, test, "threshold", attacks, epsilon, seed, REFERENCE)
-    whole = found["defense"]
-    beside = {stage: {"clean": one.clean, "worst": one.worst} for stage, one in found.items()}
-    if out:
-        write_json(expanded(out), {"adaptive": whole.model_copy(update={"beside": beside}).to_json()})
+        _write(out, found)
     _show(found, titles)
     return 0
+
+
+def _write(out: str | None, found: Mapping[str, Robustness]) -> None:
+    beside = {stage: {"clean": one.clean, "worst": one.worst} for stage, one in found.items()}
+    if out:
+        write_json(expanded(out), {"adaptive": found["defense"].model_copy(update={"beside": beside}).to_json()})
+
+
+def _check_reference(defense: Defense) -> None:
+    try:
+        trainable(defense.classifier)
+    except ClassifierError as error:
+        raise ValueError(f"--reference: expected a classifier that can be trained further: {error}") from error
 
 
 def _settings_of(folder: str) -> dict[str, Any]:

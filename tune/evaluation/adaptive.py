@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 from components.attacks.adaptive import evaluate_defense
 from components.attacks.target import Stage
 from components.classifiers.base import ClassifierError
-from components.classifiers.training import check_trainable
 from components.datasets.dataset import DataSplit
 from components.defense import Defense
 from components.robustness import Robustness
@@ -85,8 +83,9 @@ def _static(
 ) -> Defense | None:
     """The static reference; None where the classifier, of which only the weights were wanted, cannot be trained."""
     try:
-        check_trainable(copy.deepcopy(defense.classifier).requires_grad_(True))
+        return static_reference(
+            defense, train, settings(config), DRAW, lambda what: tell(f"a static reference, {what}")
+        )
     except ClassifierError as error:
         tell(f"no static reference: {error}")
         return None
-    return static_reference(defense, train, settings(config), DRAW, lambda what: tell(f"a static reference, {what}"))

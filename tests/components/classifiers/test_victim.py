@@ -19,7 +19,7 @@ from components.classifiers.base import ClassifierError
 from components.classifiers.catalogue import CLASSIFIERS
 from components.classifiers.config import ClassifierConfig
 from components.classifiers.layers import HookedLayers, TracedLayers, layers_of
-from components.classifiers.training import ClassifierTraining, check_trainable
+from components.classifiers.training import ClassifierTraining, check_trainable, trainable
 from components.classifiers.victim import Victim, as_classifier, probe
 from components.classifiers.weights import packed
 from components.datasets.dataset import DataSplit
@@ -330,6 +330,16 @@ def test_what_its_author_froze_or_shared_stays_so(tmp_path: Path) -> None:
     load_weights(again := HalfFrozen(SHAPE[0], CLASSES), tmp_path / "weights.safetensors")
     assert again.block2.second.weight is again.block1.second.weight
     torch.testing.assert_close(again.eval()(IMAGES), module(IMAGES))
+
+
+def test_what_learns_again_is_what_its_author_let_learn() -> None:
+    victim = freeze(Victim(HalfFrozen(SHAPE[0], CLASSES), SHAPE, CLASSES))
+    learning = {name for name, value in trainable(victim).named_parameters() if value.requires_grad}
+    everything = {name for name, _ in victim.named_parameters()}
+    assert everything - learning == {"module.stem.weight", "module.stem.bias"}
+    assert not any(value.requires_grad for value in victim.parameters())
+    trained_before = Victim(freeze(small()), SHAPE, CLASSES)
+    assert all(value.requires_grad for value in trainable(trained_before).parameters())
 
 
 @each_kind

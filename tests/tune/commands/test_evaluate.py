@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from components.classifiers.catalogue import network_of
+from components.defense import Defense
+from components.plugins import plugged
 from tests.tiny_networks import defense_of
 from tune import __main__ as entry
 
@@ -58,6 +61,45 @@ def test_images_of_other_classes_are_refused(
 def test_a_reference_of_less_than_no_epochs_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["evaluate", "mnist", "--reference", "-1"]) == 2
     assert "--reference: expected an integer ≥ 0, found -1" in capsys.readouterr().err
+
+
+def saved_with(folder: Path, in_training: str) -> list[str]:
+    """Saves a defense of a classifier that gives something else in training mode; the words that evaluate it."""
+    plugin = folder / "own.py"
+    plugin.write_text(
+        "from torch import nn\n"
+        "from components.plugins import classifier\n"
+        "class Own(nn.Sequential):\n"
+        "    def forward(self, images):\n"
+        "        logits = super().forward(images)\n"
+        f"        return ({in_training}) if self.training else logits\n"
+        "@classifier('own')\n"
+        "def own(shape, classes):\n"
+        "    return Own(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    whole = defense_of(init="encoder", levels=2, restarts=1)
+    with plugged(str(plugin)):
+        Defense(whole.projector, whole.unet, network_of("own", (1, 8, 8), 4)).save(folder / "saved")
+    return ["evaluate", str(folder / "saved"), "--plugin", str(plugin), "--images", "4", "--reference", "1"]
+
+
+def test_a_reference_of_a_classifier_that_cannot_be_trained_is_refused_before_an_attack(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = saved_with(tmp_path, "logits, images")
+    assert entry.main([*words, "--data", str(tiny_folder)]) == 2
+    shown = capsys.readouterr()
+    assert "--reference: expected a classifier that can be trained further: " in shown.err
+    assert "expected logits (N, 4) in training mode too, found tuple" in shown.err
+    assert "attack" not in shown.out + shown.err.replace("attacked", "")
+
+
+def test_what_was_found_is_written_before_the_reference_is_trained(tmp_path: Path, tiny_folder: Path) -> None:
+    words = saved_with(tmp_path, "logits if len(images) == 3 else 1 // 0")  # the look beforehand takes three
+    out = tmp_path / "adaptive.json"
+    with pytest.raises(ZeroDivisionError):
+        entry.main([*words, "--data", str(tiny_folder), "--out", str(out)])
+    assert set(json.loads(out.read_text())["adaptive"]["beside"]) == {"classifier", "threshold", "gan", "defense"}
 
 
 def test_images_of_another_shape_are_refused(
