@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -125,12 +124,10 @@ def run_seeds(
     seeds: Sequence[int],
     view: LiveView,
     check: Callable[[], None],
-    concurrent: int,
 ) -> dict[int, dict[str, Any]]:
     """Retrains a configuration with each seed and returns what each measured on the test images.
 
     Args:
-        concurrent: seeds that this machine runs at once; 1 on a cluster, whose nodes may be of many kinds.
         check: raises where this driver must stop, and is called often.
 
     Raises:
@@ -139,29 +136,23 @@ def run_seeds(
     final = Development.for_retraining(dataset)
     arrays: Any = ray.put(arrays_of(train=final.train, test=dataset.test))
     feed = ProgressFeed()
-    remote = ray.remote(run_retraining)
-    tasks: dict[Any, int] = {}
-    cores: dict[Any, float] = {}
-    for seed, cpus in zip(seeds, cores_of(len(seeds), concurrent, setting.cpus), strict=True):
-        # Of tasks that ask for different numbers of cores Ray gives each kind its share, and would let a core stand
-        # idle beside the first one for the sake of one that needs them all: this is submitted once those have ended.
-        before = [task for task, fewer in cores.items() if fewer < cpus]
-        task = remote.options(num_cpus=cpus, num_gpus=setting.gpus, max_retries=2).remote(
-            replace(setting, cpus=cpus), arrays, final.fingerprint, dict(params), trial, seed, feed.channel, *before
-        )
-        tasks[task], cores[task] = seed, cpus
+    # The last one has no more cores than the others. Of tasks that ask for different numbers Ray gives each kind its
+    # share, so that it would keep the second from beginning beside the first; and threads wait for each other: where
+    # other work kept both cores busy, two made 0.2 steps a second, one 9.
+    retries = int(setting.space.fixed["search.retries"])
+    remote = ray.remote(run_retraining).options(
+        num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=retries
+    )
+    tasks = {
+        remote.remote(setting, arrays, final.fingerprint, dict(params), trial, seed, feed.channel): seed
+        for seed in seeds
+    }
     began = time.time()
 
     def show(results: dict[int, Any]) -> None:
         view.update([seed_view(n, results.get(n), feed.latest.get(n), began, f"seed {n}") for n in seeds], {})
 
     return results_of(tasks, feed, check, show)
-
-
-def cores_of(runs: int, concurrent: int, cpus: float) -> list[float]:
-    """Cores of each run, `concurrent` at once with `cpus` each: the last ones also have what would stand idle."""
-    last = runs % concurrent or min(runs, concurrent)
-    return [cpus] * (runs - last) + [cpus * (concurrent // last)] * last
 
 
 def _without_tunes_files() -> None:

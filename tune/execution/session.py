@@ -245,10 +245,7 @@ class Session:
         work = f"retraining trial {best.trial} on train + validation, then the test images"
         told = {key: way for key, way in search.objectives.items() if key == "robust"}
         with self._view(work, len(seeds), {**told, "psd": "max"}, kind="seed") as view:
-            concurrent = self.resources.concurrent if self.resources.address is None else 1
-            run_seeds(
-                setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check, concurrent
-            )
+            run_seeds(setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check)
         config = self.plan.space.config(best.params)
         final = Development.for_retraining(self.plan.dataset)
         arrays = arrays_of(train=final.train)

@@ -250,12 +250,8 @@ def run_retraining(
     trial: int,
     seed: int,
     channel: ProgressChannel,
-    *before: dict[str, Any],
 ) -> dict[str, Any]:
-    """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`.
-
-    Results of other seeds, `before`, are not looked at: Ray waits for them.
-    """
+    """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`."""
     with prepared(setting), TensorBoardRun(setting.home, setting.space, trial, params, seed) as run:
         config = setting.space.config(params)
         executor = final_executor(setting, arrays, fingerprint, config, seed)
