@@ -104,6 +104,8 @@ class Store:
     def draft(self, stage: str, signature: str) -> Iterator[Draft]:
         """A folder to write an artifact's files to; it becomes the artifact when the block ends without an error.
 
+        Where a whole one stands there by then, as another process was quicker, that one stays: others may use it.
+
         Raises:
             OSError: it cannot be written; no part of it counts, and what stood there before is gone or still whole.
         """
@@ -170,9 +172,12 @@ class Store:
             self.cache.drop(self._copies(stage), signature)
 
     def _publish(self, draft: Draft, home: Storage, stage: str, signature: str) -> None:
+        if home.exists(MANIFEST):
+            if self._open(stage, signature) is not None:
+                return
+            home.delete(MANIFEST)
         for name in home.folders() if home.local is not None else ():
             home.child(name).remove_tree()  # one in the place of a file; an artifact has none of its own
-        home.delete(MANIFEST)
         home.sweep()
         files = sorted(path for path in draft.folder.iterdir() if path.is_file())
         for path in files:
@@ -207,10 +212,9 @@ class Store:
             )
             if copy is None:
                 return None
-            if copy.fresh or _confirmed(copy.folder, home):
-                manifest = _manifest(Storage(copy.folder), stage, signature)
-                if manifest is not None and (copy.fresh or _is_whole(home, copy.folder, manifest)):
-                    return Artifact(copy.folder, manifest, copy.use)
+            manifest = _manifest(Storage(copy.folder), stage, signature)
+            if manifest is not None and (copy.fresh or _is_good(copy.folder, manifest, home)):
+                return Artifact(copy.folder, manifest, copy.use)
             self.cache.drop(self._copies(stage), signature)
         return None
 
@@ -271,13 +275,16 @@ def _is_whole(home: Storage, folder: Path, manifest: Mapping[str, Any]) -> bool:
     return True
 
 
-def _confirmed(copy: Path, home: Storage) -> bool:
-    """True where the artifact of a copy is still in the store, as it was at most ten minutes ago."""
+def _is_good(copy: Path, manifest: Mapping[str, Any], home: Storage) -> bool:
+    """True where a copy is whole, and that of the artifact in the store, or was at most ten minutes ago.
+
+    That may have been built again, with other files: then the copies of all nodes must be of the same one.
+    """
     if time.time() - copy.stat().st_mtime > CONFIRMED:
-        if not home.exists(MANIFEST):
+        if _manifest(home, str(manifest["stage"]), str(manifest["signature"])) != manifest:
             return False
         os.utime(copy)
-    return True
+    return _is_whole(home, copy, manifest)
 
 
 def _fetched(home: Storage, stage: str, signature: str, folder: Path) -> bool:

@@ -204,6 +204,27 @@ def test_a_copy_of_what_another_removed_is_none(tmp_path: Path, store: Store) ->
     assert Store(store.storage, tmp_path / "cache").find("gan", SIGNATURE) is None
 
 
+def test_a_copy_of_what_was_built_again_is_fetched_again(tmp_path: Path, store: Store) -> None:
+    other = Store(store.storage, tmp_path / "elsewhere")
+    other.remove("gan", SIGNATURE)
+    with other.draft("gan", SIGNATURE) as draft:
+        save_file({"w": torch.zeros(1000)}, draft.folder / "w.safetensors")
+    (copy,) = (tmp_path / "cache").glob(f"gan.*/{SIGNATURE}")
+    os.utime(copy, (0, 0))
+    artifact = Store(store.storage, tmp_path / "cache").find("gan", SIGNATURE)
+    assert artifact is not None
+    assert torch.equal(load_file(artifact.folder / "w.safetensors")["w"], torch.zeros(1000))
+
+
+def test_of_two_builders_the_first_to_end_stays(tmp_path: Path, store: Store) -> None:
+    with Store(store.storage, tmp_path / "elsewhere").draft("gan", SIGNATURE) as draft:
+        save_file({"w": torch.zeros(1000)}, draft.folder / "w.safetensors")
+    for cache in ("elsewhere", "third"):
+        artifact = Store(store.storage, tmp_path / cache).find("gan", SIGNATURE)
+        assert artifact is not None
+        assert torch.equal(load_file(artifact.folder / "w.safetensors")["w"], torch.ones(1000))
+
+
 def test_another_storage_has_its_own_copies(tmp_path: Path, store: Store, bucket: str) -> None:
     other = Store(Storage(bucket).child(f"{tmp_path.name}-other"), tmp_path / "cache")
     assert other.find("gan", SIGNATURE) is None

@@ -159,6 +159,13 @@ def test_a_damaged_artifact_is_replaced(store: Store) -> None:
     assert (artifact.folder / "weights.bin").read_bytes() == b"new"
 
 
+def test_of_two_builders_the_first_to_end_stays(store: Store) -> None:
+    folder = put(store, content=b"of the first")
+    put(again(store), content=b"of the second")
+    assert (folder / "weights.bin").read_bytes() == b"of the first"
+    assert again(store).find("gan", "abc") is not None
+
+
 def test_a_full_disk_while_publishing_leaves_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Storage, name: str, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", name)
