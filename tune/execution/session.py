@@ -90,10 +90,12 @@ class Session:
     def run(self, earlier: Sequence[Ledger]) -> int:
         """Trials, choice, retraining and report; returns the exit status."""
         began, home = time.monotonic(), self.plan.home
+        ending = Storage(home)  # whom the storage has let down, or who is told to stop, does not wait for it again
         self._begin()
         print(viewing_commands(home, self.resources.address))
         try:
             self._search(earlier)
+            ending = home
         except NoChoiceError as error:
             write_report(home)
             return _failed(str(error))
@@ -105,7 +107,7 @@ class Session:
             return _failed(f"a training failed: {last}\nTo go on:\n  {self.options.call.resumed}")
         finally:
             if not math.isnan(began):  # beside another driver nothing more is written
-                add_time(home, time.monotonic() - began, self._ended())
+                add_time(ending, time.monotonic() - began, [outcome.trial for outcome in self.ledger.known()])
         print(write_report(home))
         print(viewing_commands(home, self.resources.address))
         note_finished(self.plan, self.options.data_dir, self.options.warm_start, self.options.reuse)
@@ -130,11 +132,8 @@ class Session:
                 f"Caution: {'; '.join(differing)}. Trials of both are compared; the report lists which ran with which.",
                 file=sys.stderr,
             )
-        write_record(home, with_session(before, now, self._ended()))
+        write_record(home, with_session(before, now, [outcome.trial for outcome in self.ledger.outcomes()]))
         write_experiment(home, plan.space, plan.config.search.target)
-
-    def _ended(self) -> list[int]:
-        return [outcome.trial for outcome in self.ledger.outcomes()]
 
     def _search(self, earlier: Sequence[Ledger]) -> None:
         plan, search = self.plan, self.plan.config.search

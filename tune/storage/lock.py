@@ -55,7 +55,7 @@ class ExperimentLock:
     mean death.
 
     Args:
-        storage: the experiment's folder.
+        storage: the experiment's folder; it is waited for with its patience, but not at the end of the block.
         beat: seconds between signs of life.
         patience: seconds without one after which a holder elsewhere is given up; must outlast lost requests.
     """
@@ -91,6 +91,7 @@ class ExperimentLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
+        self._storage.patience = 0.0  # else the last beat and the erasing would wait for a storage that is gone
         if self._thread is not None:
             self._thread.join()
         with suppress(OSError):  # the work is done; the record goes stale by itself

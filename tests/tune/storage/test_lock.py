@@ -16,6 +16,7 @@ import pytest
 from tune.storage import lock as lock_module
 from tune.storage.folder import Storage
 from tune.storage.lock import ExperimentLock, LockedError
+from tune.storage.patience import patiently
 
 ROOT = Path(__file__).parents[3]
 HOLD = """
@@ -302,6 +303,37 @@ def test_of_two_at_one_moment_the_last_stands(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(LockedError, match="rival"), quick(Remote(tmp_path)):
         pass
     assert "rival" in (tmp_path / "driver.lock").read_text()
+
+
+class Silent(Remote):
+    """An object store that answers nothing more once it is cut off, and is waited for."""
+
+    cut = False
+
+    @patiently
+    def read(self, name: str) -> bytes:
+        """One get, where it answers."""
+        if self.cut:
+            raise OSError("AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 7")
+        return super().read(name)
+
+    @patiently
+    def delete(self, name: str) -> None:
+        """One delete, where it answers."""
+        if self.cut:
+            raise OSError("AWS Error NETWORK_CONNECTION during DeleteObject operation: curlCode: 7")
+        super().delete(name)
+
+
+def test_the_end_does_not_wait_for_a_storage_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune.storage.patience.SHORTEST", 0.05)
+    monkeypatch.setattr("tune.storage.patience.LONGEST", 0.05)
+    storage = Silent(tmp_path, patience=8.0)
+    with quick(storage):
+        storage.cut = True
+        time.sleep(0.2)  # a beat waits for it
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
 
 
 def test_storage_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
