@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tests.cluster.raylets import Raylets, alive, holder, raylets
 from tests.tune.tiny_search import outcomes, run, searching, words, write_space
+from tune.cluster.connection import other_nodes
+from tune.cluster.coordinator import start_coordinator
+from tune.cluster.leases import ClusterLeases
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -36,6 +42,18 @@ def test_two_workers_run_two_trials_at_once(tmp_path: Path, nodes: Raylets) -> N
     ended = outcomes(tmp_path / "results/one")
     assert [ended[number].status for number in sorted(ended)] == ["finished"] * 4
     assert built(tmp_path / "results/one", "gan") == 1
+
+
+def test_the_coordinator_outlives_the_node_of_the_driver_that_started_it(nodes: Raylets) -> None:
+    ray.init(address=nodes.address, log_to_driver=False)
+    try:
+        away = next(node["NodeID"] for node in other_nodes() if node["Resources"].get("CPU"))
+        there = NodeAffinitySchedulingStrategy(away, soft=False)
+        start = ray.remote(num_cpus=0, scheduling_strategy=there)(lambda: (start_coordinator(), os.getpid())[1])
+        nodes.kill(ray.get(start.remote()))
+        assert ClusterLeases().acquire(["a"]) == "a"
+    finally:
+        ray.shutdown()
 
 
 def test_a_node_lost_in_a_shared_stage(tmp_path: Path, nodes: Raylets) -> None:

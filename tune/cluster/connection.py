@@ -16,6 +16,7 @@ from ray._private import services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune.cluster.autoscaler import growth
+from tune.cluster.coordinator import HEAD
 from tune.cluster.cores import usable_cores
 from tune.cluster.resources import NodeKind, Nodes
 from tune.cluster.watcher import watched
@@ -26,7 +27,6 @@ from tune.storage.mounts import NETWORKED, existing, mounted
 START_SECONDS = 300.0  # for Ray to start in
 # bytes: the data once, and little else
 OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", str(512 << 20)))
-_HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 _SHARED = (
     "--storage: expected a folder that all nodes share (a network file system), or an address such as "
     "s3://bucket/folder"
@@ -129,7 +129,7 @@ def _check_listening(address: str) -> None:
 def nodes() -> Nodes:
     """The nodes of the connected cluster, and those that its autoscaler can add."""
     alive = [NodeKind(node["Resources"]) for node in _alive()]
-    head = next((kind for kind in alive if _HEAD in kind.resources), NodeKind({}))
+    head = next((kind for kind in alive if HEAD in kind.resources), NodeKind({}))
     return Nodes(alive, head, *growth(ray.get_runtime_context().gcs_address))
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 BEAT = 5.0  # seconds at most between two messages of a process that holds a lease
 PATIENCE = 30.0  # seconds unheard of, after which a lease is free again
@@ -22,6 +21,7 @@ PERIOD = 1.0  # seconds between two messages of a node, while there are not too 
 LONGEST_PERIOD = 15.0  # half of the patience
 BUSY = 0.4  # share of its processor's time that the messages may take; the period grows with what is more
 NAMESPACE = "latent-defense"
+HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone, one of it
 _NAME = "coordinator"
 
 
@@ -146,10 +146,12 @@ class _CoordinatorActor(Coordinator):
 
 
 def start_coordinator() -> Any:
-    """Starts the coordinator on the driver's node unless there is one; on a worker's node it would be lost with it."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    """Starts the coordinator on the cluster's head unless there is one.
+
+    Any other node may go before the cluster does, the driver's too; and a worker's node would not go while it is there.
+    """
     return _CoordinatorActor.options(  # type: ignore[attr-defined]
-        name=_NAME, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, scheduling_strategy=here
+        name=_NAME, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, resources={HEAD: 0.001}
     ).remote()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from tune.cluster.coordinator import NAMESPACE, Message, coordinator, start_coor
 from tune.cluster.leases import ClusterLeases
 from tune.cluster.line import Line, _Relay
 from tune.monitor.progress import ProgressFeed
+from tune.storage.outage import outage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300 * PATIENCE)]
 
@@ -64,6 +66,19 @@ def test_a_killed_coordinator_takes_no_lease_and_no_news_with_it() -> None:
     one.release("a")
     assert list(other.wait(["a"], 0.0)) == ["a"]
     assert other.acquire(["a"]) == "a"
+
+
+def test_a_lease_is_asked_for_again_where_the_coordinator_is_gone_for_good() -> None:
+    leases, other = ClusterLeases(), ClusterLeases(patience=0.0)
+    assert leases.acquire(["x"]) == "x"
+    ray.kill(coordinator())
+    with pytest.raises(TimeoutError, match="expected an answer of the cluster's coordinator") as caught:
+        other.acquire(["c"])
+    assert outage(caught.value)  # no trial's own failure
+    leases.release("x")
+    threading.Timer(1.0, start_coordinator).start()
+    assert leases.acquire(["c"]) == "c"
+    leases.release("c")
 
 
 def relay() -> Any:
