@@ -39,7 +39,7 @@ from tune.planning.user_code import UserCode
 from tune.space.config import ExperimentConfig, rungs
 from tune.space.space import SearchSpace
 from tune.storage.folder import Storage
-from tune.storage.leases import FileLeases, Leases
+from tune.storage.leases import Leases, file_leases
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.outage import outage
 from tune.storage.patience import PATIENCE
@@ -234,12 +234,10 @@ def development(setting: Setting, arrays: Arrays) -> Development:
 
 
 def leases_of(store: Store) -> Leases:
-    """Leases by file locks where the store is on a file system, else by the cluster's coordinator."""
-    if store.storage.local is None:
-        from tune.cluster.leases import ClusterLeases
+    """Leases by file locks where the store has them, else by the cluster's coordinator."""
+    from tune.cluster.leases import ClusterLeases
 
-        return ClusterLeases()
-    return FileLeases(store.storage.local / ".leases", patience=store.storage.patience)
+    return file_leases(store.storage) or ClusterLeases()
 
 
 def run_retraining(

@@ -1,12 +1,13 @@
 """Leases, by which at most one process builds an artifact; a lease ends when its process does.
 
 There are two implementations. On a file system, the kernel's lock on a file: it is freed the moment its holder dies,
-and there is no one to ask, so who waits looks again and again. In object stores, which have no locks, the cluster's
-coordinator: `tune.cluster.leases`.
+and there is no one to ask, so who waits looks again and again. In object stores, and on network file systems that are
+mounted without locks, the cluster's coordinator: `tune.cluster.leases`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import time
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Protocol
 
 from components.files import lock
+from tune.storage.folder import Storage
 from tune.storage.patience import patiently
 
 SHORTEST, LONGEST = 0.25, 10.0  # seconds of a pause, before chance
 TRIED = 16  # leases asked for at once: each is two requests to an NFS server
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # NFS without lockd, Lustre without flock, …
 
 
 class Leases(Protocol):
@@ -59,6 +62,21 @@ class FileLeases:
         self._held: dict[str, int] = {}
 
     @patiently
+    def work(self) -> bool:
+        """False where the file system has no locks."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.folder / ".lockable", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            lock(handle)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return False
+        finally:
+            os.close(handle)
+        return True
+
+    @patiently
     def acquire(self, keys: Sequence[str]) -> str | None:
         self.folder.mkdir(parents=True, exist_ok=True)
         others = random.sample(keys[1:], min(len(keys), TRIED) - 1) if keys else []
@@ -86,3 +104,11 @@ class FileLeases:
             return False
         self._held[key] = handle
         return True
+
+
+def file_leases(store: Storage) -> FileLeases | None:
+    """Leases by file locks in the folder of a store; None where it has none."""
+    if store.local is None:
+        return None
+    leases = FileLeases(store.local / ".leases", patience=store.patience)
+    return leases if leases.work() else None

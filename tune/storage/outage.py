@@ -8,9 +8,9 @@ import re
 
 # EIO is left out: one unreadable sector may well be the matter of one trial alone.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-# Of a file system on the network: its server does not answer, or has forgotten an open file.
-_SILENT = (errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN)
-_TEXTS = [os.strerror(kind) for kind in (*_FULL, errno.ESTALE, errno.EHOSTDOWN, errno.ENOTCONN)]
+# Of a file system on the network: its server does not answer, has forgotten an open file, or locks nothing just now.
+_SILENT = (errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN, errno.ENOLCK)
+_TEXTS = [os.strerror(kind) for kind in (*_FULL, *_SILENT) if kind != errno.ETIMEDOUT]  # which many things may be
 # Names and numbers that pyarrow gives failures of S3 and its like which an equal request may not meet.
 _PASSING = re.compile(
     r"NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIMEOUT|THROTTLING|curlCode|"

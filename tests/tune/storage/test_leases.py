@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from tune.cluster.leases import ClusterLeases
+from tune.execution.trial import leases_of
+from tune.storage.folder import Storage
 from tune.storage.leases import FileLeases
+from tune.storage.store import Store
 
 HOLD = """
 import sys, time
@@ -51,6 +59,21 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     began = time.monotonic()
     assert leases.acquire(["key"])
     assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("kind", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_left_to_the_coordinator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    store = Store(Storage(tmp_path, patience=600.0))
+    assert isinstance(leases_of(store), FileLeases)
+
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(kind, os.strerror(kind))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr("tune.storage.patience.time.sleep", lambda seconds: pytest.fail("it is waited for"))
+    assert isinstance(leases_of(store), ClusterLeases)
 
 
 def test_a_colleague_may_lease_what_the_umask_lets_them(tmp_path: Path) -> None:

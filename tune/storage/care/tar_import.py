@@ -21,7 +21,7 @@ from tune.errors import Refused
 from tune.storage.care.tar_export import FORMAT, INDEX, Tell
 from tune.storage.care.verification import read_manifest
 from tune.storage.folder import Storage
-from tune.storage.leases import FileLeases
+from tune.storage.leases import file_leases
 from tune.storage.manifest import hash_of
 from tune.storage.store import MANIFEST, RELATIVES
 
@@ -199,7 +199,7 @@ def put(store: Storage, packed: Sequence[Packed], contents: Contents, tell: Tell
 
     Killed in the midst of it, it leaves whole artifacts, and one without a manifest, which is none.
     """
-    leases = FileLeases(store.local / ".leases") if store.local is not None else None
+    leases = file_leases(store)
     busy = []
     for number, one in enumerate(packed):
         tell(number, len(packed))
