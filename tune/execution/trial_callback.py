@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,6 +25,7 @@ from tune.pipeline.saves import Saves
 from tune.storage.ledger import Ledger, Outcome
 
 LOOK = 0.5  # seconds between two looks at what the trials say
+_RAISED = "ray::"  # where Ray begins to tell of an error that a worker's own code has raised
 
 
 class TrialCallback(Callback):
@@ -78,7 +81,7 @@ class TrialCallback(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if "outage" in result:
-            self._outage = OSError(result["outage"])
+            self._outage = OSError(result["outage"] + _on(result.get("hostname")))
         if "outcome" in result:
             self._ledger.learn(trial.config["trial"], result["outcome"])
         if "epoch" in result:
@@ -93,8 +96,7 @@ class TrialCallback(Callback):
         self._over.add(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        lines = str(trial.get_error() or "its worker died").strip().splitlines()
-        self._settle(trial, "failed", f"its worker failed {trial.num_failures} times: {lines[-1]}")
+        self._settle(trial, "failed", _reason(trial))
         self._over.add(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -171,6 +173,21 @@ class TrialCallback(Callback):
             work=self._last.get(number, {}).get("work", {}),
             earlier=earlier,
         )
+
+
+def _reason(trial: Any) -> str:
+    """Says why a trial is not tried again: its worker was lost once too often, or raised what is no trial's own."""
+    said = "its worker died"
+    with suppress(OSError, TypeError):  # Tune's get_error() looks where the file has not been copied to yet
+        said = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+    last = said.strip().rpartition("Failure # ")[2].splitlines()
+    what = "its worker failed" if _RAISED in "".join(last[:2]) else "its worker was lost"
+    return f"{what} {trial.num_failures} times: {last[-1]}"
+
+
+def _on(host: str | None) -> str:
+    """The node that something comes from, where it is not this one."""
+    return "" if host in (None, socket.gethostname()) else f" (on {host})"
 
 
 def _ended(outcome: Outcome) -> TrialView:

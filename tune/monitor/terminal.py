@@ -151,7 +151,7 @@ class LiveView:
         cut = lost or trial.state in ("failed", "pruned")  # its stage ended without being done
         old_stage = before.stage if before is not None and ran and not cut else ""
         if lost:
-            yield "started again, as its worker was lost"
+            yield "started again, as it was cut short"
         elif trial.state == "running" and not ran:
             paused = before is not None and before.stage
             yield "goes on" if paused else "promoted, goes on" if trial.promoted else "started"

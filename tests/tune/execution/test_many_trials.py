@@ -35,7 +35,7 @@ TRIALS = 60
 
 def pretended(config: dict[str, Any]) -> SimpleNamespace:
     """A trial as far as the driver looks at Tune's."""
-    state = {"status": "RUNNING", "PAUSED": "PAUSED", "num_failures": 1, "get_error": lambda: "lost"}
+    state = {"status": "RUNNING", "PAUSED": "PAUSED", "num_failures": 1, "error_file": None}
     statistics = SimpleNamespace(metric_analysis={"psd": {"max": 0.5}}, metric_n_steps={"psd": {"5": [0.5]}})
     return SimpleNamespace(config=config, run_metadata=statistics, **state)
 

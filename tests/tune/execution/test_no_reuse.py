@@ -41,7 +41,7 @@ def drive(setting: Setting, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -
     def fit(setting: Setting, dataset: Any, feed: Any, scheduler: Any, callback: TrialCallback, samples: int) -> None:
         for number, end in ENDS.items():
             config = {"trial": number, "params": {**PARAMS, "unet.high_level_weight": 1.0 + number}}
-            trial = SimpleNamespace(config=config, get_error=lambda: "its worker died", num_failures=3)
+            trial = SimpleNamespace(config=config, error_file=None, num_failures=3)
             ledger.propose(number, config["params"])
             callback.on_trial_start(1, [], trial)
             setting.unshared.write(f"{number:03d}/gan/a/generator.safetensors", b"x" * 10)

@@ -82,7 +82,7 @@ def test_a_promoted_trial_whose_worker_is_lost_at_once_keeps_its_scores(tmp_path
     ledger.record(Outcome(trial=3, status="pruned", params=PARAMS, intermediate={"1": 0.5}, ended=1.0))
     callback = TrialCallback(setting, ledger, mock.Mock(), mock.Mock(), mock.Mock(), lambda: None)
     config = {"trial": 3, "params": PARAMS, "promotions": 1}
-    trial = SimpleNamespace(config=config, get_error=lambda: "its worker died", num_failures=3)
+    trial = SimpleNamespace(config=config, error_file=None, num_failures=3)
     callback.on_trial_start(1, [], trial)
     callback.on_trial_error(1, [], trial)
     outcome = ledger.outcome(3)
@@ -90,15 +90,41 @@ def test_a_promoted_trial_whose_worker_is_lost_at_once_keeps_its_scores(tmp_path
     assert (outcome.status, outcome.promotions, outcome.intermediate) == ("failed", 1, {"1": 0.5})
 
 
-def test_an_error_outside_a_trials_work_is_no_lost_worker(tmp_path: Path, tiny_dataset: Dataset) -> None:
+LOST = "Failure # 1 (occurred at …)\nThe actor died unexpectedly before finishing this task.\n"
+FULL = "Failure # 1 (occurred at …)\nTask was killed as memory is short.\n7 0.5 ray::ImplicitFunc.train\n"
+RAISED = "Failure # 2 (occurred at …)\nray::ImplicitFunc.train() (pid=1)\n  File …\nImportError: no plug-in here\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (LOST, "its worker was lost 2 times: The actor died unexpectedly before finishing this task."),
+        (RAISED + LOST, "its worker was lost 2 times: The actor died unexpectedly before finishing this task."),
+        (FULL, "its worker was lost 2 times: 7 0.5 ray::ImplicitFunc.train"),
+        (LOST + RAISED, "its worker failed 2 times: ImportError: no plug-in here"),
+    ],
+)
+def test_a_worker_that_was_not_lost_is_not_said_to_be(
+    tmp_path: Path, tiny_dataset: Dataset, said: str, error: str
+) -> None:
     setting = setting_on(tmp_path, tiny_dataset)
     ledger = Ledger(setting.home)
     callback = TrialCallback(setting, ledger, mock.Mock(), mock.Mock(), mock.Mock(), lambda: None)
-    said = "PermissionError: [Errno 13] Permission denied: 'events.out.tfevents.000.run'"
+    (tmp_path / "error.txt").write_text(said)
     config = {"trial": 3, "params": PARAMS}
-    trial = SimpleNamespace(config=config, get_error=lambda: f"Failure # 1\nray::train()\n{said}\n", num_failures=2)
-    callback.on_trial_start(1, [], trial)
+    trial = SimpleNamespace(config=config, error_file=f"{tmp_path}/error.txt", num_failures=2)
     callback.on_trial_error(1, [], trial)
-    outcome = ledger.outcome(3)
-    assert outcome is not None
-    assert outcome.error == f"its worker failed 2 times: {said}"
+    (outcome,) = ledger.outcomes()
+    assert outcome.error == error
+
+
+def test_a_node_that_may_not_use_the_storage_is_named(tmp_path: Path, tiny_dataset: Dataset) -> None:
+    setting = setting_on(tmp_path, tiny_dataset)
+    ledger = Ledger(setting.home)
+    callback = TrialCallback(setting, ledger, mock.Mock(), mock.Mock(), mock.Mock(), lambda: None)
+    trial = SimpleNamespace(config={"trial": 3, "params": PARAMS}, error_file=None, num_failures=1)
+    callback.on_trial_result(1, [], trial, {"outage": "s3://b/a: ACCESS_DENIED", "hostname": "worker-1"})
+    callback.on_trial_error(1, [], trial)
+    with pytest.raises(OSError, match=r"^s3://b/a: ACCESS_DENIED \(on worker-1\)$"):
+        callback.on_step_end(1, [])
+    assert ledger.outcomes() == []

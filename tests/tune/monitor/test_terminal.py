@@ -239,7 +239,7 @@ def test_a_trial_that_lost_its_worker_says_so() -> None:
         view.update([replace(RUNNING, started=time.time(), stage="")], STAGES)
         view.update([replace(RUNNING, started=view.snapshot().trials[0].started, stage="gan")], STAGES)
     assert [line.partition(": ")[2] for line in lines(file)[1:]] == [
-        "started", "projection started", "started again, as its worker was lost", "gan started",
+        "started", "projection started", "started again, as it was cut short", "gan started",
     ]  # fmt: skip
 
 
