@@ -205,7 +205,7 @@ def test_a_worker_that_always_dies_is_given_up(tmp_path: Path) -> None:
         assert search.wait() == 0, search.output
     ended = outcomes(home)
     assert (ended[0].status, ended[1].status) == ("failed", "finished")
-    assert "its worker failed 2 times" in str(ended[0].error)
+    assert "its worker was lost 2 times" in str(ended[0].error)
     note("kill -9 of a worker, once more than search.retries", 0, str(ended[0].error)[:150], "that trial")
 
 

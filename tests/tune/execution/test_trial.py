@@ -18,7 +18,7 @@ from tune.execution.trial import arrays_of, development, run_trial, split_of
 from tune.pipeline.executor import Executor
 from tune.pipeline.recipe import bounds_of
 from tune.storage.ledger import Ledger, Outcome
-from tune.storage.outage import outage
+from tune.storage.outage import outage, passing
 
 
 def test_a_finished_trial_has_all_it_is_judged_by(tmp_path: Path, tiny_dataset: Dataset) -> None:
@@ -141,13 +141,22 @@ def test_a_full_disk_is_not_the_trials_failure(
         (OSError(errno.EROFS, "Read-only file system"), True),
         (RuntimeError("I/O error: No space left on device (os error 28)"), True),
         (OSError("s3://b/a: … AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7"), True),
-        (OSError("s3://b/a: … AWS Error ACCESS_DENIED during PutObject operation: Access Denied"), False),
+        (OSError("s3://b/a: … AWS Error ACCESS_DENIED during PutObject operation: Access Denied"), True),
+        (OSError("s3://b/a: … AWS Error UNKNOWN (HTTP status 400) during PutObject operation: … ExpiredToken …"), True),
+        (OSError(errno.EACCES, "Permission denied", "/shared/store/gan/abc/weights"), True),
+        (PermissionError("/tmp/cache: expected a folder of user 0, found one of user 1"), True),
+        (OSError(errno.EIO, "Input/output error", "a.json"), False),
         (FileNotFoundError(errno.ENOENT, "No such file"), False),
         (ValueError("too warm"), False),
     ],
 )
 def test_an_outage_is_told_from_other_errors(error: Exception, found: bool) -> None:
     assert bool(outage(error)) == found
+
+
+def test_who_is_refused_does_not_wait() -> None:
+    assert not passing(OSError("s3://b/a: … AWS Error ACCESS_DENIED during PutObject operation: Access Denied"))
+    assert not passing(OSError(errno.EACCES, "Permission denied", "/shared/store/gan/abc/weights"))
 
 
 def test_bounds_are_what_the_space_can_propose() -> None:
