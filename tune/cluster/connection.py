@@ -7,7 +7,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -28,8 +28,8 @@ START_SECONDS = 300.0  # for Ray to start in
 # bytes: the data once, and little else
 OBJECT_STORE = int(os.environ.get("LATENT_DEFENSE_OBJECT_STORE", str(512 << 20)))
 _SHARED = (
-    "--storage: expected a folder that all nodes share (a network file system), or an address such as "
-    "s3://bucket/folder"
+    "--storage: expected a folder that all nodes share (a network file system) and may write, or an address such as "
+    "s3://bucket/folder that they have the keys of"
 )
 
 
@@ -147,38 +147,90 @@ def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
+def on_each(
+    nodes: Sequence[Mapping[str, Any]],
+    function: Callable[..., Any],
+    *words: Any,
+    seconds: float = 60.0,
+    gpus: float = 0.0,
+) -> list[tuple[str, Any]]:
+    """Runs a function once on each of the nodes, beside whatever they do.
+
+    Args:
+        nodes: as Ray describes them.
+        function: called with `words`.
+        seconds: for which the answers are waited for.
+        gpus: that each call takes.
+
+    Returns:
+        Host and answer of each node; in the place of an answer Ray's error, where there is none in time.
+    """
+    task = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0)(function)
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked[task.options(scheduling_strategy=there).remote(*words)] = node["NodeManagerHostname"]
+    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=seconds) if asked else ([], [])
+    for reference in late:
+        ray.cancel(reference)
+    silent = ray.exceptions.GetTimeoutError(f"no answer within {seconds:g} s")
+    return [(asked[one], _result(one)) for one in done] + [(asked[one], silent) for one in late]
+
+
+def _result(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return error
+
+
+def last_line(error: BaseException) -> str:
+    """The end of what Ray says of an error, which names its cause."""
+    return str(error).strip().splitlines()[-1]
+
+
 def check_shared(storage: Storage) -> None:
-    """Every node of a cluster sees the storage's files: one on the driver's own disk would be lost on the others.
+    """Checks that every node of a cluster reads and writes where the driver does.
+
+    A folder on the driver's own disk would be lost on the others, and so would be a bucket that they have no key of.
 
     Raises:
         Refused: a node does not, or where only this one is there yet, others will not.
     """
-    if storage.local is None:
-        return
-    folder = existing(storage.local)
+    folder = storage if storage.local is None else Storage(existing(storage.local))
     others = other_nodes()
-    if others and (lacking := _hosts_without(Storage(folder), others)):
-        raise Refused(f"{_SHARED}, found {storage.uri}, which {', '.join(lacking)} does not see")
-    if not others and nodes().can_grow and not (kind := mounted(folder)).startswith(NETWORKED):
+    if others and (lacking := _lacking(folder, others)):
+        raise Refused(f"{_SHARED}, found {storage.uri}, which {'; '.join(lacking)}")
+    if storage.local is None or others or not nodes().can_grow:
+        return
+    if not (kind := mounted(existing(storage.local))).startswith(NETWORKED):
         raise Refused(f"{_SHARED}, found {storage.uri} on a disk of this node ({kind}), which workers will not see")
 
 
-def _hosts_without(folder: Storage, others: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Hosts of the nodes that do not see a file which is written to `folder` for the test."""
-    name = f".preflight-{uuid.uuid4().hex}"
-    folder.write(name, b"0")
+def _lacking(folder: Storage, others: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Says of each node that does not share a folder, with what is made in it for the test, what it cannot do."""
+    place, file = folder.child(f".preflight-{uuid.uuid4().hex}"), "of-the-driver"
     try:
-        has_file = ray.remote(num_cpus=0)(_has_file)
-        tasks = {
-            has_file.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-                folder.uri, name
-            ): node["NodeManagerHostname"]
-            for node in others
-        }
-        return [host for task, host in tasks.items() if not ray.get(task, timeout=60)]
+        place.write(file, b"0")
+        answers = on_each(others, unshared, place.uri, file)
     finally:
-        folder.delete(name)
+        place.remove_tree()
+    silent = ray.exceptions.RayError
+    said = [(host, f"did not try ({last_line(why)})" if isinstance(why, silent) else why) for host, why in answers]
+    return [f"{host} {why}" for host, why in said if why]
 
 
-def _has_file(uri: str, name: str) -> bool:
-    return Storage(uri).exists(name)
+def unshared(uri: str, name: str) -> str | None:
+    """Says what this node cannot do in a folder in which another has written a file; None where it can do all."""
+    doing, own = "read", f"of-{uuid.uuid4().hex}"
+    try:
+        place = Storage(uri)
+        place.read(name)
+        doing = "write"
+        place.write(own, b"0")
+        place.delete(own)
+    except FileNotFoundError as error:
+        return "does not see" if doing == "read" else f"cannot write: {error}"
+    except (OSError, ValueError) as error:
+        return f"cannot {doing}: {error}"
+    return None

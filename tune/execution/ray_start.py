@@ -8,10 +8,9 @@ from functools import cache
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune.cluster.cards import Card, cards, check_nodes
-from tune.cluster.connection import check_shared, connect, gpu_nodes, nodes, other_nodes
+from tune.cluster.connection import check_shared, connect, gpu_nodes, last_line, nodes, on_each, other_nodes
 from tune.cluster.coordinator import start_coordinator
 from tune.cluster.own_ray import check_ray
 from tune.cluster.resources import Request, Resources, on_cluster
@@ -20,8 +19,6 @@ from tune.planning.machine import memory_of, resources_here
 from tune.planning.preflight import Plan
 from tune.planning.user_code import UserCode
 from tune.storage.lock import ExperimentLock
-
-SECONDS = 60.0  # for a node to say what cards it has
 
 
 @contextmanager
@@ -71,21 +68,15 @@ def _cards_of_nodes() -> dict[str, Sequence[Card] | str]:
 
     Nodes whose GPUs are taken are left out: whoever has them can use them.
     """
-    task = ray.remote(num_cpus=0, num_gpus=0.01, max_retries=0)(_cards)
     found: dict[str, Sequence[Card] | str] = {}
-    asked: dict[Any, str] = {}
-    for node in {_kind(node): node for node in gpu_nodes()}.values():
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        asked[task.options(scheduling_strategy=there).remote()] = node["NodeManagerHostname"]
-    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS) if asked else ([], [])
-    for reference in late:
-        ray.cancel(reference)
-    for reference in done:
-        try:
-            found[asked[reference]] = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            found[asked[reference]] = f"--gpus-per-trial: expected a node that knows its cards, found {reason}"
+    kinds = {_kind(node): node for node in gpu_nodes()}
+    for host, answer in on_each(list(kinds.values()), _cards, gpus=0.01):
+        if isinstance(answer, ray.exceptions.GetTimeoutError):
+            continue
+        if isinstance(answer, ray.exceptions.RayError):
+            reason = last_line(answer)
+            answer = f"--gpus-per-trial: expected a node that knows its cards, found {reason}"
+        found[host] = answer
     return found
 
 
@@ -109,17 +100,10 @@ def _check_user_code(user_code: UserCode) -> None:
     """
     if user_code.plugin is None and user_code.classifier is None:
         return
-    install = ray.remote(num_cpus=0)(_install)
-    for node in other_nodes():
-        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        try:
-            ray.get(install.options(scheduling_strategy=strategy).remote(user_code), timeout=120)
-        except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            what = "--plugin" if user_code.plugin else "classifier"
-            raise Refused(
-                f"{what}: expected what every node can use, found {node['NodeManagerHostname']}, which cannot: {reason}"
-            ) from error
+    for host, answer in on_each(other_nodes(), _install, user_code, seconds=120.0):
+        if isinstance(answer, ray.exceptions.RayError):
+            what, reason = "--plugin" if user_code.plugin else "classifier", last_line(answer)
+            raise Refused(f"{what}: expected what every node can use, found {host}, which cannot: {reason}") from answer
 
 
 def _install(user_code: UserCode) -> None:

@@ -8,11 +8,13 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import ray
 
 from tune.cluster import connection, own_ray
+from tune.cluster.connection import unshared
 from tune.cluster.resources import NodeKind, Nodes
 from tune.errors import Refused
 from tune.storage.folder import Storage
@@ -22,13 +24,17 @@ OTHER = {"NodeID": "there", "NodeManagerHostname": "worker-1", "Resources": {}}
 GROWING = Nodes([NodeKind({})], growth=[NodeKind({"CPU": 4}, most=8)], most=8)
 
 
+def answered_here(others: list[Any], function: Any, *words: Any) -> list[Any]:
+    return [(node["NodeManagerHostname"], function(*words)) for node in others]
+
+
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A cluster of this node, which can grow; every node sees every folder."""
+    """A cluster of this node, which can grow; what others are asked is answered here."""
     found = [HERE]
     monkeypatch.setattr(connection, "_alive", lambda: found)
     monkeypatch.setattr(connection, "nodes", lambda: GROWING)
-    monkeypatch.setattr(connection, "_hosts_without", lambda folder, others: [])
+    monkeypatch.setattr(connection, "on_each", answered_here)
     context = SimpleNamespace(get_node_id=lambda: "here")
     monkeypatch.setattr("ray.get_runtime_context", lambda: context)
     return found
@@ -48,19 +54,57 @@ def test_a_disk_of_the_head_is_refused_while_no_worker_is_there(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_node_that_sees_nothing_is_named(
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (("/nowhere", "of-the-driver"), "which worker-1 does not see$"),
+        (("/proc/self", "status"), r"which worker-1 cannot write: .*/proc/self/of-"),
+        (("/proc/self", "fd"), r"which worker-1 cannot read: .*/proc/self/fd"),
+    ],
+)
+def test_a_node_that_does_not_share_the_folder_is_named(
+    tmp_path: Path, nodes: list[Any], monkeypatch: pytest.MonkeyPatch, seen: tuple[str, str], said: str
+) -> None:
+    nodes.append(OTHER)
+    monkeypatch.setattr(connection, "unshared", lambda uri, name: unshared(*seen))  # what is mounted there in its place
+    with pytest.raises(Refused, match=rf"expected a folder that all nodes share .* found {tmp_path}, {said}"):
+        connection.check_shared(Storage(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_without_the_keys_of_the_bucket_is_named(
+    bucket: str, nodes: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes.append(OTHER)
+    place = Storage(bucket).child("shared")
+    connection.check_shared(place)
+    denied = OSError("AWS Error ACCESS_DENIED during PutObject operation: Access Denied")
+
+    def elsewhere(uri: str, name: str) -> str | None:
+        with monkeypatch.context() as patched:
+            patched.setattr(Storage, "write", mock.Mock(side_effect=denied))
+            return unshared(uri, name)
+
+    monkeypatch.setattr(connection, "unshared", elsewhere)
+    with pytest.raises(Refused, match=r"found s3://results/search/shared.*, which worker-1 cannot write: .*ACCESS_DE"):
+        connection.check_shared(place)
+    assert place.folders() == place.names() == []
+
+
+def test_a_node_that_does_not_answer_is_named(
     tmp_path: Path, nodes: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes.append(OTHER)
-    hosts = [OTHER["NodeManagerHostname"]]
-    monkeypatch.setattr(connection, "_hosts_without", lambda folder, others: hosts)
-    with pytest.raises(Refused, match="which worker-1 does not see"):
+    late = ray.exceptions.GetTimeoutError("no answer within 60 s")
+    monkeypatch.setattr(connection, "on_each", lambda others, *asked: [("worker-1", late)])
+    with pytest.raises(Refused, match=r"which worker-1 did not try \(no answer within 60 s\)"):
         connection.check_shared(Storage(tmp_path))
 
 
-def test_a_folder_that_every_node_sees_is_taken(tmp_path: Path, nodes: list[Any]) -> None:
+def test_a_folder_that_every_node_may_write_is_taken(tmp_path: Path, nodes: list[Any]) -> None:
     nodes.append(OTHER)
-    connection.check_shared(Storage(tmp_path))
+    connection.check_shared(Storage(tmp_path / "not/there/yet"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_node_that_stays_alone_has_its_own_disk(
