@@ -15,7 +15,8 @@ from rich.table import Table
 
 from tune.commands import store_care
 from tune.commands.units import age_of, size_of, time_text
-from tune.storage.care.pruning import removable, remove, searches_kept_out
+from tune.storage.care.exclusion import searches_kept_out
+from tune.storage.care.pruning import removable, remove
 from tune.storage.care.usage import PIN_OF, StoreEntry, store_entries, usage_of
 from tune.storage.folder import Storage
 from tune.storage.sizes import size_text
@@ -123,9 +124,7 @@ def _list(place: Storage) -> int:
 
 def _prune(place: Storage, older_than: float | None, max_size: int | None, yes: bool) -> int:
     with ExitStack() as locks:
-        if yes:
-            locks.enter_context(searches_kept_out(usage_of(place)))
-        usage = usage_of(place)
+        usage = locks.enter_context(searches_kept_out(place)) if yes else usage_of(place)
         if usage.problems:
             problem = usage.problems[0]
             raise ValueError(f"{problem}; what it uses is not known, so nothing is pruned (mend or remove that file)")

@@ -10,7 +10,7 @@ from components.files import expanded
 from tune.commands.units import Ticker, time_text
 from tune.errors import FAILED, Refused
 from tune.storage.care import pins, tar_export, tar_import
-from tune.storage.care.pruning import searches_kept_out
+from tune.storage.care.exclusion import searches_kept_out
 from tune.storage.care.reasons import Reason, reasons
 from tune.storage.care.usage import PIN_OF, StoreUsage, experiment_in, usage_of
 from tune.storage.care.verification import Checked, artifact_folders, quarantined, verified
@@ -49,7 +49,7 @@ def verify(place: Storage) -> int:
     if not damaged:
         return 0
     try:
-        with searches_kept_out(usage):
+        with searches_kept_out(place) as usage:
             moved = quarantined(artifacts, damaged, usage.users)
     except Refused as error:
         print(f"Nothing was moved, as a search may be making these at this moment: {error}", file=sys.stderr)

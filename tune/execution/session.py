@@ -40,6 +40,7 @@ from tune.planning.preflight import Plan
 from tune.planning.remaining_costs import stage_costs
 from tune.report.writer import write_report
 from tune.space.config import SearchConfig, seconds_of
+from tune.storage.care.exclusion import wait_for_removals
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.lock import ExperimentLock, LockedError
@@ -120,7 +121,9 @@ class Session:
         for folder in (home, *map(home.child, inner)):
             folder.sweep()
         home.write("space.yaml", plan.space.to_yaml().encode())
-        Store(plan.storage.child("store")).note_user(home)
+        store = plan.storage.child("store")
+        Store(store).note_user(home)
+        wait_for_removals(store, lambda said: print(f"Note: {said}", file=sys.stderr))
         now = reproducibility(self.options.call.command, plan.config.search.seed, plan.dataset)
         now |= plan.user_code.record()
         plan.user_code.keep(home)

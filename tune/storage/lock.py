@@ -18,7 +18,6 @@ from components.files import lock
 from tune.errors import Refused
 from tune.storage.folder import Storage
 
-_FILE = "driver.lock"
 _ENDED = -1  # in the place of when a process began
 
 
@@ -59,6 +58,9 @@ class ExperimentLock:
         beat: seconds between signs of life.
         patience: seconds without one after which a holder elsewhere is given up; must outlast lost requests.
     """
+
+    file = "driver.lock"
+    holders = "driver"  # of whom there is one at a time
 
     def __init__(self, storage: Storage, *, beat: float = 10.0, patience: float = 60.0) -> None:
         self._storage = storage
@@ -108,9 +110,18 @@ class ExperimentLock:
         if self._successor is not None:
             raise self._refusal(self._successor)
 
+    def holder(self) -> LockedError | None:
+        """Looks who holds it, without taking it: the refusal that whoever takes it would meet; None where it is free.
+
+        Raises:
+            OSError: the storage cannot be read.
+        """
+        holder = self._holder()
+        return None if holder is None or self._is_dead(holder, free=False) else self._refusal(holder)
+
     def _claim(self) -> None:
         folder = self._storage.local
-        free = folder is not None and self._flock(folder / _FILE)
+        free = folder is not None and self._flock(folder / self.file)
         holder = self._holder()
         if holder is not None and not self._is_dead(holder, free):
             raise self._refusal(holder)
@@ -161,7 +172,7 @@ class ExperimentLock:
     def _holder(self) -> _Holder | None:
         """The signature in the file; None where there is none, or half of one."""
         try:
-            return _Holder.model_validate_json(self._storage.read(_FILE))
+            return _Holder.model_validate_json(self._storage.read(self.file))
         except (FileNotFoundError, ValidationError):
             return None
 
@@ -185,7 +196,7 @@ class ExperimentLock:
         data = signature.model_dump_json().encode()
         self._signed = signature.time
         if self._handle is None:
-            self._storage.write(_FILE, data)
+            self._storage.write(self.file, data)
         else:  # in place: a file moved over the locked one would not be locked
             os.pwrite(self._handle, data.ljust(os.fstat(self._handle).st_size), 0)
             os.fsync(self._handle)  # other machines on NFS see it only then
@@ -196,7 +207,7 @@ class ExperimentLock:
         if self._handle is not None:
             os.ftruncate(self._handle, 0)
         else:
-            self._storage.delete(_FILE)
+            self._storage.delete(self.file)
 
     def _release(self) -> None:
         if self._handle is not None:
@@ -219,7 +230,7 @@ class ExperimentLock:
     def _refusal(self, holder: _Holder) -> LockedError:
         seen = datetime.fromtimestamp(holder.time, UTC).astimezone()
         return LockedError(
-            f"{self._storage.uri}: expected no other driver, found one on {holder.host} with process id "
+            f"{self._storage.uri}: expected no other {self.holders}, found one on {holder.host} with process id "
             f"{holder.pid}, last seen {seen:%Y-%m-%d %H:%M:%S %Z}; stop it first (a dead one is given up "
             f"{self._patience:g} s after it was last seen)",
             host=holder.host,

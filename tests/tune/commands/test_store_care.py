@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.tune.commands.filled_storage import filled_storage, kept
 from tune import __main__ as entry
+from tune.commands import store_care
+from tune.storage.care.verification import Checked, verified
 from tune.storage.folder import Storage
 from tune.storage.lock import ExperimentLock
 
@@ -48,6 +53,23 @@ def test_damage_is_told_and_set_aside(place: Storage, capsys: pytest.CaptureFixt
     assert "quarantine" in capsys.readouterr().out
     run(place.uri, "--prune", "--yes")
     assert len(place.child("store").child(".quarantine").folders()) == 4
+
+
+def test_a_search_that_began_while_files_were_read_keeps_all(
+    place: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.write("store/gan/aa/weights", b"torn")
+    with ExitStack() as searches:
+
+        def reading(store: Storage, tell: Any) -> Iterator[Checked]:
+            yield from verified(store, tell)
+            place.child("three").write("space.yaml", b"search.trials: 1\n")
+            searches.enter_context(ExperimentLock(place.child("three")))
+
+        monkeypatch.setattr(store_care, "verified", reading)
+        assert run(place.uri, "--verify") == 1
+    assert "Nothing was moved, as a search may be making these" in capsys.readouterr().err
+    assert "gan/aa" in kept(place)
 
 
 def test_a_trial_is_explained(place: Storage, capsys: pytest.CaptureFixture[str]) -> None:

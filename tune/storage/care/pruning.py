@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 
-from tune.errors import Refused
-from tune.storage.care.usage import StoreEntry, StoreUsage
+from tune.storage.care.usage import StoreEntry
 from tune.storage.folder import Storage
-from tune.storage.lock import ExperimentLock, LockedError
 from tune.storage.store import Store
-
-
-@contextmanager
-def searches_kept_out(usage: StoreUsage) -> Iterator[None]:
-    """Holds every experiment: a search that runs, or is resumed meanwhile, may use what no outcome names yet.
-
-    Raises:
-        Refused: one runs.
-    """
-    with ExitStack() as locks:
-        try:
-            for experiment in usage.experiments:
-                locks.enter_context(ExperimentLock(experiment))
-        except LockedError as error:
-            raise Refused(str(error)) from error
-        yield
 
 
 def removable(
