@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,23 +66,31 @@ class Defense(nn.Module):
         projector: image → the image that the U-Net cleans; the latent projector, or another purifier.
         unet: purified image → denoised image.
         classifier: the network to defend.
-        discriminator: scores how real a purified image looks; None where there is no GAN.
+        discriminator: scores how real a purified image looks; where none is given, the projector's, if it has one.
     """
 
     def __init__(
         self, projector: Purifier, unet: UNet, classifier: ImageClassifier, discriminator: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.projector, self.surrogates = projector, Surrogates()
-        device = projector.device
-        # the purifier, no module itself, is built again from its networks when they move or change
-        for name, network in projector.networks.items():
+        self.surrogates, device = Surrogates(), projector.device
+        networks = projector.networks
+        for name, network in networks.items():
             self.add_module(name, freeze(network).to(device))
         self.unet = freeze(unet).to(device)
         self.classifier = freeze(classifier).to(device)
-        self.discriminator = None if discriminator is None else freeze(discriminator).to(device)
-        self.register_load_state_dict_post_hook(_renew_loaded)
+        judge = networks.get("discriminator") if discriminator is None else discriminator
+        self.discriminator = None if judge is None else freeze(judge).to(device)
+        self._projector, self._weights = projector, _versions(networks)
         self.eval()
+
+    @property
+    def projector(self) -> Purifier:
+        """The purifier; no module itself, it is built again from its networks when they have moved or changed."""
+        if self._weights != _versions(self._projector.networks):  # new ones may be loaded into one of them alone
+            with uncast(self._projector.device):
+                self._renew_projector()
+        return self._projector
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of the purified images, with a gradient where `images` require one.
@@ -188,13 +196,15 @@ class Defense(nn.Module):
         """Converts every tensor by `fn`; `.to()`, `.double()` and similar methods call it."""
         with torch.inference_mode(False):
             super()._apply(fn, recurse)
-            self._renew_projector()
+        self._renew_projector()
         return self
 
     def _renew_projector(self) -> None:
         """Builds the purifier from its networks as they are now, and where."""
         device = next(self.unet.parameters()).device
-        self.projector = _renewed(self.projector, lambda network: network, self.discriminator, device)
+        with torch.inference_mode(False):
+            self._projector = _renewed(self._projector, lambda network: network, self.discriminator, device)
+        self._weights = _versions(self._projector.networks)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Defense:
         def copied(network: Any) -> Any:
@@ -207,7 +217,11 @@ class Defense(nn.Module):
         return clone
 
     def save(self, folder: Path | str) -> None:
-        """Writes weights as safetensors and the rest as JSON; the manifest, which makes it valid, last."""
+        """Writes weights as safetensors and the rest as JSON; the manifest, which makes it valid, last.
+
+        Raises:
+            DefenseError: a network has no `settings` from which `load` could build it; nothing was written.
+        """
         others = {"discriminator": self.discriminator, "unet": self.unet}
         known = {name: network for name, network in others.items() if network is not None}
         write_parts(Path(folder), self.projector, known, self.classifier)
@@ -236,9 +250,10 @@ class Defense(nn.Module):
         return cls(purifier, networks["unet"], networks["classifier"], networks.get("discriminator"))
 
 
-def _renew_loaded(defense: Defense, incompatible: object) -> None:
-    """Renews the projector after `load_state_dict`; a function of the module, as pickle wants it."""
-    defense._renew_projector()
+def _versions(networks: Mapping[str, nn.Module]) -> list[tuple[int, int]]:
+    """Numbers that change with every weight that is written or replaced."""
+    weights = (weight for network in networks.values() for weight in (*network.parameters(), *network.buffers()))
+    return [(id(weight), 0 if weight.is_inference() else weight._version) for weight in weights]
 
 
 def _renewed(

@@ -49,13 +49,21 @@ class Parts:
 
 
 def write_parts(folder: Path, purifier: Purifier, others: Mapping[str, nn.Module], classifier: ImageClassifier) -> None:
-    """Writes the networks and their description; the manifest, which makes the folder valid, last."""
+    """Writes the networks and their description; the manifest, which makes the folder valid, last.
+
+    Raises:
+        DefenseError: a network cannot be described, and so not be built again; nothing was written.
+    """
     networks: dict[str, nn.Module] = {**purifier.networks, **others}
+    for name in (*purifier.config.needs, *networks):
+        if not isinstance(networks.get(name), Described):
+            found = type(networks[name]).__name__ if name in networks else "no torch module"
+            raise DefenseError(f"{name}: expected a network with `settings`, to build it again from, found {found}")
     section = next(name for name, model in PURIFIERS.items() if isinstance(purifier.config, model))
     description: dict[str, Any] = {
         "image_shape": list(classifier.image_shape),
         "classifier": _needs(classifier),
-        **{name: network.settings for name, network in networks.items() if isinstance(network, Described)},
+        **{name: network.settings for name, network in networks.items()},
         section: {**purifier.config.model_dump(), "seed": purifier.seed},
     }
     folder.mkdir(parents=True, exist_ok=True)

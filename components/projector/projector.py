@@ -90,7 +90,7 @@ class Projector:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Generator and, where it starts from one, encoder."""
+        """Generator and, where it starts from one, encoder; discriminator, where realism counts."""
         networks = {name: getattr(self, name) for name in self.config.needs}
         return {name: network for name, network in networks.items() if isinstance(network, nn.Module)}
 

@@ -45,7 +45,8 @@ class ProjectorSettings(PurifierConfig):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("generator", "encoder") if self.init == "encoder" else ("generator",)
+        others = {"encoder": self.init == "encoder", "discriminator": self.realism_weight > 0}
+        return ("generator", *(name for name, needed in others.items() if needed))
 
     @model_validator(mode="after")
     def _bank_holds_restarts(self) -> Self:

@@ -21,11 +21,12 @@ from components.classifiers.victim import Victim
 from components.defense import Defense, DefenseError, in_batches
 from components.files import read_json, sha256_file, write_json
 from components.gan.networks import Discriminator
+from components.projector.projector import Projector
 from components.unet.config import Input
 from components.unet.network import join
 from components.weights import WeightsError, load_weights
 from tests.ambient import AMBIENT
-from tests.tiny_networks import defense_of
+from tests.tiny_networks import defense_of, generator_of
 
 SHAPES = [((1, 8, 8), 4), ((1, 28, 28), 10), ((3, 12, 10), 7)]
 each_shape = pytest.mark.parametrize(("shape", "classes"), SHAPES)
@@ -465,6 +466,60 @@ def test_torch_func_differentiates_the_classifier() -> None:
     jacobian = torch.func.jacrev(classifier)(images)
     gradient = torch.autograd.grad(classifier(images.requires_grad_())[0, 1], images)[0]
     torch.testing.assert_close(jacobian[0, 1], gradient)
+
+
+def test_a_purifying_network_that_is_loaded_anew_is_used_at_once(tmp_path: Path) -> None:
+    defense, images = defense_of(), images_of(4, (1, 8, 8))
+    before = defense.purify(images)
+    with torch.inference_mode():  # as whoever measures has it
+        defense.get_submodule("generator").load_state_dict(generator_of(seed=1).float().state_dict())
+        after = defense.purify(images)
+    assert not torch.equal(after, before)
+    defense.save(tmp_path / "saved")
+    assert torch.equal(Defense.load(tmp_path / "saved").purify(images), after)
+    projector = defense.projector
+    assert defense.projector is projector  # built again once, not for every use
+
+
+def test_the_discriminator_of_the_projector_is_the_defenses_too(tmp_path: Path) -> None:
+    whole, images = defense_of(realism_weight=0.1), images_of(4, (1, 8, 8))
+    defense = Defense(whole.projector, whole.unet, whole.classifier)
+    expected = whole.inspect(images).realism
+    assert torch.equal(defense.to("cpu").inspect(images).realism, expected)
+    assert torch.equal(copy.deepcopy(defense).inspect(images).realism, expected)
+    defense.save(tmp_path / "saved")
+    assert torch.equal(Defense.load(tmp_path / "saved").inspect(images).realism, expected)
+
+
+class Unnamed(nn.Module):
+    """A user's own generator, which has all that the projector asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.latent_dim = generator_of().float(), 5
+
+    def folded(self) -> nn.Module:
+        return self.inner.folded()
+
+
+class Plain:
+    """Another, which is no torch module."""
+
+    latent_dim = 5
+
+    def folded(self) -> nn.Module:
+        return generator_of().float().folded()
+
+
+@pytest.mark.parametrize(("generator", "found"), [(Unnamed, "Unnamed"), (Plain, "no torch module")])
+def test_what_could_not_be_read_again_is_not_saved(
+    folder: Path, generator: type[Unnamed | Plain], found: str
+) -> None:
+    whole = defense_of()
+    defense = Defense(Projector(generator(), whole.projector.config), whole.unet, whole.classifier)
+    with pytest.raises(DefenseError, match=f"generator: expected a network with `settings`, .*, found {found}"):
+        defense.save(folder)
+    Defense.load(folder)  # what was there stands
 
 
 def test_a_precision_that_is_too_narrow_is_named() -> None:
