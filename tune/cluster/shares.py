@@ -48,7 +48,7 @@ class SharingScheduler(FIFOScheduler):
     A trial with nothing left to do but wait reports the signatures of the artifacts as `waits`. It is paused where
     another trial is pending, or a further one may be proposed, that does not need them; else it waits where it is. It
     goes on once they are there, or nobody builds them any more, or a share is free that nobody wants. All that it has
-    built is in the store, where it finds it again; what it did until then comes back to it as `config["before"]`.
+    built is in the store, where it finds it again; its seconds until then come back to it as `config["before"]`.
 
     Args:
         searcher: proposes the trials.
@@ -87,7 +87,7 @@ class SharingScheduler(FIFOScheduler):
             return self._judge.on_trial_result(tune_controller, trial, result) if self._judge else self.CONTINUE
         if not self._gives_way(tune_controller.get_trials(), result["waits"]):
             return TrialScheduler.CONTINUE
-        trial.set_config({**trial.config, "before": {"seconds": result["seconds"], "work": result["work"]}})
+        trial.set_config({**trial.config, "before": result["seconds"]})
         self._paused[trial.trial_id] = tuple(result["waits"])
         self._set_limit()
         return TrialScheduler.PAUSE

@@ -26,6 +26,7 @@ from tune.pipeline.unet import RIGHT_FILE
 from tune.space.config import ExperimentConfig
 from tune.storage.ledger import Outcome
 from tune.storage.outage import outage
+from tune.storage.signature import signature_of
 from tune.storage.store import Artifact
 
 
@@ -153,7 +154,8 @@ def run_finalist(
     with prepared(setting):
         config = setting.space.config(params)
         try:
-            executor = setting.executor(development(setting, arrays), bounds_of(setting.space), seed)
+            owner = f"finalist {signature_of(params)} with seed {seed}"
+            executor = setting.executor(development(setting, arrays), bounds_of(setting.space), seed, owner)
             path = executor.get(config, path_of(config), ProgressReporter(number, channel, None, judged=False))
         except Exception as error:
             if outage(error) or broken(str(error)):

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,6 +87,7 @@ class Session:
             plan.dataset.fingerprint,
             options.reuse,
             plan.user_code,
+            recorded(plan.home).get("identity") or uuid.uuid4().hex,
         )
 
     def run(self, earlier: Sequence[Ledger]) -> int:
@@ -125,7 +127,7 @@ class Session:
         Store(store).note_user(home)
         wait_for_removals(store, lambda said: print(f"Note: {said}", file=sys.stderr))
         now = reproducibility(self.options.call.command, plan.config.search.seed, plan.dataset)
-        now |= plan.user_code.record()
+        now |= {**plan.user_code.record(), "identity": self.setting.identity}
         plan.user_code.keep(home)
         origin = [described(name)] if (name := plan.config.gan.pretrained) else []
         now["notes"] = [*origin, *plan.dataset.notes]

@@ -64,6 +64,7 @@ class Setting:
         fingerprint: of the data.
         reuse: whether trials share what they build.
         user_code: plug-in, classifier and weights of the user.
+        identity: tells the search from any other, also from an earlier one of its name.
     """
 
     space: SearchSpace
@@ -76,6 +77,7 @@ class Setting:
     fingerprint: str
     reuse: bool = True
     user_code: UserCode = field(default_factory=UserCode)
+    identity: str = ""
 
     @property
     def home(self) -> Storage:
@@ -89,9 +91,10 @@ class Setting:
 
     def trial_executor(self, data: Development, config: ExperimentConfig, number: int) -> Executor:
         """The executor of one trial: with the shared store, or with `--no-reuse` a store of its own."""
+        owner = f"trial {number}"
         if self.reuse:
-            return self.executor(data, bounds_of(self.space), self.seed, uses="trials")
-        return self.executor(data, bounds_of_one(config), self.seed, self.unshared.child(f"{number:03d}"))
+            return self.executor(data, bounds_of(self.space), self.seed, owner, uses="trials")
+        return self.executor(data, bounds_of_one(config), self.seed, owner, self.unshared.child(f"{number:03d}"))
 
     @property
     def unshared(self) -> Storage:
@@ -99,9 +102,17 @@ class Setting:
         return self.home.child("unshared")
 
     def executor(
-        self, data: Development, bounds: Bounds, seed: int, storage: Storage | None = None, uses: Kind = "trainings"
+        self,
+        data: Development,
+        bounds: Bounds,
+        seed: int,
+        owner: str,
+        storage: Storage | None = None,
+        uses: Kind = "trainings",
     ) -> Executor:
-        """The executor for this search's store, noting what it uses, or for the store in `storage`."""
+        """The executor of a trial or a training, `owner`, for this search's store, noting what it uses, or for the
+        store in `storage`.
+        """
         keep_memory()
         threads = max(1, int(self.cpus))
         if torch.get_num_threads() != threads:
@@ -109,7 +120,7 @@ class Setting:
         store = Store(storage) if storage else self.store
         device = torch.device("cuda" if self.gpus and torch.cuda.is_available() else "cpu")
         notes = None if storage else uses_of(self.home, uses)
-        return Executor(store, leases_of(store), data, bounds, seed, device, notes)
+        return Executor(store, leases_of(store), data, bounds, seed, device, notes, f"{self.identity} {owner}")
 
 
 def run_trial(config: dict[str, Any], *, setting: Setting, arrays: Arrays, channel: ProgressChannel) -> None:
@@ -141,7 +152,7 @@ def _run_trial(config: Mapping[str, Any], setting: Setting, arrays: Arrays, chan
         return  # it had ended just before its worker was lost
     earlier = ledger.outcome(number) if promotions else None
     with TensorBoardRun(setting.home, setting.space, number, params) as run:
-        reporter = ProgressReporter(number, channel, run, judged=True, before=config.get("before"), earlier=earlier)
+        reporter = ProgressReporter(number, channel, run, True, config.get("before", 0.0), earlier)
         outcome, path = attempt(setting, development(setting, arrays), number, params, reporter)
         run.metrics({**outcome.metrics, **reporter.speed})
         if path is not None:
@@ -284,4 +295,4 @@ def final_executor(
 ) -> Executor:
     """The executor of one retraining: no validation images, and a projection of the chosen R and L alone."""
     data = Development(split_of(arrays, "train"), None, setting.classes, fingerprint)
-    return setting.executor(data, bounds_of_one(config), seed)
+    return setting.executor(data, bounds_of_one(config), seed, f"retraining with seed {seed}")

@@ -17,7 +17,7 @@ from tune.cluster.coordinator import Message
 from tune.execution.ended_trials import EndedTrials
 from tune.execution.trial import Setting
 from tune.monitor.kept_runs import KeptRuns
-from tune.monitor.progress import ProgressFeed
+from tune.monitor.progress import ProgressFeed, work_seconds
 from tune.monitor.runs import run_name
 from tune.monitor.tensorboard import close_run
 from tune.monitor.terminal import LiveView, TrialView
@@ -72,8 +72,8 @@ class TrialCallback(Callback):
         earlier = self._aside.get(number)
         self._values.setdefault(number, dict(earlier.intermediate) if earlier else {})
         self._right.setdefault(number, dict(earlier.right) if earlier else {})
-        paused = self._active.get(number)
-        started = paused.started if paused is not None and paused.state == "waiting" else time.time()
+        before = trial.config.get("before") or (earlier.seconds if earlier else 0.0)
+        started = time.time() - before
         shown = TrialView(number, run_name(number, params), "running", started=started, promoted=earlier is not None)
         self._active[number] = shown
 
@@ -159,19 +159,19 @@ class TrialCallback(Callback):
     def _unrecorded(self, number: int, params: dict[str, Any], status: Any, error: str | None) -> Outcome:
         ended = round(time.time(), 3)
         started = (number in self._active and self._active[number].started) or ended
-        earlier = self._aside[number].spans if number in self._aside else []
+        work = self._last.get(number, {}).get("work", {})
         return Outcome(
             trial=number,
             status=status,
             params=params,
-            seconds=round(ended - started + sum(end - begin for begin, end in earlier), 3),
+            seconds=round(max(ended - started, work_seconds(work)), 3),
             ended=ended,
             seed=self._setting.seed,
             error=error,
             intermediate=self._values.get(number, {}),
             right=self._right.get(number, {}),
-            work=self._last.get(number, {}).get("work", {}),
-            earlier=earlier,
+            work=work,
+            earlier=self._aside[number].spans if number in self._aside else [],
         )
 
 

@@ -81,7 +81,7 @@ class ProgressReporter:
         channel: to the driver.
         run: its run in TensorBoard; None = none.
         judged: whether it is a trial, which Tune compares with others by epoch.
-        before: what the trial told when it was paused, as the scheduler gives it back; None where it was not.
+        before: seconds for which the trial had a share before it was paused.
         earlier: the outcome with which it was set aside, of a trial that was promoted.
     """
 
@@ -91,7 +91,7 @@ class ProgressReporter:
         channel: ProgressChannel,
         run: TensorBoardRun | None,
         judged: bool,
-        before: Mapping[str, Any] | None = None,
+        before: float = 0.0,
         earlier: Outcome | None = None,
     ) -> None:
         self.trial, self.channel, self.run, self.judged = trial, channel, run, judged
@@ -102,13 +102,9 @@ class ProgressReporter:
         self.earlier = earlier.spans if earlier else []
         self._rates: list[float] = []
         self._work: Mapping[str, Work] = {}
+        self._unfinished: dict[str, float] = {}  # of the stage that is being trained, its seconds
         self._stage, self._since = "", 0.0
-        done = {stage: Work(**_counted(row)) for stage, row in earlier.work.items()} if earlier else {}
-        self._before = {stage: work for stage, work in done.items() if work.built or work.reused}
-        self._unfinished = {stage: work.seconds for stage, work in done.items() if stage not in self._before}
-        if before:
-            self._before = {stage: Work(*done) for stage, *done in before["work"]}
-        self._began = time.time() - (before["seconds"] if before else earlier.seconds if earlier else 0.0)
+        self._began = time.time() - (before or (earlier.seconds if earlier else 0.0))
         self._offered, self._patience = 0.0, PATIENCE
 
     def __call__(self, progress: Progress) -> None:
@@ -116,7 +112,7 @@ class ProgressReporter:
         if not progress.waits_for:
             self._offered, self._patience = now, PATIENCE
         if progress.artifact is not None:
-            self._work = progress.work
+            self._work, self._unfinished = progress.work, {}
             if progress.stage == "projection":
                 self._rates.append(progress.artifact.metrics["evaluations_per_second"])
             return
@@ -124,6 +120,8 @@ class ProgressReporter:
             self._stage, self._since = progress.stage, now
         message = Message(progress.stage, progress.done, progress.total, self._since, socket.gethostname())
         self.channel.tell(self.trial, message)
+        if progress.seconds:
+            self._unfinished = {progress.stage: round(progress.seconds, 3)}
         if progress.row:
             self._epoch(progress.stage, progress.row)
         if progress.waits_for and self.judged and now - self._offered > self._patience:
@@ -132,8 +130,8 @@ class ProgressReporter:
 
     @property
     def seconds(self) -> float:
-        """Seconds that the trial has had a share of the machine for."""
-        return round(time.time() - self._began, 3)
+        """Seconds that the trial has had a share of the machine for: also in a process that was lost, in building."""
+        return round(max(time.time() - self._began, work_seconds(self.work())), 3)
 
     @property
     def speed(self) -> dict[str, float]:
@@ -141,29 +139,17 @@ class ProgressReporter:
         known = self._rates and self.cost
         return {"images_per_second": round(median(self._rates) / self.cost, 3)} if known else {}
 
-    def work(self, unfinished: str = "") -> dict[str, dict[str, float]]:
-        """Work so far by stage and the projection's speed; of the stage `unfinished`, the seconds until now."""
-        work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in self._all_work().items()}
-        if unfinished:
-            spent = self._unfinished.get(unfinished, 0.0) + time.time() - self._since
-            work[unfinished] = asdict(Work(seconds=round(spent, 3)))
+    def work(self) -> dict[str, dict[str, float]]:
+        """Work by stage since the trial first began, also of the stage that it trains, and the projection's speed."""
+        unfinished = {name: Work(seconds=seconds) for name, seconds in self._unfinished.items()}
+        work: dict[str, dict[str, float]] = {name: asdict(done) for name, done in {**self._work, **unfinished}.items()}
         if self.speed:
             work["projection"] |= self.speed
         return work
 
-    def _all_work(self) -> dict[str, Work]:
-        """Work since the trial first began: what it built before it was paused, it has found since."""
-        work = dict(self._work)
-        for name, before in self._before.items():
-            now = work.get(name, Work())
-            reused = max(before.reused, now.reused - before.built)
-            work[name] = Work(before.built + now.built, reused, before.seconds + now.seconds)
-        return work
-
     def _offer_share(self, signatures: Sequence[str]) -> None:
         """Tells Tune that there is nothing left but to wait; where it pauses the trial, this does not return."""
-        work = [(name, done.built, done.reused, done.seconds) for name, done in self._all_work().items()]
-        tell_tune({"trial": self.trial, "waits": list(signatures), "seconds": self.seconds, "work": work})
+        tell_tune({"trial": self.trial, "waits": list(signatures), "seconds": self.seconds})
 
     def _epoch(self, stage: str, row: Row) -> None:
         epoch = int(row["epoch"])
@@ -176,15 +162,15 @@ class ProgressReporter:
             metrics = {name: row[name] for name in MEASURED} | {"cost": self.cost} | self.speed
             if self.run:
                 self.run.metrics(metrics, epoch)
-            told = {"epoch": epoch, "psd": row["psd"], "metrics": metrics, "work": self.work(unfinished=stage)}
+            told = {"epoch": epoch, "psd": row["psd"], "metrics": metrics, "work": self.work()}
             if epoch in self.rungs and RIGHT in row:
                 told[RIGHT] = self.right[str(epoch)] = row[RIGHT]
             tell_tune({"trial": self.trial, **told})
 
 
-def _counted(row: Mapping[str, float]) -> dict[str, Any]:
-    """Of a stage's work in a record what `Work` has; a projection's record has more."""
-    return {name: row[name] for name in ("built", "reused", "seconds") if name in row}
+def work_seconds(work: Mapping[str, Mapping[str, float]]) -> float:
+    """Seconds of building of all stages together."""
+    return sum(row.get("seconds", 0.0) for row in work.values())
 
 
 def tell_tune(metrics: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -36,14 +37,25 @@ class Path:
     Attributes:
         recipe: what they follow from.
         signatures: by stage.
+        owner: for whom they are got.
         artifacts: by stage, all parts in order.
-        work: what was done to get them.
+        work: what was done to get them, by this owner in whatever process.
     """
 
     recipe: Recipe
     signatures: dict[str, str]
+    owner: str
     artifacts: dict[str, list[Artifact]] = field(default_factory=dict)
     work: dict[str, Work] = field(default_factory=dict)
+
+    def count(self, stage: str, artifact: Artifact) -> None:
+        """Counts an artifact as built where its owner has built it, be it before its process was lost or paused."""
+        work = self.work.setdefault(stage, Work())
+        if artifact.manifest.get("built_by") == self.owner:
+            work.built += 1
+            work.seconds += float(artifact.manifest["seconds"])
+        else:
+            work.reused += 1
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,7 @@ class Executor:
         seed: of everything that is random.
         device: where to compute.
         uses: the folder that gets a note of each path before any of it is built; None where nobody needs to know.
+        owner: for whom it builds, the same whenever a trial or a training is taken up again; None = each call's own.
     """
 
     store: Store
@@ -79,6 +92,7 @@ class Executor:
     seed: int
     device: torch.device
     uses: Storage | None = None
+    owner: str | None = None
 
     def recipe(self, config: ExperimentConfig) -> Recipe:
         """The recipe of a configuration with this executor's data, bounds and seed."""
@@ -100,7 +114,7 @@ class Executor:
     ) -> Path:
         """Every artifact of a path: found, built, or waited for while another builds it."""
         recipe = self.recipe(config)
-        path = Path(recipe, signatures_of(recipe, stages))
+        path = Path(recipe, signatures_of(recipe, stages), self.owner or uuid.uuid4().hex)
         if self.uses is not None:
             note_uses(self.uses, path.signatures)
         pending = {node.signature: node for node in _nodes(path)}
@@ -111,7 +125,7 @@ class Executor:
             ready = _ready(pending.values(), path)
             there = dict(self._look([node for node in ready if node.signature not in missing]))
             for node, artifact in there.items():
-                path.work.setdefault(node.stage.name, Work()).reused += 1
+                path.count(node.stage.name, artifact)
                 if node.stage.judged:
                     _replay(node.stage.name, artifact, report)
                 self._settle(node, artifact, pending, path, found, report)
@@ -122,6 +136,7 @@ class Executor:
             wanted = [node.signature for node in ready]
             if key := self.leases.acquire(wanted):
                 if (built := self._build(pending[key], path, found, report)) is not None:
+                    path.count(pending[key].stage.name, built)
                     self._settle(pending[key], built, pending, path, found, report)
                 missing.clear()  # others may have finished some meanwhile
                 waited = 0.0
@@ -175,7 +190,7 @@ class Executor:
                 saves = self.store.unfinished(node.signature)
                 job = Job(path.recipe, self.device, inputs, name, node.part, draft, saves, report, smaller)
                 facts = node.stage.facts(path.recipe, path.signatures)
-                draft.description.update(job.description, follows_from=facts)
+                draft.description.update(job.description, follows_from=facts, built_by=path.owner)
                 report(Progress(name, 0, 0))
                 node.stage.build(job)
             if base is not None:
@@ -183,12 +198,7 @@ class Executor:
                 self.store.relate(name, base, path.signatures[name], held)
         finally:
             self.leases.release(node.signature)
-        built = self.store.find(name, node.signature)
-        if built is not None:
-            work = path.work.setdefault(name, Work())
-            work.built += 1
-            work.seconds += float(built.manifest["seconds"])
-        return built
+        return self.store.find(name, node.signature)
 
     def _smaller(self, node: Node, base: str | None, signature: str) -> Artifact | None:
         """The same part of the largest projection that this one can go on from."""

@@ -47,6 +47,7 @@ class Progress:
         done: units.
         total: units; 0 = not known.
         row: after an epoch, its measurements.
+        seconds: with a row of what is being built, those spent on it so far, in whatever process.
         artifact: once it is there, built or found, what the stage made.
         work: with an artifact, what was done so far, by stage.
         waits_for: signatures of artifacts that others are building, while there is nothing else to do.
@@ -59,6 +60,7 @@ class Progress:
     artifact: Artifact | None = None
     work: Mapping[str, Work] = field(default_factory=dict)
     waits_for: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class Job(Inputs):
         return history
 
     def _report_epoch(self, training: Training, row: Row) -> None:
-        self.report(Progress(self.stage, int(row["epoch"]), training.epochs, row))
+        self.report(Progress(self.stage, int(row["epoch"]), training.epochs, row, seconds=self.draft.seconds))
 
     def _save(self, file: str, training: Training, history: list[Row]) -> None:
         buffer, seconds = io.BytesIO(), self.draft.seconds  # of the whole artifact: this may not be its first training

@@ -81,7 +81,8 @@ def reproduce(facts: Facts) -> Section:
         line = command if isinstance(command, str) else shlex.join(map(str, command))
         blocks += [Text("The search, from a checkout of the commit below:"), Code(line)]
     blocks += [Text("This report, from the experiment's files alone:"), Code(rebuild(facts))]
-    rows = [(key, _line(item)) for key, item in record.items() if key not in ("command", "notes", "wall_s", "sessions")]
+    aside = ("command", "notes", "wall_s", "sessions", "identity")
+    rows = [(key, _line(item)) for key, item in record.items() if key not in aside]
     if rows:
         blocks.append(Table(("recorded", "when the search began"), rows))
     if sessions := _sessions(record.get("sessions")):

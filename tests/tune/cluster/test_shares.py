@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tune.storage.leases import FileLeases
 from tune.storage.store import Store
 
 GO, PAUSE = TrialScheduler.CONTINUE, TrialScheduler.PAUSE
-BEFORE = {"seconds": 3.0, "work": [["classifier", 1, 0, 2.5]]}
+BEFORE = 3.0
 
 
 @dataclass
@@ -31,7 +31,6 @@ class Trial:
     number: int
     gan: str
     status: str = "RUNNING"
-    before: Mapping[str, Any] | None = None
     config: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,7 +62,7 @@ class Search:
     def waits(self, number: int, *signatures: str) -> str:
         """A trial tells that it waits; the scheduler's answer, which is done."""
         trial = self.trials[number]
-        told = {"trial": number, "waits": signatures or (trial.gan,), **BEFORE}
+        told = {"trial": number, "waits": signatures or (trial.gan,), "seconds": BEFORE}
         answer = self.scheduler.on_trial_result(self, trial, told)  # type: ignore[arg-type]
         trial.status = "PAUSED" if answer == PAUSE else trial.status
         return answer
@@ -220,7 +219,7 @@ def trial_of(config: dict[str, Any], folder: Path) -> None:
         (folder / f"{gan}.lease").mkdir()
     except FileExistsError:
         while not (folder / gan).exists():
-            tune.report({"trial": number, "waits": [gan], **BEFORE})
+            tune.report({"trial": number, "waits": [gan], "seconds": BEFORE})
             time.sleep(0.05)
     else:
         note("builds")

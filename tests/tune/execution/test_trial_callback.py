@@ -76,6 +76,30 @@ def test_a_promoted_trial_goes_on_from_what_it_was_set_aside_with(
     assert outcome.work["unet"] == {"seconds": 5.0}
 
 
+@pytest.mark.parametrize("seen", [True, False], ids=["and was seen so", "unseen"])
+def test_of_a_trial_that_was_paused_the_share_that_it_had_counts(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, seen: bool
+) -> None:
+    ledger, now = Ledger(setting_on(tmp_path, tiny_dataset).home), [1000.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    callback = TrialCallback(
+        setting_on(tmp_path, tiny_dataset), ledger, mock.Mock(), mock.Mock(), mock.Mock(), lambda: None
+    )
+    trial = SimpleNamespace(config={"trial": 3, "params": PARAMS}, status="PAUSED", PAUSED="PAUSED")
+    callback.on_trial_start(1, [trial], trial)
+    now[0] += 10
+    trial.config["before"] = 10.0  # as the scheduler gives it back
+    if seen:
+        callback.refresh([trial], last=True)
+    now[0] += 600
+    callback.on_trial_start(1, [trial], trial)
+    now[0] += 5
+    callback.on_trial_complete(1, [trial], trial)
+    outcome = ledger.outcome(3)
+    assert outcome is not None
+    assert outcome.seconds == 15
+
+
 def test_a_promoted_trial_whose_worker_is_lost_at_once_keeps_its_scores(tmp_path: Path, tiny_dataset: Dataset) -> None:
     setting = setting_on(tmp_path, tiny_dataset)
     ledger = Ledger(setting.home)
