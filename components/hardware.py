@@ -69,12 +69,12 @@ class Captured:
         step: reads its inputs from tensors that the caller writes before a call, and writes its results into tensors
             that the caller reads after it. It must not wait for the card (`.item()`, boolean indices, copies to the
             processor), nor depend on numbers of Python's that change between calls.
-        device: where it computes.
+        device: where it computes; a card need not be the current one.
         calls: how often it will be called at most; fewer than `WORTHWHILE` are not captured.
     """
 
     def __init__(self, step: Callable[[], None], device: torch.device, calls: int) -> None:
-        self._step, self._calls = step, 0
+        self._step, self._device, self._calls = step, device, 0
         self._captures = device.type == "cuda" and calls >= WORTHWHILE
         self._graph: torch.cuda.CUDAGraph | None = None
         self._stream: torch.cuda.Stream | None = None
@@ -85,7 +85,10 @@ class Captured:
         elif not self._captures:
             self._step()
         else:
-            self._prepare()
+            # within, streams and random numbers are this card's; behind it the current stream is the caller's, which
+            # `torch.cuda.graph` does not set again where a capture fails
+            with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream(self._device)):
+                self._prepare()
 
     def _prepare(self) -> None:
         """One step, on the stream that the capture will use; after a few of them, the capture and its first launch."""

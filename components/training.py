@@ -28,7 +28,8 @@ class Training(ABC):
     """A component's training, one epoch at a time.
 
     Each epoch draws all its random numbers (order, noise, dropout) from a seed of its own, so a training that was
-    stopped after epoch k and continued from `state_dict()` ends in the same weights as one that was not.
+    stopped after epoch k and continued from `state_dict()` ends in the same weights as one that was not. On a card they
+    are alike and not the same: its convolutions are chosen anew after each start, by their time.
 
     Iterating runs the remaining epochs and yields their metrics:
 
@@ -159,7 +160,7 @@ def seeded(*seeds: int) -> Iterator[None]:
 @contextmanager
 def drawn_from(seed: int) -> Iterator[None]:
     """Within the block torch draws as after `torch.manual_seed(seed)`; then as if nothing had been drawn."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []  # `manual_seed` seeds every card
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
