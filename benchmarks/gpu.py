@@ -40,7 +40,7 @@ from components.pretrained import shipped_defense
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
 from tune.cluster.resources import GIB, gpu_problem
-from tune.pipeline.recipe import Development, Recipe, bounds_of, bounds_of_one
+from tune.pipeline.recipe import Development, Recipe, bounds_for, bounds_of
 from tune.planning.gpu_memory import CardMemory, memory_per_trial
 from tune.planning.rates import workloads
 from tune.space.config import ExperimentConfig
@@ -232,7 +232,7 @@ def training_rows(device: torch.device, sizes: Sizes, limits: Ceilings) -> list[
         sections = {"classifier": {"precision": precision}, "unet": {"precision": precision, "batch_size": 128}}
         settings = {**sections, "gan": {**GAN, "encoder_precision": precision}}
         config = ExperimentConfig.model_validate(settings)
-        recipe = Recipe(config, bounds_of_one(config), data, seed=0)
+        recipe = Recipe(config, bounds_for(config), data, seed=0)
         needs = _demand_of_trainings(recipe)
         for work in workloads(recipe, device, sizes.batches):
             if work.name not in needs or (work.name, precision) == ("gan", "bfloat16"):

@@ -20,8 +20,8 @@ from tune.monitor.progress import Message, ProgressChannel, ProgressFeed, Progre
 from tune.monitor.terminal import LiveView, TrialView
 from tune.optimizer.choice import cost_of
 from tune.optimizer.finalists import Finalist, wanted
-from tune.pipeline.recipe import bounds_of
-from tune.pipeline.stages import path_of
+from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_for, bounds_of
+from tune.pipeline.stages import further_path_of, path_of, signatures_of, sources_of
 from tune.pipeline.unet import RIGHT_FILE
 from tune.space.config import ExperimentConfig
 from tune.storage.ledger import Outcome
@@ -51,7 +51,7 @@ def run_finalists(
         The finalists; and of the trials that are none, as a training of theirs failed, the reason.
 
     Raises:
-        ray.exceptions.RayError: a worker was lost for good; what the others made stays in the store.
+        ray.exceptions.RayTaskError: the storage failed, or a GPU is not there; what was made stays in the store.
     """
     fixed = setting.space.fixed
     metric = next(iter(objectives_of(fixed["search.target"], fixed["search.objective"])))
@@ -103,20 +103,64 @@ def _train(
     check: Callable[[], None],
 ) -> dict[int, dict[str, Any]]:
     """Results of the runs whose result is not known, trained side by side on the cluster."""
-    arrays: Any = ray.put(arrays_of(train=dataset.train, validation=dataset.validation))
-    feed = ProgressFeed()
-    remote = ray.remote(run_finalist).options(num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=2)
-    tasks = {
-        remote.remote(setting, arrays, outcome.params, seed, number, feed.channel): number
-        for number, (outcome, seed) in runs.items()
-        if number not in known
-    }
-    began = time.time()
+    feed, began = ProgressFeed(), time.time()
+    tasks = _begin(setting, dataset, {n: run for n, run in runs.items() if n not in known}, feed.channel)
 
     def show(results: dict[int, Any]) -> None:
         view.update(_rows(runs, {**known, **results}, feed.latest, began), {})
 
-    return results_of(tasks, feed, check, show)
+    return results_of(tasks, feed, check, show, _unless_lost)
+
+
+def _begin(
+    setting: Setting,
+    dataset: Dataset,
+    runs: Mapping[int, tuple[Outcome, int]],
+    channel: ProgressChannel,
+) -> dict[Any, int]:
+    """Begins trainings on the cluster: their tasks, with the number of each.
+
+    For a GAN that several need all but one would wait with their cores and GPU in hand. So a task of its own trains it,
+    and Ray begins the others after it.
+    """
+    data = Development.for_search(dataset)
+    configs = {number: setting.space.config(outcome.params) for number, (outcome, _) in runs.items()}
+    further = all(seed != setting.seed for _, seed in runs.values())
+    bounds = bounds_for(*configs.values()) if further else bounds_of(setting.space)
+    arrays: Any = ray.put(arrays_of(train=dataset.train, validation=dataset.validation))
+
+    retries = int(setting.space.fixed["search.retries"])
+    remote = ray.remote(run_finalist).options(num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=retries)
+
+    def begin(number: int, stages: Sequence[str], *before: Any) -> Any:
+        outcome, seed = runs[number]
+        return remote.remote(setting, arrays, outcome.params, seed, number, channel, bounds, stages, *before)
+
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for number, (_, seed) in runs.items():
+        recipe = Recipe(configs[number], bounds, data, seed)
+        alike.setdefault(tuple(signatures_of(recipe, sources_of(recipe.config)).values()), []).append(number)
+    tasks: dict[Any, int] = {}
+    for numbers in alike.values():
+        sources = begin(numbers[0], sources_of(configs[numbers[0]]))
+        tasks |= {begin(n, further_path_of(configs[n]), sources): n for n in numbers}
+    return tasks
+
+
+def _unless_lost(task: Any) -> dict[str, Any]:
+    """The result of a task; of one whose worker died again and again that it failed, as of a trial.
+
+    Raises:
+        ray.exceptions.RayTaskError: what the task itself raised, and so of a storage that fails.
+    """
+    try:
+        result: dict[str, Any] = ray.get(task)
+    except ray.exceptions.RayError as error:
+        lost = getattr(error, "cause", error)  # that of a task which this one was to follow comes as its own error
+        if not isinstance(lost, ray.exceptions.RayError):
+            raise
+        return {"failed": f"its worker was lost: {type(lost).__name__}: {lost}".splitlines()[0]}
+    return result
 
 
 def _rows(
@@ -148,21 +192,35 @@ def _finalist(outcome: Outcome, results: Mapping[int, Mapping[str, Any]], metric
 
 
 def run_finalist(
-    setting: Setting, arrays: Arrays, params: Mapping[str, Any], seed: int, number: int, channel: ProgressChannel
+    setting: Setting,
+    arrays: Arrays,
+    params: Mapping[str, Any],
+    seed: int,
+    number: int,
+    channel: ProgressChannel,
+    bounds: Bounds,
+    stages: Sequence[str],
+    before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One finalist with one seed: see `_result`; where its training fails by itself, the reason, as `failed`."""
+    """Stages of one finalist with one seed: see `_result`; where a training fails by itself, the reason, as `failed`.
+
+    Args:
+        bounds: of its projections.
+        before: the result of what this was to follow.
+    """
+    if before and "failed" in before:
+        return dict(before)
     with prepared(setting):
         config = setting.space.config(params)
         try:
             owner = f"finalist {signature_of(params)} with seed {seed}"
-            executor = setting.executor(development(setting, arrays), bounds_of(setting.space), seed, owner)
-            path = executor.get(config, path_of(config), ProgressReporter(number, channel, None, judged=False))
+            executor = setting.executor(development(setting, arrays), bounds, seed, owner)
+            path = executor.get(config, stages, ProgressReporter(number, channel, None, judged=False))
         except Exception as error:
             if outage(error) or broken(str(error)):
                 raise
             return {"failed": last_line(error, setting.gpus)}
-        (score,) = path.artifacts[path_of(config)[-1]]
-        return _result(config, score)
+        return _result(config, path.artifacts[stages[-1]][0])
 
 
 def _result(config: ExperimentConfig, score: Artifact) -> dict[str, Any]:

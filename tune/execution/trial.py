@@ -33,7 +33,7 @@ from tune.monitor.progress import ProgressChannel, ProgressReporter, tell_tune
 from tune.monitor.tensorboard import TensorBoardRun
 from tune.pipeline.executor import Executor, Path
 from tune.pipeline.purifier import cost
-from tune.pipeline.recipe import Bounds, Development, bounds_of, bounds_of_one
+from tune.pipeline.recipe import Bounds, Development, bounds_for, bounds_of
 from tune.pipeline.stages import path_of
 from tune.planning.user_code import UserCode
 from tune.space.config import ExperimentConfig, rungs
@@ -94,7 +94,7 @@ class Setting:
         owner = f"trial {number}"
         if self.reuse:
             return self.executor(data, bounds_of(self.space), self.seed, owner, uses="trials")
-        return self.executor(data, bounds_of_one(config), self.seed, owner, self.unshared.child(f"{number:03d}"))
+        return self.executor(data, bounds_for(config), self.seed, owner, self.unshared.child(f"{number:03d}"))
 
     @property
     def unshared(self) -> Storage:
@@ -295,4 +295,4 @@ def final_executor(
 ) -> Executor:
     """The executor of one retraining: no validation images, and a projection of the chosen R and L alone."""
     data = Development(split_of(arrays, "train"), None, setting.classes, fingerprint)
-    return setting.executor(data, bounds_of_one(config), seed, f"retraining with seed {seed}")
+    return setting.executor(data, bounds_for(config), seed, f"retraining with seed {seed}")

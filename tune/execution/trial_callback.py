@@ -216,14 +216,18 @@ def _running(shown: TrialView, message: Message) -> TrialView:
 
 
 def results_of(
-    tasks: Mapping[Any, int], feed: ProgressFeed, check: Callable[[], None], show: Callable[[dict[int, Any]], None]
+    tasks: Mapping[Any, int],
+    feed: ProgressFeed,
+    check: Callable[[], None],
+    show: Callable[[dict[int, Any]], None],
+    get: Callable[[Any], dict[str, Any]] = ray.get,
 ) -> dict[int, dict[str, Any]]:
-    """The result of every task, by its number; `show` is called often, with those that are there."""
+    """The result of every task, by its number, as `get` takes it; `show` is called often, with those that are there."""
     results: dict[int, dict[str, Any]] = {}
     while len(results) < len(tasks):
         check()
         done, _ = ray.wait([task for task, number in tasks.items() if number not in results], timeout=LOOK)
-        results |= {tasks[task]: ray.get(task) for task in done}
+        results |= {tasks[task]: get(task) for task in done}
         feed.look()
         show(results)
     return results

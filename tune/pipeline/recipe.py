@@ -75,9 +75,10 @@ def bounds_of(space: SearchSpace) -> Bounds:
     return Bounds(list(restarts), list(steps))
 
 
-def bounds_of_one(config: ExperimentConfig) -> Bounds:
-    """The bounds of a projection that serves one R and L."""
-    return Bounds([config.projector.restarts], [config.projector.steps])
+def bounds_for(*configs: ExperimentConfig) -> Bounds:
+    """The bounds of a projection that serves these configurations and no other."""
+    projectors = [config.projector for config in configs]
+    return Bounds(sorted({one.restarts for one in projectors}), sorted({one.steps for one in projectors}))
 
 
 @dataclass(frozen=True)

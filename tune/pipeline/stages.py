@@ -21,7 +21,7 @@ from tune.pipeline.stage import STAGES
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace
 
-__all__ = ["STAGES", "final_path_of", "path_of", "signatures_of", "signer"]
+__all__ = ["STAGES", "final_path_of", "further_path_of", "path_of", "signatures_of", "signer", "sources_of"]
 
 
 def path_of(config: ExperimentConfig) -> tuple[str, ...]:
@@ -29,16 +29,26 @@ def path_of(config: ExperimentConfig) -> tuple[str, ...]:
     if config.search.target == "gan":
         return ("classifier", "gan", "score_gan")
     purifier = purifier_of(config)
-    purified = ("classifier", *purifier.sources, "attack", purifier.validation, *purifier.beside)
+    purified = (*sources_of(config), "attack", purifier.validation, *purifier.beside)
     if config.search.target == "projection":
         return (*purified, purifier.clean, "score_projection")
     return (*purified, *_trained(config), "score_unet")
 
 
+def further_path_of(config: ExperimentConfig) -> tuple[str, ...]:
+    """Stages of a finalist with a further seed: those of a trial without what is for the report alone."""
+    beside = purifier_of(config).beside
+    return tuple(stage for stage in path_of(config) if stage not in beside)
+
+
 def final_path_of(config: ExperimentConfig) -> tuple[str, ...]:
     """Stages of the final training. It has no validation images, so nothing in it can be chosen by them."""
-    purifier = purifier_of(config)
-    return ("classifier", *purifier.sources, *_trained(config))
+    return (*sources_of(config), *_trained(config))
+
+
+def sources_of(config: ExperimentConfig) -> tuple[str, ...]:
+    """The networks that stand before the U-Net's images, which many configurations share."""
+    return ("classifier", *purifier_of(config).sources)
 
 
 def _trained(config: ExperimentConfig) -> tuple[str, ...]:

@@ -16,9 +16,9 @@ from tune.optimizer.finalists import finalists_of
 from tune.optimizer.study import LedgerStudy
 from tune.pipeline.executor import part_signatures
 from tune.pipeline.purifier import cost
-from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of_one
+from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_for
 from tune.pipeline.stage import Rates
-from tune.pipeline.stages import STAGES, final_path_of, path_of, signatures_of
+from tune.pipeline.stages import STAGES, final_path_of, further_path_of, path_of, signatures_of
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, probe
 from tune.storage.folder import Storage
@@ -115,7 +115,7 @@ def count(
     known = [*(space.config(outcome.params) for outcome in ended), *configs] or [space.config(probe(space, {}))]
     ranked = sorted(known, key=cost)
     typical = ranked[len(ranked) // 2]
-    own = [bounds if reuse else bounds_of_one(config) for config in configs]
+    own = [bounds if reuse else bounds_for(config) for config in configs]
     recipes = [Recipe(config, each, data, search.seed) for config, each in zip(configs, own, strict=True)]
     paths = [(recipe, path_of(recipe.config)) for recipe in recipes]
     during = _artifacts(store, paths, left) if reuse else _unshared(paths, left)
@@ -126,10 +126,10 @@ def count(
             middle = ranked[max(0, (len(ranked) - search.finalists) // 2) :][: search.finalists]
             middle = [space.config(outcome.params) for outcome in best] or middle
             seeds = range(search.seed + 1, search.seed + search.finalist_seeds)
-            recipes = [Recipe(config, bounds, data, seed) for seed in seeds for config in middle]
-            finalists = _artifacts(store, [(recipe, path_of(recipe.config)) for recipe in recipes])
+            recipes = [Recipe(config, bounds_for(*middle), data, seed) for seed in seeds for config in middle]
+            finalists = _artifacts(store, [(recipe, further_path_of(recipe.config)) for recipe in recipes])
         seeds = range(search.seed, search.seed + search.retrain_seeds)
-        recipes = [Recipe(typical, bounds_of_one(typical), merged, seed) for seed in seeds]
+        recipes = [Recipe(typical, bounds_for(typical), merged, seed) for seed in seeds]
         final = _artifacts(store, [(recipe, final_path_of(typical)) for recipe in recipes])
     kinds = {_kind(config): Recipe(config, bounds, data, search.seed) for config in (typical, *ranked, typical)}
     return Counted(during if left else [], finalists, final, kinds[_kind(typical)], list(kinds.values()), trials)

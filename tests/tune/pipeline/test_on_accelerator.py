@@ -20,7 +20,7 @@ from tune.metrics import TARGETS
 from tune.pipeline.executor import Executor
 from tune.pipeline.executor import Path as Built
 from tune.pipeline.job import Progress
-from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of_one
+from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_for
 from tune.planning.rates import measure
 from tune.space.config import ExperimentConfig
 from tune.storage.folder import Storage
@@ -136,7 +136,7 @@ def test_retraining_and_the_look_at_the_test_images(
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 def test_the_measurements_of_the_dry_run(tiny_dataset: Dataset, device: torch.device, changes: dict[str, Any]) -> None:
     config = tiny_config(**changes)
-    recipe = Recipe(config, bounds_of_one(config), Development.for_search(tiny_dataset), seed=0)
+    recipe = Recipe(config, bounds_for(config), Development.for_search(tiny_dataset), seed=0)
     rates = measure([recipe], device, seconds=0.0)
     assert {"classifier", "gan", "projection", "unet"} <= set(rates)
     assert all(rate.seconds > 0 for rate in rates.values())

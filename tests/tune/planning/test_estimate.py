@@ -94,6 +94,10 @@ def test_of_a_search_whose_trials_have_ended_its_own_are_typical(tmp_path: Path,
     best = {recipe.config.unet.high_level_weight for recipe in
             next(a for a in found.finalists if a.stage == "unet").recipes.values()}  # fmt: skip
     assert best == {outcome.params["unet.high_level_weight"] for outcome in ledger.outcomes()[1:]}
+    further = {artifacts.stage: artifacts for artifacts in found.finalists}
+    assert "map" not in further
+    (projection,) = further["projection_train"].missing
+    assert projection.bounds == Bounds([2], [6]), "more than the finalists need"
 
 
 def test_what_few_choices_share_is_not_multiplied(tmp_path: Path, tiny_dataset: Dataset) -> None:

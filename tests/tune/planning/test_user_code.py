@@ -34,8 +34,8 @@ from tune.evaluation.retraining import assemble
 from tune.execution.driver import arrays_of
 from tune.execution.finalist_training import run_finalist
 from tune.execution.trial import final_executor, run_retraining, run_trial
-from tune.pipeline.recipe import Development
-from tune.pipeline.stages import final_path_of, path_of, signatures_of
+from tune.pipeline.recipe import Development, bounds_of
+from tune.pipeline.stages import final_path_of, further_path_of, path_of, signatures_of
 from tune.planning.experiment import find_experiment
 from tune.planning.preflight import Plan, prepare
 from tune.planning.user_code import UserCode, user_code_of
@@ -372,12 +372,13 @@ def test_whatever_is_trained_for_the_search_knows_the_plug_in(tmp_path: Path, pi
     with user_code_of(str(RESNET), None) as user_code:
         space = parse_space(space_text(classifier__architecture="small_resnet"), "mine", "mine.yaml")
         setting = replace(setting_on(tmp_path, pictures, space), user_code=user_code)
+        path = further_path_of(space.config(PARAMS))
     arrays, channel = arrays_of(train=pictures.train, validation=pictures.validation), SilentChannel()
     with CLASSIFIERS.scope():
         run_trial({"trial": 0, "params": PARAMS}, setting=setting, arrays=arrays, channel=channel)
     assert Ledger(setting.home).outcomes()[0].status == "finished"
     with CLASSIFIERS.scope():
-        assert run_finalist(setting, arrays, PARAMS, 1, 0, channel)["metrics"]
+        assert run_finalist(setting, arrays, PARAMS, 1, 0, channel, bounds_of(space), path)["metrics"]
     final = Development.for_retraining(pictures)
     arrays = arrays_of(train=final.train, test=pictures.test)
     with CLASSIFIERS.scope():

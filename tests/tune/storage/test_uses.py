@@ -17,8 +17,8 @@ from tune.execution.trial import Setting, arrays_of, attempt, final_executor
 from tune.monitor.progress import ProgressReporter
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.job import Progress
-from tune.pipeline.recipe import Development
-from tune.pipeline.stages import final_path_of
+from tune.pipeline.recipe import Development, bounds_for
+from tune.pipeline.stages import final_path_of, further_path_of
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.uses import uses_of
@@ -80,7 +80,8 @@ def test_an_interrupted_retraining_keeps_what_it_has_built(setting: Setting, tin
 
 def test_a_finalist_with_a_further_seed_is_used(setting: Setting, tiny_dataset: Dataset) -> None:
     arrays = arrays_of(train=tiny_dataset.train, validation=tiny_dataset.validation)
-    run_finalist(setting, arrays, PARAMS, 1, 0, SilentChannel())
+    config = tiny_config()
+    run_finalist(setting, arrays, PARAMS, 1, 0, SilentChannel(), bounds_for(config), further_path_of(config))
     before = kept(Storage(setting.storage))
     assert any(name.startswith("score_unet/") for name in before)
     store(setting.storage, prune=True, yes=True)
