@@ -97,7 +97,7 @@ class Session:
         self._begin()
         print(viewing_commands(home, self.resources.address))
         try:
-            self._search(earlier)
+            complete = self._search(earlier)
             ending = home
         except NoChoiceError as error:
             write_report(home)
@@ -113,7 +113,8 @@ class Session:
                 add_time(ending, time.monotonic() - began, [outcome.trial for outcome in self.ledger.known()])
         print(write_report(home))
         print(viewing_commands(home, self.resources.address))
-        note_finished(self.plan, self.options.data_dir, self.options.warm_start, self.options.reuse)
+        if complete:
+            note_finished(self.plan, self.options.data_dir, self.options.warm_start, self.options.reuse)
         return DONE
 
     def _begin(self) -> None:
@@ -140,7 +141,8 @@ class Session:
         write_record(home, with_session(before, now, [outcome.trial for outcome in self.ledger.outcomes()]))
         write_experiment(home, plan.space, plan.config.search.target)
 
-    def _search(self, earlier: Sequence[Ledger]) -> None:
+    def _search(self, earlier: Sequence[Ledger]) -> bool:
+        """Trials, choice and retraining; returns True where no trial is left to run."""
         plan, search = self.plan, self.plan.config.search
         searcher = LedgerSearcher(
             plan.space,
@@ -170,6 +172,7 @@ class Session:
         self._keep_choice(best)
         if search.target in ("unet", "defense"):
             self._retrain(best)
+        return searcher.over
 
     def _final(self, best: Outcome) -> Outcome:
         """The trial that the finalists' comparison chooses; where there are none, the best one."""

@@ -155,7 +155,7 @@ class LedgerSearcher(Searcher):
         """
         self._settle(final=True)
         number = self._interrupted.popleft() if self._interrupted else self._promote()
-        number = self._propose() if number is None else number
+        number = self._propose(trial_id) if number is None else number
         if number is None:
             return None if self._may_promote or self._may_go_on else Searcher.FINISHED
         self._numbers[trial_id], self._began[number] = number, time.time()
@@ -219,7 +219,7 @@ class LedgerSearcher(Searcher):
             self._promotions[number] = 1 + (earlier.promotions if earlier else 0)
         return number
 
-    def _propose(self) -> int | None:
+    def _propose(self, trial_id: str) -> int | None:
         number = self._next
         if number is None or self.stopped is not None:
             return None
@@ -231,6 +231,7 @@ class LedgerSearcher(Searcher):
             return None
         params = self._ledger.propose(number, suggested)
         if number < len(self._params):  # a number whose record was lost takes its place among the others
+            self._numbers[trial_id] = number  # so that it is none of those that were interrupted
             self._rebuild()
         else:
             self._start(number, params)

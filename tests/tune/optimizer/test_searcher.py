@@ -152,7 +152,9 @@ class TestResuming:
         for folder in ("trials", "proposals"):
             (tmp_path / folder / "003.json").write_bytes(b"{")
         resumed, again = made(tmp_path)
-        run(resumed, again)
+        handed_out: list[int] = []
+        run(resumed, again, lambda trial, params: handed_out.append(trial) or judge(trial, params))
+        assert handed_out == [9, 3, 10, 11, 12, 13], "expected each once: Tune is told beforehand how many there are"
         assert [outcome.trial for outcome in again.outcomes()] == list(range(14))
         assert visible(resumed) == visible(made(tmp_path)[0])
 
