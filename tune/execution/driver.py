@@ -42,7 +42,8 @@ def run_trials(
     ledger = searcher.ledger
     total = int(setting.space.fixed["search.trials"])
     store, data = setting.store, Development.for_search(dataset)
-    saves = Saves(setting.space, data, setting.seed, store, None if setting.reuse else setting.unshared)
+    unshared = None if setting.reuse else setting.unshared
+    saves = Saves(setting.space, data, setting.seed, store, lambda: searcher.going_on, unshared)
     saves.forget(ledger.known())  # of a driver that was killed before it did
     if setting.reuse:
         setting.unshared.remove_tree()  # of sessions with `--no-reuse`: no trial of this one goes on from there

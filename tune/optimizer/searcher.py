@@ -144,6 +144,13 @@ class LedgerSearcher(Searcher):
         """The numbers of the interrupted trials that are to run again, and have not been handed out yet."""
         return list(self._interrupted)
 
+    @property
+    def going_on(self) -> dict[int, Params]:
+        """Parameters of the trials that run, are to run again or may be promoted, by number."""
+        promotes = self.halving is not None and self.halving.promotes
+        aside = [outcome.trial for outcome in self._ledger.known() if promotes and outcome.status == "pruned"]
+        return {n: self._params[n] for n in (*self._numbers.values(), *self._interrupted, *aside) if n in self._params}
+
     def suggest(self, trial_id: str) -> Any:
         """The next trial as `{"trial": number, "params": {…}}`, or Searcher.FINISHED.
 

@@ -49,7 +49,7 @@ class Search:
         self.searcher = LedgerSearcher(space, Ledger(home), trials=trials, seed=0)
         split = RawSplit(np.zeros((40, 1, 8, 8), np.uint8), (np.arange(40) % 4).astype(np.uint8))
         data = Development.for_search(Dataset.cut("empty", split, split, validation_fraction=0.2))
-        saves = Saves(space, data, 0, Store(Storage(folder).child("store")))
+        saves = Saves(space, data, 0, Store(Storage(folder).child("store")), lambda: self.searcher.going_on)
         runs = KeptRuns(home, OBJECTIVES["defense"])
         runs.resume(self.searcher.ledger.known())
         setting = Setting(space, str(folder), "one", 0, 1.0, 0.0, 4, "none")

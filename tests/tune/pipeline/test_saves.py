@@ -9,9 +9,11 @@ import pytest
 
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import PARAMS, PATH, executor_on, tiny_config, tiny_space
+from tests.tune.searches import made
 from tune.pipeline.job import Progress
 from tune.pipeline.recipe import Development
 from tune.pipeline.saves import Saves
+from tune.pipeline.stages import signer
 from tune.storage.folder import Storage
 from tune.storage.ledger import Outcome
 from tune.storage.store import Store
@@ -39,7 +41,7 @@ def unfinished(tmp_path: Path) -> list[str]:
 
 def saves_on(tmp_path: Path, dataset: Dataset) -> Saves:
     store = Store(Storage(tmp_path / "store"))
-    return Saves(tiny_space(), Development.for_search(dataset), 0, store)
+    return Saves(tiny_space(), Development.for_search(dataset), 0, store, dict)
 
 
 @pytest.mark.parametrize("status", ["pruned", "failed"])
@@ -56,7 +58,7 @@ def test_those_of_a_trial_that_may_be_promoted_stay_until_no_further_one_is(
     tmp_path: Path, tiny_dataset: Dataset
 ) -> None:
     space = tiny_space(search__promotion=True, search__early_stopping=True, search__warmup_epochs=1)
-    saves = Saves(space, Development.for_search(tiny_dataset), 0, Store(Storage(tmp_path / "store")))
+    saves = Saves(space, Development.for_search(tiny_dataset), 0, Store(Storage(tmp_path / "store")), dict)
     before = stop_in(tmp_path, tiny_dataset, "unet")
     aside = Outcome(trial=0, status="pruned", params=PARAMS)
     saves.forget([aside])
@@ -79,7 +81,7 @@ def test_the_store_of_a_trial_that_shares_nothing_goes_once_it_is_over(tmp_path:
             unshared.write(f"{number:03d}/gan/a/generator.safetensors", b"x" * 10)
             unshared.write(f"{number:03d}/.unfinished/b/training.pt", b"x" * 10)
         space = tiny_space(search__promotion=promotion, search__early_stopping=True, search__warmup_epochs=1)
-        saves = Saves(space, data, 0, store, unshared)
+        saves = Saves(space, data, 0, store, dict, unshared)
         for outcome in ended:
             saves.forget([outcome], last)
         return unshared.folders()
@@ -94,6 +96,27 @@ def test_those_that_may_serve_again_stay(tmp_path: Path, tiny_dataset: Dataset, 
     before = stop_in(tmp_path, tiny_dataset, stage)
     saves_on(tmp_path, tiny_dataset).forget([Outcome(trial=0, status=status, params=PARAMS)])
     assert unfinished(tmp_path) == before != []
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_those_of_a_unet_that_another_trial_has_as_well_stay_until_it_has_ended(
+    tmp_path: Path, tiny_dataset: Dataset, resumed: bool
+) -> None:
+    adaptive = {"unet__training": "adaptive", "projector__levels": 2, "projector__init": "encoder"}
+    space = tiny_space(unet__high_level_weight=1.0, **adaptive)  # R and L differ, from which the U-Net does not follow
+    searcher, ledger = made(tmp_path / "one", space)
+    first, second = searcher.suggest("a"), searcher.suggest("b")
+    data, store = Development.for_search(tiny_dataset), Store(Storage(tmp_path / "store"))
+    store.unfinished(signer(space, data, 0)(first["params"])["unet"]).write("training.pt", b"four epochs")
+    saves = Saves(space, data, 0, store, lambda: searcher.going_on)
+    saves.forget([ledger.record(Outcome(**first, status="pruned"))])  # before the searcher knows, as Tune does it
+    searcher.on_trial_complete("a")
+    if resumed:
+        searcher, ledger = made(tmp_path / "one", space)
+        saves.forget(ledger.outcomes())
+    assert len(unfinished(tmp_path)) == 1
+    saves.forget([ledger.record(Outcome(**second, status="pruned"))])
+    assert unfinished(tmp_path) == []
 
 
 @pytest.mark.parametrize("params", [{}, {"projector.steps": "many"}, {"no.such": 1}])
