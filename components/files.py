@@ -6,8 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,19 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")  # a name may be 255 bytes
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}")  # a name may be 255 bytes
     try:
-        with os.fdopen(handle, "wb") as file:
+        # whom the umask lets read may: of `tempfile`'s files nobody else, a colleague on shared storage neither
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # a rename may survive a power cut that the bytes before it do not
-        os.chmod(temporary, 0o644)  # mkstemp makes files that a colleague on shared storage cannot read
         os.replace(temporary, path)
     except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

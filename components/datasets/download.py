@@ -8,6 +8,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -20,6 +21,7 @@ _FIRST_LABELS = {
     bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4]): "mnist",
     bytes([9, 0, 0, 3, 0, 2, 7, 2, 5, 5]): "fashion_mnist",
 }
+_COUNTS = 60_000, 10_000  # training and test images of each of the sets whose files bear the same names
 _TIMEOUT = 15  # seconds without an answer; torchvision itself would wait for ever
 
 
@@ -76,7 +78,8 @@ def published_idx(
             continue
         found = find_files(folder, family)
         if (actual := _identity(found)) in (name, None):
-            return read_files(found, classes)
+            data = read_files(found, classes)
+            return data if family else replace(data, notes=(*data.notes, *_doubts(name, folder, actual, data)))
         refusals.append(f"{folder}: found {actual}")
     try:
         download = _class(torchvision_class, family)
@@ -106,6 +109,16 @@ def _class(name: str, family: str) -> Callable[[Path], object]:
 def _identity(files: Files) -> str | None:
     """Recognises the published data set that the files belong to; None where they are unknown."""
     return _FIRST_LABELS.get(read_idx(files.train_labels)[:10].tobytes())
+
+
+def _doubts(name: str, folder: Path, actual: str | None, data: RawData) -> Iterator[str]:
+    """Says what speaks against the set's name, which its files do not bear."""
+    counts = len(data.train), len(data.test)
+    if counts != _COUNTS:
+        expected, found = (f"{train:,} training and {test:,} test images" for train, test in (_COUNTS, counts))
+        yield f"{folder}: taken for {name}, which was published with {expected}; found {found}"
+    elif actual is None and name in _FIRST_LABELS.values():
+        yield f"{folder}: taken for {name}, whose published labels begin otherwise"
 
 
 def _download(

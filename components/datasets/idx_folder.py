@@ -101,7 +101,8 @@ def read_files(files: Files, classes: int | None = None) -> RawData:
     train = _read_split(files.train_images, files.train_labels, files.family)
     test = _read_split(files.t10k_images, files.t10k_labels, files.family)
     notes = []
-    if classes is None and train.labels.min() == 1 and test.labels.min() >= 1:  # EMNIST's letters
+    some = len(train) and len(test)  # else `check_raw` names the file that holds none
+    if classes is None and some and train.labels.min() == 1 and test.labels.min() >= 1:  # EMNIST's letters
         last = train.labels.max()
         notes.append(f"{files.train_labels.name}: the labels 1 … {last} are read as 0 … {last - 1}")
         train, test = (RawSplit(split.images, split.labels - 1) for split in (train, test))

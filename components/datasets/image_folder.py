@@ -61,7 +61,8 @@ def read_folder(folder: Path) -> RawData | None:
     classes = sorted(_folders(home), key=_order(_folders(home)))
     names = [path.name for path in classes]
     _check_classes(home, names)
-    notes = [f"{printable(path)}: left out; validation images are cut from train" for path in inside if _unused(path)]
+    unused = [path for path in inside if splits and path.name.lower() in _UNUSED]  # else it is a class
+    notes = [f"{printable(path)}: left out; validation images are cut from train" for path in unused]
     if names != [str(number) for number in range(len(names))]:
         notes.append("labels: " + ", ".join(f"{label} = {printable(name)}" for label, name in enumerate(names)))
     if splits:
@@ -197,10 +198,6 @@ def _size(image: Bytes) -> str:
 def _folders(folder: Path) -> list[Path]:
     """The folders inside, without hidden ones such as .ipynb_checkpoints."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path))
-
-
-def _unused(path: Path) -> bool:
-    return path.name.lower() in _UNUSED
 
 
 def _order(folders: Sequence[Path]) -> Callable[[Path], Any]:

@@ -21,9 +21,14 @@ def test_what_is_written_is_read(tmp_path: Path, content: bytes | str, expected:
     assert [other.name for other in path.parent.iterdir()] == ["file"]
 
 
-def test_colleagues_can_read_it(tmp_path: Path) -> None:
-    write_atomic(tmp_path / "file", b"1")
-    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_whom_the_umask_lets_read_can_read_it(tmp_path: Path, umask: int, expected: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "file", b"1")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == expected
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

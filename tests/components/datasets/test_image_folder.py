@@ -87,6 +87,12 @@ def test_without_a_test_folder_a_sixth_is_held_out_and_said(tmp_path: Path) -> N
     assert data.fingerprint != other.fingerprint
 
 
+def test_a_class_that_is_named_as_validation_images_are_is_not_said_to_be_left_out(tmp_path: Path) -> None:
+    data = load_dataset(write_images(tmp_path / "mine", tiny_split(), ("a", "b", "extra", "valid")))
+    assert data.classes == 4
+    assert not [note for note in data.notes if "left out" in note]
+
+
 def test_labels_follow_the_names_and_are_said(tmp_path: Path) -> None:
     for split in ("training", "Test"):
         write_images(tmp_path / split, tiny_split(), ("zebra", "ant", "cat", "dog[2]\n"))

@@ -52,6 +52,11 @@ def without_tests(folder: Path) -> None:
         write_idx(folder / file, read_idx(folder / file)[:0])
 
 
+def without_training_images(folder: Path) -> None:
+    for file in (IMAGES, LABELS):
+        write_idx(folder / file, read_idx(folder / file)[:0])
+
+
 def without_files(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
@@ -94,6 +99,7 @@ BAD = {
     "wrong labels": (swap(LABELS, T10K_LABELS), LABELS, "labels: expected 40, one per image, found 20"),
     "other size": (rewrite(T10K_IMAGES, lambda a: a[:, :7]), T10K_IMAGES, "images: expected 1×8×8 as"),
     "no images": (without_tests, T10K_IMAGES, "images: expected at least one pixel, found 0×1×8×8"),
+    "no training images": (without_training_images, IMAGES, "images: expected at least one pixel, found 0×1×8×8"),
     "test label": (
         rewrite(T10K_LABELS, with_label(7, 9)),
         T10K_LABELS,

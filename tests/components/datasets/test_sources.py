@@ -90,6 +90,19 @@ def test_another_sets_files_are_not_taken_for_the_one_asked_for(tmp_path: Path) 
     assert load_dataset("fashion_mnist", tmp_path).name == "fashion_mnist"
 
 
+def test_what_speaks_against_a_sets_name_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, tiny_split(), tiny_split(20, seed=1))
+    expected = "published with 60,000 training and 10,000 test images; found 40 training and 20 test images"
+    for name in ("mnist", "kmnist"):
+        notes = load_dataset(name, tmp_path).notes
+        assert notes == (f"{tmp_path}: taken for {name}, which was {expected}",)
+    monkeypatch.setattr("components.datasets.download._COUNTS", (40, 20))  # as if so few had been published
+    assert load_dataset("mnist", tmp_path).notes == (
+        f"{tmp_path}: taken for mnist, whose published labels begin otherwise",
+    )
+    assert load_dataset("kmnist", tmp_path).notes == ()  # whose first labels are not known here
+
+
 def test_a_damaged_published_set_is_named_not_downloaded_again(tmp_path: Path, downloads: list[Path]) -> None:
     write_folder(tmp_path, tiny_split(), tiny_split(20))
     labels = read_idx(tmp_path / LABELS).copy()
