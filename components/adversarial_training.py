@@ -126,12 +126,13 @@ class AttackedTraining(Training):
         }
 
     def run_epoch(self) -> dict[str, float]:
-        totals = torch.zeros(3, device=self.device)
+        totals, seen = torch.zeros(3, device=self.device), 0
         for index in batches(len(self.labels), self.batch_size):
             index = index.to(self.device)
             totals += self._step(augmented(self.images[index], self.config.augment), self.labels[index])
+            seen += len(index)
         loss, right, attacked = totals.tolist()
-        return {"loss": loss / len(self.labels), "attacked_right": right / max(1.0, attacked)}
+        return {"loss": loss / seen, "attacked_right": right / max(1.0, attacked)}
 
     def attack_steps(self) -> int:
         """Steps of an attack in this epoch."""

@@ -15,7 +15,7 @@ class Adam(torch.optim.Adam):
 
     `step` counts a step and writes the numbers that belong to it (rate, decay, bias corrections) into tensors on the
     parameters' device; `update` moves the parameters by operations on tensors alone, and so can be captured. State
-    saved by torch's Adam can be loaded, on another device too.
+    saved by torch's Adam can be loaded, on another device too, where it had none of its variants.
     """
 
     # without the wrappers that keep torch's compiler out of them, and for that import it: seconds of every process
@@ -76,7 +76,15 @@ class Adam(torch.optim.Adam):
         self.update(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Loads into the tensors that are there: a captured step goes on using them."""
+        """Loads into the tensors that are there: a captured step goes on using them.
+
+        Raises:
+            ValueError: the state is that of a variant, of which `update` knows nothing.
+        """
+        for group in state_dict["param_groups"]:
+            for name in ("weight_decay", "amsgrad", "maximize"):
+                if group.get(name):
+                    raise ValueError(f"{name}: expected the state of an Adam without it, found {group[name]}")
         held = dict(self.state)
         inspect.unwrap(torch.optim.Adam.load_state_dict)(self, dict(state_dict))
         for parameter, mine in held.items():

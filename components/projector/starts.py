@@ -13,6 +13,7 @@ from components.projector.descent import Objective
 from components.training import mix
 
 _CANDIDATES = 64  # of the bank, by plain distance, among which the configured distance chooses the starts
+_COMPARED = 1 << 28  # images times those of the bank, at once: 1 GB in float32, and as much for the product
 
 
 class Starts:
@@ -65,6 +66,10 @@ class Starts:
 
     def nearest(self, images: Tensor) -> Tensor:
         """The nearest of the bank."""
+        rows = max(1, _COMPARED // self.config.bank_size)
+        return torch.cat([self._nearest(some) for some in images.split(rows)])
+
+    def _nearest(self, images: Tensor) -> Tensor:
         latents, drawn = self.bank(images)
         flat = images.flatten(1)
         # ‖x − b‖² without ‖x‖², which is the same for every b: one matrix product finds candidates …

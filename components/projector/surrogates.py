@@ -2,8 +2,8 @@
 
     x ── squeezed ──▶ x̃ ── descent in z ──▶ z* ── G ──▶ x_g
 
-Values are always those of the real projector; only the gradient is that of a stand-in (BPDA: Athalye, Carlini, Wagner,
-Obfuscated gradients give a false sense of security, ICML 2018, section 4).
+Values are those of the real projector, unless `Surrogates.exact` is given up; only the gradient is that of a stand-in
+(BPDA: Athalye, Carlini, Wagner, Obfuscated gradients give a false sense of security, ICML 2018, section 4).
 """
 
 from __future__ import annotations

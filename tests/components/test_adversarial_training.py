@@ -83,3 +83,13 @@ def test_augmented_images_are_images() -> None:
     assert made.shape == images.shape
     assert 0 <= float(made.min()) <= float(made.max()) <= 1
     assert not torch.equal(made, images)
+
+
+def test_its_loss_is_the_mean_of_the_images_that_were_trained_on() -> None:
+    """A last group of one is left out: of 25 images in batches of 24 that are 24."""
+    whole, rest = (training_of(epochs=1, batch_size=24, attacked=0.0) for _ in range(2))
+    for training, count in ((whole, 24), (rest, 25)):
+        training.images = training.images[:1].repeat(count, 1, 1, 1)
+        training.labels = training.labels[:1].repeat(count)
+    losses = [float(training.run()["loss"]) for training in (whole, rest)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)

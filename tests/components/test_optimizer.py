@@ -79,6 +79,14 @@ def test_it_goes_on_from_what_torch_saved() -> None:
     assert losses_of(twin, mine, 10, seed=2) == pytest.approx(losses_of(net, theirs, 10, seed=2), rel=1e-4)
 
 
+@pytest.mark.parametrize("variant", ["weight_decay", "amsgrad", "maximize"])
+def test_the_state_of_a_variant_is_refused(variant: str) -> None:
+    net = network()
+    mine, theirs = Adam(net.parameters(), 0.01), torch.optim.Adam(net.parameters(), 0.01, **{variant: True})
+    with pytest.raises(ValueError, match=f"{variant}: expected the state of an Adam without it, found True"):
+        mine.load_state_dict(theirs.state_dict())
+
+
 def test_a_parameter_that_the_loss_does_not_need_stays() -> None:
     net = network()
     unused = nn.Parameter(torch.ones(3))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from components.gan.networks import Discriminator
 from components.projector.config import ProjectorConfig
@@ -204,6 +205,27 @@ def test_it_works_where_gradients_are_off_and_leaves_none() -> None:
     assert not projector_of().project(asked).images.requires_grad
     assert asked.grad is None
     assert all(parameter.grad is None for parameter in GENERATOR.parameters())
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any operation made at once."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.numbers = max(self.numbers, made.numel() if isinstance(made, Tensor) else 0)
+        return made
+
+
+def test_the_bank_is_compared_with_as_many_images_at_once_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    projector, images = projector_of(init="bank", bank_size=1000, chunk=64), IMAGES.repeat(20, 1, 1, 1)
+    expected = projector._starts(images)
+    monkeypatch.setattr("components.projector.starts._COMPARED", 3000)
+    with Largest() as largest:
+        found = projector._starts(images)
+    assert largest.numbers <= 1000 * 64 < 1000 * len(images)  # no more than the bank itself has
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_generator_may_change_afterwards() -> None:
