@@ -12,6 +12,7 @@ from tune.optimizer.acquisition import expected_front, expected_improvement
 from tune.optimizer.choice import Objectives, has_objectives
 from tune.optimizer.cost_limit import CostLimit
 from tune.optimizer.costs import StageCosts
+from tune.optimizer.selection import BEST, LATEST, SAMPLE, Selection
 from tune.optimizer.surrogate import Array, Encoding, Surrogate
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome, Params
@@ -36,8 +37,9 @@ class CostAwareChoice:
     objectives: Objectives
     costs: StageCosts
     limit: CostLimit
-    _scores: list[tuple[Params, float]] = field(default_factory=list)
-    _front: list[tuple[float, float]] = field(default_factory=list)
+    _scores: dict[int, tuple[Params, float]] = field(default_factory=dict)  # of the trials that the surrogate sees
+    _seen: Selection = field(default_factory=lambda: Selection(BEST, LATEST, SAMPLE))
+    _finished: int = 0
     _running: dict[int, Params] = field(default_factory=dict)
     _started: list[Params] = field(default_factory=list)
 
@@ -47,36 +49,41 @@ class CostAwareChoice:
     @property
     def ready(self) -> bool:
         """True where enough trials have a score."""
-        return len(self._front) >= FEWEST
+        return self._finished >= FEWEST
 
     @property
     def begun(self) -> bool:
         """True where a trial has stages that others may go on from."""
         return bool(self._started)
 
-    def start(self, trial: int, params: Params) -> None:
-        """A trial begins: its stages are there, or will be."""
-        self._running[trial] = params
+    def start(self, number: int, params: Params) -> None:
+        """A trial begins: its stages are there, or will be. Its number is that among all that are learned from."""
+        self._running[number] = params
         self._started.append(params)
         self.costs.start(params)
 
-    def finish(self, trial: int, outcome: Outcome | None) -> None:
+    def finish(self, number: int, outcome: Outcome | None) -> None:
         """A trial has ended; one that was stopped early counts with its last score."""
-        params = self._running.pop(trial, None)
+        params = self._running.pop(number, None)
         if params is not None and outcome is not None:
             self.costs.learn(params, outcome)
-            self.learn(params, outcome)
+            self.learn(number, params, outcome)
 
-    def learn(self, params: Params, outcome: Outcome) -> None:
+    def learn(self, number: int, params: Params, outcome: Outcome) -> None:
         """The score of a trial, of this experiment or another."""
         metric, direction = next(iter(self.objectives.items()))
-        sign = 1.0 if direction == "max" else -1.0
         if has_objectives(outcome, self.objectives):
-            score = sign * float(outcome.metrics[metric])
-            self._scores.append((params, score))
-            self._front.append((self.limit.cost(params), score))
+            score = float(outcome.metrics[metric])
+            self._finished += 1
         elif outcome.status == "pruned" and outcome.intermediate:
-            self._scores.append((params, sign * float(outcome.intermediate[max(outcome.intermediate, key=int)])))
+            score = float(outcome.intermediate[max(outcome.intermediate, key=int)])
+        else:
+            return
+        score = score if direction == "max" else -score
+        self._scores[number] = params, score
+        cost = (self.limit.cost(params),) if "cost" in self.objectives else ()
+        for left_out in self._seen.add(number, (-score, *cost)):
+            del self._scores[left_out]
 
     def continued(self, drawn: Sequence[Params]) -> Iterator[Params]:
         """Candidates that go on from stages of earlier trials: their first sections, and the rest as drawn."""
@@ -109,25 +116,23 @@ class CostAwareChoice:
         return candidates[int(worth.argmax())]
 
     def _gains(self, candidates: Sequence[Params]) -> Array:
-        surrogate = self._surrogate()
+        points = [self._scores[number][0] for number in sorted(self._scores)]
+        surrogate = self._surrogate(points)
         mean, deviation = surrogate.predict(self._encoding(candidates))
         # against what the surrogate makes of the trials, not their own scores: the best of those is a bit lucky
-        believed = surrogate.predict(self._encoding([params for params, _ in self._scores]))[0]
+        believed = surrogate.predict(self._encoding(points))[0]
         if "cost" not in self.objectives:
             return expected_improvement(mean, deviation, float(believed.max()))
-        costs = [self.limit.cost(params) for params, _ in self._scores]
+        costs = [self.limit.cost(params) for params in points]
         reached = front_of([(cost, float(score)) for cost, score in zip(costs, believed, strict=True)])
         return expected_front(mean, deviation, np.array([self.limit.cost(p) for p in candidates]), reached)
 
-    def _surrogate(self) -> Surrogate:
+    def _surrogate(self, points: Sequence[Params]) -> Surrogate:
         """Of the scores; running trials stand with what is expected of them, so that none is proposed beside them."""
-        points, values = [params for params, _ in self._scores], [score for _, score in self._scores]
-        surrogate = Surrogate.fit(self._encoding(points), np.array(values))
-        if not self._running:
-            return surrogate
+        values = np.array([self._scores[number][1] for number in sorted(self._scores)])
+        surrogate = Surrogate.fit(self._encoding(points), values)
         running = [params for _, params in sorted(self._running.items())]
-        expected = surrogate.predict(self._encoding(running))[0]
-        return Surrogate.fit(self._encoding([*points, *running]), np.array([*values, *expected]))
+        return surrogate.expecting(self._encoding(running)) if running else surrogate
 
 
 def front_of(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

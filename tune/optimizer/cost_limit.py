@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from tune.optimizer.bounded import Bounded
 from tune.space.space import SearchSpace, SpaceError
 from tune.storage.ledger import Params
 
@@ -20,7 +21,7 @@ class CostLimit:
 
     def __init__(self, space: SearchSpace, most: float | None = None) -> None:
         self._space, self.most = space, most
-        self._known: dict[Hashable, int] = {}  # a configuration takes milliseconds, and thousands are asked for
+        self._known = Bounded[Hashable, int]()  # a configuration takes milliseconds, and thousands are asked for
 
     def cost(self, params: Params) -> int:
         """Gradient evaluations per image; 0 of what is no configuration of the space, whose trial will say so."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tune.optimizer.bounded import Bounded
 from tune.optimizer.grid import identity
 from tune.storage.ledger import Outcome, Params
 
@@ -79,7 +80,7 @@ class StageCosts:
 
 
 def _kept(signatures: Signatures) -> Signatures:
-    known: dict[Hashable, Mapping[str, str]] = {}
+    known = Bounded[Hashable, Mapping[str, str]]()
 
     def of(params: Params) -> Mapping[str, str]:
         key = identity(params)

@@ -23,7 +23,7 @@ from tune.optimizer.costs import StageCosts
 from tune.optimizer.grid import identity, points_of, shuffled
 from tune.optimizer.history import History
 from tune.optimizer.sampler import Generations, sampler_for, spread
-from tune.optimizer.selection import Selection
+from tune.optimizer.selection import BEST, LATEST, SAMPLE, Selection
 from tune.space.config import Sampler
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome, Params
@@ -32,9 +32,6 @@ _ATTEMPTS = 10  # at a point that no trial has tried, before one is taken from t
 _MORE = 200  # draws at random, before a trial may cost more than is allowed
 _DRAWS, _SLOW_DRAWS, _RANDOM = 8, 2, 16  # candidates of the sampler, of one that takes its time, and at random
 _MOST = 2000  # points of a finite space that are looked at
-# Ended trials that a sampler sees. TPE learns what is good from at most 25 of one objective; the others tell it where
-# trials are dense. A search with fewer trials than the latest and the sample leaves out none.
-_BEST, _LATEST, _SAMPLE = 25, 100, 150
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
@@ -84,8 +81,8 @@ class LedgerStudy:
         self._history = History()
         self._study = new_study(self._history, self.objectives)
         # NSGA-II breeds from whole generations
-        self._seen = None if self._sampler == "nsga2" else Selection(_BEST, _LATEST, _SAMPLE)
-        self._failed = Selection(0, _LATEST, 0)  # no sampler looks at them
+        self._seen = None if self._sampler == "nsga2" else Selection(BEST, LATEST, SAMPLE)
+        self._failed = Selection(0, LATEST, 0)  # no sampler looks at them
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -106,9 +103,9 @@ class LedgerStudy:
         if not has_objectives(outcome, self.objectives) or not self._space.contains(params):
             return False
         self._tell(self._enter(params, {"warm_start": source, "trial": outcome.trial}), outcome)
-        self._known += 1
         if self._cost_aware:
-            self._cost_aware.learn(params, outcome)
+            self._cost_aware.learn(self._known, params, outcome)
+        self._known += 1
         return True
 
     def start(self, trial: int, params: Params) -> None:
@@ -122,14 +119,14 @@ class LedgerStudy:
         if self._space.contains(params):
             self._running[trial] = self._enter(params, {"trial": trial})
             if self._cost_aware:
-                self._cost_aware.start(trial, params)
+                self._cost_aware.start(self._known + trial, params)
 
     def finish(self, trial: int, outcome: Outcome | None) -> None:
         """Says what became of a running trial: complete, pruned, or failed, as one without outcome is."""
         if trial in self._running:
             self._tell(self._running.pop(trial), outcome)
             if self._cost_aware:
-                self._cost_aware.finish(trial, outcome)
+                self._cost_aware.finish(self._known + trial, outcome)
 
     @property
     def size(self) -> int | None:
@@ -213,7 +210,7 @@ class LedgerStudy:
         first = self._first_points(trial) if attempt == 0 and sampler is None else {}
         kind = sampler or self._sampler
         # a sampler that sees fewer trials than it waits for would never begin; generations are of the size asked for
-        startup = self._startup if kind == "nsga2" else min(self._startup, _LATEST)
+        startup = self._startup if kind == "nsga2" else min(self._startup, LATEST)
         self._study.sampler = sampler_for(kind, f"{self._seed}/{trial}/{attempt}", startup, first)
         self._study.enqueue_trial(dict(wanted))
         draft = self._study.ask()

@@ -64,6 +64,7 @@ class Surrogate:
     """
 
     points: Array  # (n, d)
+    targets: Array  # (n,), values less their mean in units of their scale
     mean: float
     scale: float
     logs: Array  # logarithms of length scales (d), and of the variances of signal and noise
@@ -84,9 +85,19 @@ class Surrogate:
         found = minimize(
             _loss, start, (points, targets, centre), jac=True, bounds=limits, options={"maxiter": _STEPS}
         )
-        kernel = _kernel(points, points, found.x) + math.exp(found.x[-1]) * np.eye(len(points))
+        return cls._given(points, targets, mean, scale, found.x)
+
+    @classmethod
+    def _given(cls, points: Array, targets: Array, mean: float, scale: float, logs: Array) -> Surrogate:
+        kernel = _kernel(points, points, logs) + math.exp(logs[-1]) * np.eye(len(points))
         factor = cholesky(kernel, lower=True)
-        return cls(points, mean, scale, found.x, factor, cho_solve((factor, True), targets))
+        return cls(points, targets, mean, scale, logs, factor, cho_solve((factor, True), targets))
+
+    def expecting(self, points: Array) -> Surrogate:
+        """The same with its own means as values of further points: it says the same, and is surer beside them."""
+        targets = (self.predict(points)[0] - self.mean) / self.scale
+        joined = np.concatenate([self.points, points]), np.concatenate([self.targets, targets])
+        return self._given(*joined, self.mean, self.scale, self.logs)
 
     def predict(self, points: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the score itself, without the noise of a measurement, each (m,)."""

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from tests.tune.searches import RANGES, SAMPLERS, TARGETS, judge, made, run, space_of
+from tune.metrics import objectives_of
 from tune.optimizer.acquisition import expected_front, expected_improvement
+from tune.optimizer.bounded import Bounded
 from tune.optimizer.cost_aware import CostAwareChoice, front_of
 from tune.optimizer.cost_limit import CostLimit
 from tune.optimizer.costs import StageCosts
@@ -36,6 +38,18 @@ def work_of(params: Mapping[str, Any]) -> dict[str, Any]:
 def worked(trial: int, params: Params) -> dict[str, Any]:
     """An outcome with the seconds that its stages took."""
     return {**judge(trial, params), "work": work_of(params)}
+
+
+def drawn_point(number: int) -> Params:
+    """A point of the small space with three GANs."""
+    random = np.random.default_rng(number)
+    return {
+        "gan.steps": int(random.choice([100, 200, 400])),
+        "projector.restarts": int(random.choice([1, 2, 4])),
+        "projector.steps": 10 * int(random.integers(1, 7)),
+        "unet.high_level_weight": float(10 ** random.uniform(-2, 1)),
+        "projector.distance": "l2",
+    }
 
 
 def worked_flat(trial: int, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,6 +133,15 @@ class TestSurrogate:
         assert np.abs(errors).mean() < 0.1
         assert 0.2 < (errors / deviation).std() < 3
 
+    def test_of_what_it_expects_itself_it_learns_only_to_be_surer(self) -> None:
+        rng = np.random.default_rng(0)
+        points, running, asked = rng.random((20, 2)), rng.random((3, 2)), rng.random((50, 2))
+        before = Surrogate.fit(points, np.sin(5 * points[:, 0]))
+        after = before.expecting(running)
+        assert after.predict(asked)[0] == pytest.approx(before.predict(asked)[0], abs=1e-6)
+        assert (after.predict(running)[1] < before.predict(running)[1]).all()
+        assert (after.predict(asked)[1] <= before.predict(asked)[1] + 1e-9).all()
+
     def test_every_kind_of_range_is_encoded(self) -> None:
         encode = Encoding({key: values.written() for key, values in space_of().ranges.items()})
         low = {"projector.restarts": 1, "projector.steps": 10, "unet.high_level_weight": 0.01}
@@ -191,6 +214,29 @@ class TestProposals:
             run(searcher, ledger, flat)
             built[name] = len({params["gan.steps"] for params in ledger.proposals().values()})
         assert built["aware"] < built["plain"]
+
+    @pytest.mark.parametrize("target", TARGETS)
+    def test_many_trials_are_learned_from_by_a_few_in_whatever_order_they_ended(
+        self, target: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, number in {"BEST": 5, "LATEST": 10, "SAMPLE": 15}.items():
+            monkeypatch.setattr(f"tune.optimizer.cost_aware.{name}", number)
+        monkeypatch.setattr(Bounded, "MOST", 40)
+        space = space_of(target, f"{GAN}{RANGES}")
+        drawn = np.random.default_rng(0).permutation(120)
+        chosen, candidates = [], [drawn_point(1000 + number) for number in range(20)]
+        for order in (range(120), drawn.tolist()):
+            costs, limit = StageCosts(signatures), CostLimit(space)
+            choice = CostAwareChoice(space, objectives_of(target), costs, limit)
+            for number in range(120):
+                choice.start(number, drawn_point(number))
+            for number in order:
+                point = drawn_point(number)
+                choice.finish(number, Outcome(trial=number, params=point, **judge(number, point)))
+            chosen.append(choice.choose(candidates, 0.5))
+            assert 15 <= len(choice._scores) <= (60 if target == "defense" else 30)
+            assert len(limit._known) <= 40
+        assert chosen[0] == chosen[1]
 
     def test_what_runs_is_not_proposed_beside_itself(self) -> None:
         space = space_of("unet", "gan.steps: {choice: [100, 200]}\nunet.high_level_weight: {choice: [0.1, 1.0, 10.0]}")

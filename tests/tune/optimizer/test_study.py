@@ -133,7 +133,7 @@ class TestManyTrials:
 
     @pytest.fixture
     def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name, number in {"_BEST": 2, "_LATEST": 4, "_SAMPLE": 3}.items():
+        for name, number in {"BEST": 2, "LATEST": 4, "SAMPLE": 3}.items():
             monkeypatch.setattr(f"tune.optimizer.study.{name}", number)
 
     @pytest.mark.usefixtures("few")
