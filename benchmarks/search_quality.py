@@ -87,10 +87,17 @@ class Table:
         """True score below the best."""
         return float(self.true.max() - self.true[self.place(params)])
 
-    def stages(self, params: Mapping[str, Any], *, shared: bool) -> dict[str, tuple[str, float]]:
-        """Signature and seconds of each stage of a configuration, in order."""
+    def stages(
+        self, params: Mapping[str, Any], *, shared: bool, cost: int | None = None
+    ) -> dict[str, tuple[str, float]]:
+        """Signature and seconds of each stage of a configuration, in order.
+
+        Args:
+            shared: whether others use the same; else it has a projection of its own R and L.
+            cost: of the projection that all share; None = of the largest R and L.
+        """
         encoder, tolerance = params["gan.encoder_steps"], params["projector.tolerance"]
-        share = 1.0 if shared else cost_of(params) / self.largest
+        share = (cost or self.largest if shared else cost_of(params)) / self.largest
         projected = f"{encoder}/{tolerance}"
         seconds = self.seconds
         path = {
@@ -196,9 +203,11 @@ def _finals(table: Table, row: int, outcomes: Sequence[Outcome], count: int) -> 
 
     while asked := wanted(finalists(), seeds, table.images):
         once: dict[str, float] = {}
+        some = [best[trial].params for trial, _ in asked]  # all that their projection has to serve
+        cost = math.prod(max(params[f"projector.{name}"] for params in some) for name in ("restarts", "steps"))
         for trial, seed in asked:
             known[trial] += 1
-            once |= dict(table.stages(best[trial].params, shared=True).values()) if seed else {}
+            once |= dict(table.stages(best[trial].params, shared=True, cost=cost).values()) if seed else {}
         seconds += sum(once.values())
     return table.regret(best[decide(finalists(), seeds, table.images).chosen].params), seconds
 

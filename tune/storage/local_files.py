@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,13 +34,12 @@ def fill(target: Path, source: Any) -> None:
 def draft_of(target: Path) -> Iterator[Path]:
     """An empty file beside `target`, gone afterwards unless it was moved."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    draft.touch(0o666, exist_ok=False)  # as the umask says: of `tempfile`'s files a colleague could read none
     try:
-        os.fchmod(handle, 0o644)  # mkstemp's files cannot be read by a colleague on shared storage
-        os.close(handle)
-        yield Path(draft)
+        yield draft
     finally:
-        Path(draft).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
 
 
 def linked(draft: Path, target: Path) -> bool:

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import stat
 import subprocess
 import sys
 import threading
@@ -345,3 +346,14 @@ def test_the_region_of_a_bucket_is_asked_for_again(monkeypatch: pytest.MonkeyPat
 def test_what_does_not_pass_is_raised_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Storage(tmp_path, patience=60.0).read("gone")
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_whom_the_umask_lets_read_can_read_what_is_stored(tmp_path: Path, umask: int, expected: int) -> None:
+    (tmp_path / "source").write_bytes(b"weights")
+    before = os.umask(umask)
+    try:
+        Storage(tmp_path / "results").upload(tmp_path / "source", "copy")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "results/copy").stat().st_mode) == expected
