@@ -38,7 +38,7 @@ def run_finalists(
     images: int,
     view: LiveView,
     check: Callable[[], None],
-) -> tuple[list[Finalist], dict[int, str]]:
+) -> tuple[list[Finalist], dict[int, str], dict[str, float]]:
     """The finalists, each with as many seeds as it takes to tell it from the best, all `seeds` at most.
 
     What the search trained is read; the rest is found in the store or trained.
@@ -48,7 +48,8 @@ def run_finalists(
         check: raises where this driver must stop, and is called often.
 
     Returns:
-        The finalists; and of the trials that are none, as a training of theirs failed, the reason.
+        The finalists; of the trials that are none, as a training of theirs failed, the reason; and stage → computing
+        seconds of all trainings.
 
     Raises:
         ray.exceptions.RayTaskError: the storage failed, or a GPU is not there; what was made stays in the store.
@@ -58,6 +59,7 @@ def run_finalists(
     by_trial = {outcome.trial: outcome for outcome in outcomes}
     known: dict[int, dict[int, dict[str, Any]]] = {trial: {} for trial in by_trial}  # by trial and seed
     left_out: dict[int, str] = {}
+    spent: dict[str, float] = {}
     numbers = {run: number for number, run in enumerate((trial, seed) for seed in seeds for trial in by_trial)}
     ended = 0
 
@@ -71,13 +73,15 @@ def run_finalists(
         ended += len(results)
         for trial, seed in asked:
             result = results[numbers[trial, seed]]
+            for stage, seconds in result.get("seconds", {}).items():
+                spent[stage] = round(spent.get(stage, 0.0) + seconds, 3)
             if "failed" in result:
                 left_out[trial] = f"seed {seed}: {result['failed']}"
                 del known[trial]
             else:
                 known[trial][seed] = result
     view.expect(ended)
-    return finalists(), left_out
+    return finalists(), left_out, spent
 
 
 def _round(
@@ -207,20 +211,24 @@ def run_finalist(
     Args:
         bounds: of its projections.
         before: the result of what this was to follow.
+
+    Returns:
+        Also `seconds`, of computing by stage, those of a process that was lost and of what this was to follow included.
     """
     if before and "failed" in before:
-        return dict(before)
+        return {"failed": before["failed"]}
     with prepared(setting):
-        config = setting.space.config(params)
+        config, reporter = setting.space.config(params), ProgressReporter(number, channel, None, judged=False)
         try:
             owner = f"finalist {signature_of(params)} with seed {seed}"
             executor = setting.executor(development(setting, arrays), bounds, seed, owner)
-            path = executor.get(config, stages, ProgressReporter(number, channel, None, judged=False))
+            result = _result(config, executor.get(config, stages, reporter).artifacts[stages[-1]][0])
         except Exception as error:
             if outage(error) or broken(str(error)):
                 raise
-            return {"failed": last_line(error, setting.gpus)}
-        return _result(config, path.artifacts[stages[-1]][0])
+            result = {"failed": last_line(error, setting.gpus)}
+        spent = {stage: row["seconds"] for stage, row in reporter.work().items() if row["seconds"]}
+        return {**result, "seconds": spent}
 
 
 def _result(config: ExperimentConfig, score: Artifact) -> dict[str, Any]:

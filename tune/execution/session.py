@@ -187,7 +187,7 @@ class Session:
         images = images_measured(next(iter(objectives)), len(self.plan.dataset.validation), search.robust_images)
         work, most = f"the best {len(finalists)} trials compared{how}", len(finalists) * len(seeds)
         with self._view(work, most, objectives, kind="training") as view:
-            compared, left_out = run_finalists(
+            compared, left_out, spent = run_finalists(
                 self.setting, self.plan.dataset, finalists, seeds, images, view, self.lock.check
             )
         for trial, reason in left_out.items():
@@ -197,7 +197,7 @@ class Session:
             return best
         verdict = decide(compared, seeds, images)
         params = {outcome.trial: outcome.params for outcome in finalists}
-        home.write("finalists.json", _json(as_json(compared, verdict, params, left_out)))
+        home.write("finalists.json", _json(as_json(compared, verdict, params, left_out, spent)))
         return next(outcome for outcome in finalists if outcome.trial == verdict.chosen)
 
     def _budget(self) -> tuple[float, float] | None:

@@ -166,8 +166,17 @@ def as_json(
     verdict: Verdict,
     params: Mapping[int, Mapping[str, Any]],
     left_out: Mapping[int, str] | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """The content of finalists.json; `left_out`: trials of which a training failed, and why."""
+    """The content of finalists.json.
+
+    Args:
+        finalists: at least one.
+        verdict: on them.
+        params: of each trial.
+        left_out: trials of which a training failed, and why.
+        seconds: of computing, by stage.
+    """
     rows = [
         {
             "trial": f.trial,
@@ -184,4 +193,5 @@ def as_json(
         for f in finalists
     ]
     failed = {str(trial): reason for trial, reason in (left_out or {}).items()}
-    return {"chosen": verdict.chosen, "best": verdict.best, "finalists": rows, "left_out": failed}
+    known = {"chosen": verdict.chosen, "best": verdict.best, "finalists": rows, "left_out": failed}
+    return {**known, "seconds": dict(seconds or {})}

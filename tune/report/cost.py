@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from tune.report.blocks import Block, Code, Section, Table, Text, seconds, value
@@ -34,26 +35,27 @@ def _reason(outcome: Outcome) -> str:
 
 
 def cost(facts: Facts) -> Section:
-    work = facts.work
-    retraining = _total(score.seconds for score in facts.seeds)
-    rows, saved = [], 0.0
-    for stage in dict.fromkeys([*work, *retraining]):
+    work, rows, saved = facts.work, [], 0.0
+    further = facts.finalists.seconds if facts.finalists else {}
+    after = {"finalists": further} if further else {}
+    after["retraining"] = _total(score.seconds for score in facts.seeds)
+    for stage in dict.fromkeys(chain(work, *after.values())):
         built, reused, spent = (work.get(stage, {}).get(key, 0) for key in ("built", "reused", "seconds"))
         spared = reused * spent / built if built else 0.0
         saved += spared
-        again = seconds(retraining.get(stage))
-        rows.append((stage, f"{built:g}", f"{reused:g}", seconds(spent), seconds(spared) if spared else "–", again))
+        again = [seconds(training.get(stage)) for training in after.values()]
+        rows.append((stage, f"{built:g}", f"{reused:g}", seconds(spent), seconds(spared) if spared else "–", *again))
     if not rows:
         return Section("Cost", (Text("Left out: no trial recorded its work."),))
-    again = seconds(sum(retraining.values()) if retraining else None)
+    again = [seconds(sum(training.values()) if training else None) for training in after.values()]
     built, reused, spent = map(facts.worked, ("built", "reused", "seconds"))
-    rows.append(("all", f"{built:g}", f"{reused:g}", seconds(spent), seconds(saved) if saved else "–", again))
+    rows.append(("all", f"{built:g}", f"{reused:g}", seconds(spent), seconds(saved) if saved else "–", *again))
     note = "Saved: what the reused results would have cost at the mean time of those built."
     note += _by_the_clock(facts)
     if (seed := facts.saved) and seed.images_per_second:
         note += f" The saved defense purifies {seed.images_per_second:.3g} images per second."
-    columns = ("stage", "built", "reused", "computing time", "saved, about", "retraining")
-    return Section("Cost", (Table(columns, rows, numbers=5, marked=len(rows) - 1, note=note),))
+    columns = ("stage", "built", "reused", "computing time", "saved, about", *after)
+    return Section("Cost", (Table(columns, rows, numbers=len(columns) - 1, marked=len(rows) - 1, note=note),))
 
 
 def _by_the_clock(facts: Facts) -> str:

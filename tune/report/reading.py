@@ -111,6 +111,7 @@ class Finalists(BaseModel):
     best: int
     finalists: list[Finalist] = Field(min_length=1)
     left_out: dict[int, str] = Field(default_factory=dict)  # trials of which a training failed, and why
+    seconds: dict[str, float] = Field(default_factory=dict)  # of their further seeds, by stage; not in files of before
 
 
 class ProjectionMap(BaseModel):

@@ -28,7 +28,7 @@ from tune.execution.trial_callback import seed_view
 from tune.monitor.terminal import LiveView
 from tune.optimizer.finalists import as_json, decide
 from tune.pipeline.recipe import Bounds, bounds_for
-from tune.pipeline.stages import further_path_of, path_of
+from tune.pipeline.stages import further_path_of, path_of, sources_of
 from tune.pipeline.unet import RIGHT_FILE
 from tune.report.reading import Finalists
 from tune.storage.ledger import Outcome
@@ -56,13 +56,13 @@ def test_with_the_searchs_own_seed_finalists_are_compared_as_they_are(tmp_path: 
     outcomes = [write_score(setting, n, c, r) for n, (c, r) in enumerate([(40, best), (1, equal), (1, worse)])]
     console = Console(file=io.StringIO(), width=100)
     with LiveView("one · finalists", 3, {"psd": "max"}, console=console, kind="training") as view:
-        found, left_out = run_finalists(setting, tiny_dataset, outcomes, [setting.seed], len(right), view, lambda: None)
+        found, *rest = run_finalists(setting, tiny_dataset, outcomes, [setting.seed], len(right), view, lambda: None)
         page = Console(file=io.StringIO(), width=100, record=True)
         page.print(view.snapshot())
         shown = page.export_text()
     assert "3/3 trainings" in shown
     assert f"best so far: PSD {100 * best.mean():.1f} %" in shown
-    assert left_out == {}
+    assert rest == [{}, {}]
     assert [finalist.scores for finalist in found] == [{0: r.mean()} for r in (best, equal, worse)]
     verdict = decide(found, [setting.seed], len(right))
     assert verdict.chosen == 1  # two images lost and one won tell nothing, and it is the cheapest
@@ -80,24 +80,27 @@ def test_a_finalist_whose_training_fails_is_left_out(
     monkeypatch.setattr(Setting, "executor", diverged)
     arrays = arrays_of(train=tiny_dataset.train, validation=tiny_dataset.validation)
     failed = run_finalist(setting, arrays, PARAMS, 1, 0, None, BOUNDS, path_of(tiny_config()))  # type: ignore[arg-type]
-    assert failed == {"failed": "ArithmeticError: the loss is NaN"}
+    assert failed == {"failed": "ArithmeticError: the loss is NaN", "seconds": {}}
     # who was to follow it fails with it, and trains nothing
-    assert run_finalist(setting, arrays, PARAMS, 1, 1, None, BOUNDS, (), failed) == failed  # type: ignore[arg-type]
+    after = run_finalist(setting, arrays, PARAMS, 1, 1, None, BOUNDS, (), failed)  # type: ignore[arg-type]
+    assert after == {"failed": failed["failed"]}
     view = seed_view(0, failed, None, 0.0, "trial 0, seed 1")
     assert (view.state, view.error) == ("failed", failed["failed"])
 
     right = np.random.default_rng(0).random(1000) < 0.9
     outcomes = [write_score(setting, n, 1, right) for n in range(2)]
-    trained = {2: {"metrics": {"psd": 0.8}, "right": None}, 3: failed}  # trials 0 and 1 with the second seed
+    failed = {**failed, "seconds": {"gan": 7.0}}
+    finished = {"metrics": {"psd": 0.8}, "right": None, "seconds": {"gan": 5.0, "unet": 2.0}}
+    trained = {2: finished, 3: failed}  # trials 0 and 1 with the second seed
     monkeypatch.setattr(finalist_training, "_train", lambda *_: trained)
     with LiveView("one · finalists", 4, {"psd": "max"}, console=Console(file=io.StringIO())) as view:
-        found, left_out = run_finalists(setting, tiny_dataset, outcomes, [0, 1], len(right), view, lambda: None)
+        found, left_out, spent = run_finalists(setting, tiny_dataset, outcomes, [0, 1], len(right), view, lambda: None)
     assert [finalist.trial for finalist in found] == [0]
     assert left_out == {1: "seed 1: ArithmeticError: the loss is NaN"}
     params = dict.fromkeys((0, 1), PARAMS)
-    written = json.dumps(as_json(found, decide(found, [0, 1], 1000), params, left_out))
+    written = json.dumps(as_json(found, decide(found, [0, 1], 1000), params, left_out, spent))
     kept = Finalists.model_validate_json(written)
-    assert kept.left_out == left_out
+    assert (kept.left_out, kept.seconds) == (left_out, {"gan": 12.0, "unet": 2.0})
 
 
 def test_only_what_cannot_be_told_from_the_best_is_trained_again(
@@ -116,7 +119,7 @@ def test_only_what_cannot_be_told_from_the_best_is_trained_again(
     monkeypatch.setattr(finalist_training, "_train", train)
     console = Console(file=io.StringIO(), width=100)
     with LiveView("one · finalists", 9, {"psd": "max"}, console=console, kind="training") as view:
-        found, _ = run_finalists(setting, tiny_dataset, outcomes, [0, 1, 2], len(right), view, lambda: None)
+        found, *_ = run_finalists(setting, tiny_dataset, outcomes, [0, 1, 2], len(right), view, lambda: None)
         page = Console(file=io.StringIO(), width=100, record=True)
         page.print(view.snapshot())
         assert "/7 trainings" in page.export_text()  # the first of all, and two further of each that is left
@@ -185,7 +188,11 @@ def test_a_further_seed_makes_no_map_and_projects_no_further_than_needed(tmp_pat
     setting = setting_on(tmp_path, tiny_dataset)
     arrays = arrays_of(train=tiny_dataset.train, validation=tiny_dataset.validation)
     config = tiny_config()
-    result = run_finalist(setting, arrays, PARAMS, 1, 0, SilentChannel(), bounds_for(config), further_path_of(config))
+    given = setting, arrays, PARAMS, 1, 0, SilentChannel(), bounds_for(config)
+    run_finalist(*given, sources_of(config))
+    result = run_finalist(*given, further_path_of(config))
+    assert run_finalist(*given, further_path_of(config))["seconds"] == result["seconds"]  # as after a lost process
+    assert result["seconds"].keys() >= {"gan", "unet"}, "what it was to follow is left out"
     assert result["right"].shape == (len(tiny_dataset.validation),)
     assert setting.store.listed("map") == set()
     (projection,) = setting.store.listed("projection")
@@ -212,6 +219,7 @@ def test_finalists_are_trained_before_the_choice_and_not_twice(tmp_path: Path) -
     assert "They differ by" in (home / "report.md").read_text()
     maps = tmp_path / "results" / "store" / "map"
     assert len(list(maps.iterdir())) == 1, "a further seed has made one that nobody reads"
+    assert found["seconds"]["gan"] > 0
     nets = sorted((tmp_path / "results" / "store" / "unet").iterdir())
     assert run([*command, "--resume"], tmp_path / "log", 300)[0] == 0
     assert json.loads((home / "finalists.json").read_text()) == found

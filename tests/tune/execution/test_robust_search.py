@@ -63,7 +63,7 @@ def test_finalists_are_told_apart_by_the_images_that_the_attacker_is_given(
             Outcome(trial=number, status="finished", params=PARAMS, metrics={"robust": 0.5, "cost": 8})
         )
     pair = [Finalist(number, 8.0, 0.5, {0: 0.5}) for number in range(2)]  # of which the images are not known
-    monkeypatch.setattr("tune.execution.session.run_finalists", lambda *args: (pair, {}))
+    monkeypatch.setattr("tune.execution.session.run_finalists", lambda *args: (pair, {}, {}))
     session._final(session.ledger.outcomes()[0])
     (_, other) = json.loads(plan.home.read("finalists.json"))["finalists"]
     session._keep_choice(session.ledger.outcomes()[0])

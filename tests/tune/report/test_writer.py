@@ -92,6 +92,13 @@ def test_finalists_are_shown_and_decide(folder: Path) -> None:
     assert f"The search had found 88.00 % for trial {SECOND}; with the 2 seeds" in text
     assert "They differ by 1.20 points." in text
     assert "0.20 ± 0.40" in text
+    assert "| finalists |" not in text  # as in files of before
+    edit(folder / "finalists.json", lambda found: found.update(seconds={"gan": 540.0, "unet": 60.0}))
+    write_report(folder)
+    table = [line for line in (folder / "report.md").read_text().splitlines() if line.startswith("|")]
+    cells = {row[1]: row for line in table if len(row := [cell.strip(" *") for cell in line.split("|")]) == 9}
+    column = [cells[name][6] for name in ("stage", "gan", "projection", "all")]
+    assert column == ["finalists", "9.0 min", "–", "10.0 min"]
 
 
 def test_variants_are_named_under_every_table_of_scores(folder: Path) -> None:
