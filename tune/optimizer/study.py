@@ -80,8 +80,10 @@ class LedgerStudy:
         self._spread = spread(startup, len(space.ranges), seed)
         self._history = History()
         self._study = new_study(self._history, self.objectives)
-        # NSGA-II breeds from whole generations
-        self._seen = None if self._sampler == "nsga2" else Selection(BEST, LATEST, SAMPLE)
+        self._none = RandomSampler(seed=0)  # for trials whose parameters are all given; it leaves no notes
+        sampler = sampler_for(self._sampler, "", startup, {})
+        self._generations = sampler if isinstance(sampler, Generations) else None  # bred from whole generations
+        self._seen = None if self._generations else Selection(BEST, LATEST, SAMPLE)
         self._failed = Selection(0, LATEST, 0)  # no sampler looks at them
 
     @property
@@ -226,13 +228,12 @@ class LedgerStudy:
         return dict(zip(sorted(self._space.ranges), self._spread[index].tolist(), strict=True))
 
     def _enter(self, params: Params, attributes: dict[str, Any]) -> optuna.Trial:
-        self._study.sampler = RandomSampler(seed=0)  # all parameters are given, and it leaves no notes
+        self._study.sampler = self._none
         self._study.enqueue_trial(params, user_attrs=attributes)
         trial = self._study.ask()
         self._space.suggest(trial)
-        sampler = sampler_for(self._sampler, "", self._startup, {})
-        if isinstance(sampler, Generations):
-            sampler.enter(self._study, self._history.get_trial(trial.number))
+        if self._generations is not None:
+            self._generations.enter(self._study, self._history.get_trial(trial.number))
         return trial
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome | None) -> None:
