@@ -72,7 +72,7 @@ class SearchConfig(Config):
         default=False, json_schema_extra={"neutral": False}
     )  # what is worse is set aside, and goes on where it was once it is among the better half
     warmup_epochs: int = Field(default=2, ge=1, le=10_000)  # U-Net epochs before early stopping may judge
-    retries: int = Field(default=2, ge=0, le=100)  # further attempts for a trial, or a training after it, whose worker died
+    retries: int = Field(default=2, ge=0, le=100)  # further attempts for a trial or training whose worker died
     finalists: int = Field(
         default=3, ge=1, le=10**5, json_schema_extra={"neutral": 1}
     )  # the best so many are trained with further seeds before one is chosen; 1 = the search's own score decides
