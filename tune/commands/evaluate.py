@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from components.adversarial_training import AdversarialConfig
 from components.attacks.adaptive import evaluate_defense
+from components.attacks.presets import PresetName
 from components.attacks.target import Stage
 from components.classifiers.base import ClassifierError
 from components.classifiers.training import trainable
@@ -37,57 +38,26 @@ BESIDE: dict[Stage, str] = {
     "defense": "whole defense",
 }
 REFERENCE = "threshold, classifier trained on attacks"
-Attacks = Literal["quick", "standard", "full"]
 
 
-def evaluate(
-    folder: str,
+def evaluate_saved(
     *,
-    attacks: Attacks = "quick",
-    images: int | None = None,
-    data: str | None = None,
-    data_dir: Annotated[str | None, "DIR"] = None,
-    epsilon: float | None = None,
-    reference: Annotated[int, "EPOCHS"] = 0,
-    seed: int = 0,
-    device: str | None = None,
-    out: Annotated[str | None, "FILE.json"] = None,
-    plugin: Annotated[str | None, "FILE.py"] = None,
+    folder: str,
+    attacks: PresetName,
+    images: int | None,
+    data: str | None,
+    data_dir: str | None,
+    epsilon: float | None,
+    reference: int,
+    seed: int,
+    device: str | None,
+    out: str | None,
+    plugin: str | None,
 ) -> int:
-    """Attacks a saved defense in every known way, by an attacker who knows all of it.
-
-    Args:
-        folder: an experiment's folder, whose best/ is used, a saved defense's, or a shipped one: mnist_robust or mnist.
-        attacks: how much is tried: quick takes half a minute, full takes hours on a processor.
-        images: how many test images, drawn by a fixed seed; 200 where quick, else 1000.
-        data: whose test images, by name or folder; where none is given, the experiment's own, else mnist_mini.
-        data_dir: where a named data set is.
-        epsilon: radius of the L∞ ball, on images in [0, 1]; where none is given, the experiment's own, else 0.3.
-        reference: also train the classifier itself against the attacker for so many epochs, behind the grey levels
-            alone, and attack that by the same list: what a defense without a purifier is worth.
-        seed: of all random starts.
-        device: where to compute; a GPU where there is one.
-        out: where to write the rows, as JSON.
-        plugin: the Python file with the classifier that the defense was made for, where it has one; it is run.
-
-    Examples:
-        python -m tune evaluate mnist
-        python -m tune evaluate results/quickstart --attacks standard --images 500 --out adaptive.json
-        python -m tune evaluate mnist_robust --reference 4
-
-    Raises:
-        ValueError: no defense, ε outside [0, 1], images that it was not trained for, or a reference of a classifier
-            that cannot be trained; nothing was attacked.
-    """
+    """Does what `catalogue.evaluate` says, with its arguments, status and errors."""
     settings = _settings_of(folder)
     data = settings["data.name"] if data is None else data
     epsilon = settings["attack.epsilon"] if epsilon is None else epsilon
-    if not 0 <= epsilon <= 1:
-        raise ValueError(f"--epsilon: expected a number in 0 … 1, found {epsilon:g}")
-    if images is not None and images < 1:
-        raise ValueError(f"--images: expected an integer ≥ 1, found {images}")
-    if reference < 0:
-        raise ValueError(f"--reference: expected an integer ≥ 0, found {reference}")
     with plugged(plugin):
         defense = load_defense(folder)
     if reference:
@@ -163,7 +133,7 @@ def _attacked(
     defense: Defense,
     test: DataSplit,
     stage: Stage,
-    attacks: Attacks,
+    attacks: PresetName,
     epsilon: float,
     seed: int,
     title: str,

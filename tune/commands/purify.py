@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,32 +60,8 @@ class Row:
     error: float
 
 
-def purify(
-    folder: str,
-    *images: str,
-    out: Annotated[str, "DIR"],
-    invert: bool = False,
-    plugin: Annotated[str | None, "FILE.py"] = None,
-) -> int:
-    """Purifies image files with a saved defense, and tabulates their labels before and after.
-
-    Args:
-        folder: an experiment's folder, whose best/ is used, a saved defense's, or a shipped one: mnist_robust or mnist.
-        images: image or idx files, or folders of image files, of the size the defense was trained on.
-        out: where the purified images and labels.csv go; images of an earlier run are replaced there, and counted.
-        invert: take dark for light, for dark digits on light paper where the training images are light on dark.
-        plugin: the Python file with the classifier that the defense was made for, where it has one; it is run.
-
-    Examples:
-        python -m tune purify results/quickstart attacked/ --out purified
-        python -m tune purify mnist attacked/ --out purified    a defense that comes with the project
-
-    Returns:
-        The exit status: 2 where some images were refused, which stderr names; the others are purified.
-
-    Raises:
-        ValueError: no defense, an image that is missing, or none that can be taken; nothing was written.
-    """
+def purify_files(folder: str, images: Sequence[str], out: str, invert: bool, plugin: str | None) -> int:
+    """Does what `catalogue.purify` says, with its arguments, status and errors."""
     with plugged(plugin):
         defense = load_defense(folder)
     channels, height, width = defense.classifier.image_shape

@@ -12,7 +12,8 @@ from components.datasets.idx import to_idx
 from components.defense import Defense, DefenseError
 from tests.tiny_networks import defense_of
 from tune.commands import purify as module
-from tune.commands.purify import ground_of, load_defense, purify
+from tune.commands.catalogue import purify
+from tune.commands.purify import ground_of, load_defense
 
 
 @pytest.fixture

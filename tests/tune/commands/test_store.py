@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.tune.commands.filled_storage import NOW, artifact, filled_storage, kept
-from tune.commands.store import store
+from tune.commands.catalogue import store
 from tune.commands.units import DAY
 from tune.storage.care.usage import store_entries, usage_of
 from tune.storage.folder import Storage

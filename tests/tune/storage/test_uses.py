@@ -10,7 +10,7 @@ import pytest
 from components.datasets.dataset import Dataset
 from tests.tune.commands.filled_storage import kept
 from tests.tune.executor_fixture import PARAMS, SilentChannel, setting_on, tiny_config, tiny_space
-from tune.commands.store import store
+from tune.commands.catalogue import store
 from tune.execution.driver import run_trials
 from tune.execution.finalist_training import run_finalist
 from tune.execution.trial import Setting, arrays_of, attempt, final_executor
