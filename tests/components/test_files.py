@@ -49,6 +49,17 @@ def test_a_full_disk_leaves_what_stood_there(
     assert [other.name for other in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_read_only_disk_is_told_by_the_name_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(path: Path, *_: Any, **__: Any) -> None:  # which unlink says even of a file that is not there
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "open", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(OSError, match="Read-only") as caught:
+        write_atomic(tmp_path / "file", b"1")
+    assert caught.value.filename == str(tmp_path / "file")
+
+
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt

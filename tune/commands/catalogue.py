@@ -15,6 +15,8 @@ from components.attacks.presets import PresetName
 from tune.commands.units import age_of, size_of
 from tune.errors import DONE
 
+_WRITING = {"--pin", "--unpin", "--import"}  # --prune does so with --yes alone, --verify where it finds damage
+
 
 def report(folder: Annotated[str, "FOLDER"]) -> int:
     """Writes an experiment's report again, from its files alone.
@@ -29,8 +31,13 @@ def report(folder: Annotated[str, "FOLDER"]) -> int:
         python -m tune report results/quickstart
     """
     from tune.report.writer import write_report
+    from tune.storage.folder import Storage
+    from tune.storage.targets import check_storage
 
-    print(write_report(folder))
+    home = Storage(folder)
+    if home.folders():  # of a folder without any `write_report` says that it is no experiment
+        check_storage(home, "FOLDER")
+    print(write_report(home))
     return DONE
 
 
@@ -45,7 +52,11 @@ def compare(*folders: Annotated[str, "FOLDER"], out: Annotated[str | None, "DIR"
         python -m tune compare results/quickstart results/mnist --out comparison
     """
     from tune.report import comparison
+    from tune.storage.folder import Storage
+    from tune.storage.targets import check_storage
 
+    if out is not None:
+        check_storage(Storage(out), "--out")
     width = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
     print(comparison.compare(folders, out, width))
     return DONE
@@ -75,7 +86,8 @@ def purify(
         The exit status: 2 where some images were refused, which stderr names; the others are purified.
 
     Raises:
-        ValueError: no defense, an image that is missing, or none that can be taken; nothing was written.
+        ValueError: no defense, an image that is missing, none that can be taken, or a folder that cannot be written;
+            nothing was written.
     """
     from tune.commands.purify import purify_files
 
@@ -117,9 +129,12 @@ def evaluate(
         python -m tune evaluate results/quickstart --attacks standard --images 500 --out adaptive.json
         python -m tune evaluate mnist_robust --reference 4
 
+    Returns:
+        The exit status: 1 where the rows were shown, but could not be written after all.
+
     Raises:
-        ValueError: no defense, ε outside [0, 1], images that it was not trained for, or a reference of a classifier
-            that cannot be trained; nothing was attacked.
+        ValueError: no defense, ε outside [0, 1], images that it was not trained for, a reference of a classifier
+            that cannot be trained, or a file that cannot be written; nothing was attacked.
     """
     given = dict(locals())
     if epsilon is not None and not 0 <= epsilon <= 1:
@@ -179,8 +194,8 @@ def store(
         python -m tune store s3://bucket/searches --import mnist.tar
 
     Raises:
-        ValueError: no store there, flags that do not go together, uses that cannot be told, a file that is no export,
-            or a search that is running in this storage, which may use anything.
+        ValueError: no store there, flags that do not go together, uses that cannot be told, a file that is no export
+            or cannot be written, or a search that is running in this storage, which may use anything.
     """
     chosen = {
         flag: value
@@ -196,6 +211,7 @@ def store(
     from tune.commands import store as listing
     from tune.commands import store_care
     from tune.storage.folder import Storage
+    from tune.storage.targets import check_storage
 
     place = Storage(storage)
     if "--import" not in chosen and "store" not in place.folders():  # an import may begin a storage
@@ -210,6 +226,8 @@ def store(
         "--import": partial(store_care.import_into, place),
     }
     for flag, value in chosen.items():
+        if flag in _WRITING or yes:
+            check_storage(place.child("store"), flag)
         return things[flag](value)
     return listing.list_all(place)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,16 +19,18 @@ from components.classifiers.base import ClassifierError
 from components.classifiers.training import trainable
 from components.datasets.dataset import Dataset, DataSplit, load_dataset
 from components.defense import Defense
-from components.files import expanded, write_json
+from components.files import write_json
 from components.hardware import keep_memory
 from components.plugins import plugged
 from components.robustness import Robustness
 from components.static_reference import static_reference
 from tune.commands.purify import load_defense
 from tune.commands.units import pulse
+from tune.errors import DONE, FAILED
 from tune.evaluation.adaptive import DRAW
 from tune.report.reading import Choice, Reader
 from tune.storage.folder import Storage
+from tune.storage.targets import file_to_write
 
 IMAGES = {"quick": 200, "standard": 1000, "full": 1000}  # where the command line does not say
 DEFAULTS: Mapping[str, Any] = {"data.name": "mnist_mini", "attack.epsilon": 0.3}  # of the shipped defenses
@@ -58,6 +61,7 @@ def evaluate_saved(
     settings = _settings_of(folder)
     data = settings["data.name"] if data is None else data
     epsilon = settings["attack.epsilon"] if epsilon is None else epsilon
+    target = None if out is None else file_to_write(out, "--out")
     with plugged(plugin):
         defense = load_defense(folder)
     if reference:
@@ -74,19 +78,28 @@ def evaluate_saved(
         stage: _attacked(defense, test, stage, attacks if stage == "defense" else "quick", epsilon, seed, titles[stage])
         for stage in BESIDE
     }
-    _write(out, found)  # before what may take as long again
-    if reference:
-        trained = _reference(defense, whole_data.train, epsilon, reference, seed)
-        found["static"] = _attacked(trained, test, "threshold", attacks, epsilon, seed, REFERENCE)
-        _write(out, found)
-    _show(found, titles)
-    return 0
+    try:
+        status = _write(target, found)  # before what may take as long again
+        if reference:
+            trained = _reference(defense, whole_data.train, epsilon, reference, seed)
+            found["static"] = _attacked(trained, test, "threshold", attacks, epsilon, seed, REFERENCE)
+            status = _write(target, found)
+    finally:  # also where the reference was interrupted
+        _show(found, titles)
+    return status
 
 
-def _write(out: str | None, found: Mapping[str, Robustness]) -> None:
+def _write(out: Path | None, found: Mapping[str, Robustness]) -> int:
+    """Writes the rows; the exit status. What was found is shown all the same where they cannot be written."""
     beside = {stage: {"clean": one.clean, "worst": one.worst} for stage, one in found.items()}
-    if out:
-        write_json(expanded(out), {"adaptive": found["defense"].model_copy(update={"beside": beside}).to_json()})
+    if out is None:
+        return DONE
+    try:
+        write_json(out, {"adaptive": found["defense"].model_copy(update={"beside": beside}).to_json()})
+    except OSError as error:  # such as a disk that has become full
+        print(f"error: --out: expected a file that can be written, found {out}: {error.strerror}", file=sys.stderr)
+        return FAILED
+    return DONE
 
 
 def _check_reference(defense: Defense) -> None:

@@ -31,6 +31,7 @@ from tune.commands.units import Ticker
 from tune.errors import DONE, REFUSED
 from tune.storage.folder import Storage
 from tune.storage.scratch import scratch
+from tune.storage.targets import folder_to_write
 
 BATCH = 100  # images between two steps of the progress bar, and held in memory at once
 SHOWN = 20  # rows of the printed table
@@ -62,6 +63,7 @@ class Row:
 
 def purify_files(folder: str, images: Sequence[str], out: str, invert: bool, plugin: str | None) -> int:
     """Does what `catalogue.purify` says, with its arguments, status and errors."""
+    target = folder_to_write(out, "--out")
     with plugged(plugin):
         defense = load_defense(folder)
     channels, height, width = defense.classifier.image_shape
@@ -69,7 +71,6 @@ def purify_files(folder: str, images: Sequence[str], out: str, invert: bool, plu
         raise ValueError(f"{folder}: expected a defense of images with 1 or 3 channels, found {channels}")
     reading = Reading((channels, height, width), ground_of(defense), invert)
     pictures = find_pictures(images, reading)
-    target = expanded(out)
     _check_target(target, pictures, images)
     notes = [*reading.notes, *_replaced(target, pictures)]
     keep_memory()
@@ -151,8 +152,6 @@ def _purified(defense: Defense, batch: Sequence[Picture], target: Path) -> Itera
 
 def _check_target(target: Path, pictures: Sequence[Picture], words: Sequence[str]) -> None:
     """Nothing that was given is overwritten, nor a table that is not ours."""
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"--out: expected a folder, found the file {target}")
     files = {Path(picture.name) for picture in pictures} | {expanded(word) for word in words}
     inputs = {_identity(path) for path in files if path.exists()}
     for picture in pictures:

@@ -20,6 +20,7 @@ from tune.storage.mounts import free_bytes
 from tune.storage.signature import signature_in
 from tune.storage.sizes import size_text
 from tune.storage.store import MANIFEST, QUARANTINE, Store
+from tune.storage.targets import file_to_write
 
 
 @contextmanager
@@ -125,7 +126,7 @@ def unpin_experiment(place: Storage, name: str) -> int:
 
 def export_from(place: Storage, file: str, used_by: str | None) -> int:
     """Writes artifacts to a tar."""
-    artifacts, target = place.child("store"), expanded(file)
+    artifacts, target = place.child("store"), file_to_write(file, "--export")
     names = artifact_folders(artifacts)
     if used_by is not None:
         usage = usage_of(place)

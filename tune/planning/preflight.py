@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,10 +22,11 @@ from tune.planning.user_code import UserCode
 from tune.space.config import ExperimentConfig
 from tune.space.space import SearchSpace, probe
 from tune.storage.folder import Storage
-from tune.storage.mounts import existing, free_bytes
+from tune.storage.mounts import free_bytes
 from tune.storage.patience import PATIENCE
 from tune.storage.record import recorded
 from tune.storage.sizes import size_text
+from tune.storage.targets import check_storage
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def prepare(experiment: Experiment, data_dir: str | None) -> Plan:
     user_code = _user_code(experiment)
     _check_classifiers(space, dataset)
     _check_networks(space, config, dataset)
-    _check_writable(place)
+    check_storage(place, "--storage")
     _check_room(experiment, dataset)
     place = Storage(place, PATIENCE)  # from now on there is something to lose
     return Plan(space, place, experiment.name, experiment.resumed, config, dataset, user_code=user_code)
@@ -175,21 +174,6 @@ def _check_networks(space: SearchSpace, config: ExperimentConfig, dataset: Datas
         raise Refused(f"projector.init: {expected}, found encoder ({space.where('projector.init')})")
 
 
-def _check_writable(storage: Storage) -> None:
-    """A small file can be written there; it is gone again, and no folder is made for it."""
-    if storage.local is None:
-        return _check_bucket(storage)
-    folder = existing(storage.local)
-    if not folder.is_dir():
-        raise Refused(f"--storage: expected a folder, found the file {folder}")
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:  # more than os.access knows: also of read-only disks
-            file.write(b"0" * 4096)
-            file.flush()
-    except OSError as error:
-        raise Refused(f"--storage: expected a folder that can be written, found {folder}: {error.strerror}") from error
-
-
 def _check_room(experiment: Experiment, dataset: Dataset) -> None:
     """The disk holds what is estimated to be built: a search that ends with a full disk has wasted hours."""
     space, storage = experiment.space, experiment.storage
@@ -203,12 +187,3 @@ def _check_room(experiment: Experiment, dataset: Dataset) -> None:
             f"--storage: expected {size_text(needed)} of free disk for the estimated artifacts, "
             f"found {size_text(free)} in {storage.uri}"
         )
-
-
-def _check_bucket(storage: Storage) -> None:
-    name = f".preflight-{uuid.uuid4().hex}"
-    try:
-        storage.write(name, b"0")
-        storage.delete(name)
-    except OSError as error:
-        raise Refused(f"--storage: expected an object store that can be written, found {error}") from error

@@ -1,6 +1,8 @@
 """`tune evaluate`: a saved defense, its table, its file, and what it refuses."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -94,12 +96,45 @@ def test_a_reference_of_a_classifier_that_cannot_be_trained_is_refused_before_an
     assert "attack" not in shown.out + shown.err.replace("attacked", "")
 
 
-def test_what_was_found_is_written_before_the_reference_is_trained(tmp_path: Path, tiny_folder: Path) -> None:
+def test_what_was_found_is_written_before_the_reference_is_trained_and_shown_where_that_fails(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = saved_with(tmp_path, "logits if len(images) == 3 else 1 // 0")  # the look beforehand takes three
     out = tmp_path / "adaptive.json"
     with pytest.raises(ZeroDivisionError):
         entry.main([*words, "--data", str(tiny_folder), "--out", str(out)])
     assert set(json.loads(out.read_text())["adaptive"]["beside"]) == {"classifier", "threshold", "gan", "defense"}
+    assert "whole defense" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_an_attack(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    defense_of(init="encoder", levels=2, restarts=1).save(tmp_path / "saved")
+    words = ["evaluate", str(tmp_path / "saved"), "--data", str(tiny_folder), "--images", "2", "--out"]
+    for out, message in ((tmp_path, f"found the folder {tmp_path}"), ("/proc/x.json", "found /proc: ")):
+        assert entry.main([*words, str(out)]) == 2
+        shown = capsys.readouterr()
+        assert "error: --out: expected a f" in shown.err
+        assert message in shown.err
+        assert "attack" not in shown.err
+        assert shown.out == ""
+
+
+def test_what_was_found_is_shown_where_the_disk_became_full(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defense_of(init="encoder", levels=2, restarts=1).save(tmp_path / "saved")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    words = ["evaluate", str(tmp_path / "saved"), "--data", str(tiny_folder), "--images", "2"]
+    assert entry.main([*words, "--out", str(tmp_path / "x.json")]) == 1
+    shown = capsys.readouterr()
+    assert f"error: --out: expected a file that can be written, found {tmp_path}/x.json: No space left" in shown.err
+    assert "whole defense" in shown.out
 
 
 def test_images_of_another_shape_are_refused(

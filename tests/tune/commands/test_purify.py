@@ -131,6 +131,8 @@ def test_another_table_is_not_overwritten(experiment: Path, attacked: Path, tmp_
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="--out: expected a folder, found the file"):
         purify(str(experiment), str(attacked), out=str(tmp_path / "file"))
+    with pytest.raises(ValueError, match="--out: expected a folder that can be written, found /proc: "):
+        purify(str(experiment), str(attacked), out="/proc/x")
 
 
 def test_the_other_images_are_purified_and_what_was_refused_is_named(

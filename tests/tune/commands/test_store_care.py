@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -119,6 +120,7 @@ def test_a_full_disk_is_noticed_before(
         (("--why", "on", "0"), "--why: expected an experiment in "),
         (("--why", "../one", "0"), "--why: expected an experiment in "),
         (("--export", "x.tar", "--used-by", "three"), "--used-by: expected an experiment in "),
+        (("--export", "/proc/z.tar"), "--export: expected a folder that can be written, found /proc: "),
         (("--import", "none.tar"), "--import: expected an export of a store, found no file none.tar"),
         (("--import", "."), "--import: expected an export of a store, found no plain file ."),
         (("--import-", "a.tar"), "--import-: expected a known flag, found an unknown one; did you mean --import?"),
@@ -139,3 +141,16 @@ def test_refusals(
     assert run(place.uri, *words) == 2
     assert message in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", [("--pin", "one"), ("--unpin", "one"), ("--prune", "--yes"), ("--import", "x.tar")])
+def test_a_store_that_cannot_be_written_is_named(
+    place: Storage, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_only(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    assert run(place.uri, *words) == 2
+    expected = f"{words[0]}: expected a folder that can be written, found {place.uri}/store: Read-only file system"
+    assert expected in capsys.readouterr().err
