@@ -19,6 +19,18 @@ _LIMITS = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("
 ReadWhen: TypeAlias = Mapping[str, Mapping[str, tuple[Any, ...]]]  # field → another field → its values
 
 
+class AnythingBut(tuple[Any, ...]):
+    """Of `read_when`: values of another field with which a field is not read, in the place of those with which it is.
+
+        {"threshold": {"levels": AnythingBut((None,))}}
+    """
+
+
+def fits(value: Any, wanted: tuple[Any, ...]) -> bool:
+    """True where a field with the condition `wanted` is read, when the other field is `value`."""
+    return (value in wanted) != isinstance(wanted, AnythingBut)
+
+
 class Config(BaseModel):
     """One component's settings: frozen, strict (neither 1.0 nor "1" for 1), no unknown field, NaN, infinity.
 
@@ -30,7 +42,7 @@ class Config(BaseModel):
     did what is done now: files written before may still name it so, and signatures go on naming it.
 
     `read_when` names, for a field that is not always read, the values of another field of the model with which it is:
-    a search of it would otherwise compare equal trials.
+    a search of it would otherwise compare equal trials. A model inherits the entries of its bases.
     """
 
     retired: ClassVar[Mapping[str, Any]] = {}
@@ -50,6 +62,12 @@ class Config(BaseModel):
             if "neutral" not in neutral.get(name, {}) or value != neutral[name]["neutral"]
         }
         return {**settings, **self.retired}
+
+    @classmethod
+    def conditions(cls, name: str) -> dict[str, tuple[Any, ...]]:
+        """Other field → its values with which the field `name` is read, by `read_when` of this model and its bases."""
+        declared = [vars(base).get("read_when", {}).get(name, {}) for base in reversed(cls.__mro__)]
+        return {other: values for found in declared for other, values in found.items()}
 
     @classmethod
     def retires(cls, name: str, value: Any) -> bool:

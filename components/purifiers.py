@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, TypeAl
 
 from pydantic import AfterValidator, Field
 
-from components.config import Config
+from components.config import AnythingBut, Config, ReadWhen
 from components.registry import Registry, without_methods
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class PurifierConfig(Config):
     """
 
     title: ClassVar[str]
+    read_when: ClassVar[ReadWhen] = {"threshold": {"levels": AnythingBut((None,))}}
 
     levels: int | None = Field(default=None, ge=2, le=256)  # grey levels that images are reduced to first; null = all
     threshold: float | None = Field(

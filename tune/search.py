@@ -161,12 +161,13 @@ def _search(experiment: Experiment, request: Request, options: Options, dry_run:
 
 
 def _prepared(experiment: Experiment, data_dir: str | None) -> Plan:
-    """The search, checked; says what is to be known of its space and data: ranges without effect, images left out."""
+    """The search, checked; says what is to be known of its space and data: settings without effect, images left out."""
     from tune.planning.preflight import prepare  # torch, for seconds
-    from tune.space.unread import unread
+    from tune.space.unread import unread, unread_data_dir
 
     plan = prepare(experiment, data_dir)
-    for note in (*unread(experiment.space), *plan.dataset.notes):
+    ignored = unread_data_dir(plan.config.data.name, data_dir)
+    for note in (*unread(experiment.space), *ignored, *plan.dataset.notes):
         print(f"note: {note}", file=sys.stderr)
     return plan
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
 from components.classifiers.catalogue import CLASSIFIERS, known
 from components.classifiers.weights import file_of
-from components.config import Config
+from components.config import Config, ReadWhen
 from components.precision import Precision
 
+_TRAINED: dict[str, tuple[Any, ...]] = {"weights": (None,)}
 _NAMES: dict[str, Any] = {
     "expected": "one of A, B, C, D, E, F, the name of a torchvision model such as resnet18, or of a plug-in's"
 }
@@ -18,6 +19,8 @@ _NAMES: dict[str, Any] = {
 
 class ClassifierConfig(Config):
     """The classifier to defend, and its training on clean images, which given weights make needless."""
+
+    read_when: ClassVar[ReadWhen] = dict.fromkeys(("epochs", "batch_size", "learning_rate", "precision"), _TRAINED)
 
     architecture: Annotated[str, AfterValidator(known)] = Field(
         default="A", json_schema_extra=_NAMES

@@ -10,13 +10,14 @@ from pathlib import Path
 from components.datasets.download import published_idx
 from components.datasets.idx_folder import find_files, read_files
 from components.datasets.raw import RawData
-from components.datasets.sources import DATASETS
+from components.datasets.sources import DATASETS, Embedded
 
 _EMBEDDED = Path(__file__).parents[1] / "mnist_mini"
 
 
 @DATASETS.register("mnist_mini")
-def _mnist_mini(data_dir: Path) -> RawData:
+@Embedded
+def _mnist_mini() -> RawData:
     return read_files(find_files(_EMBEDDED), classes=10)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +16,16 @@ ByFolder: TypeAlias = Callable[[Path], RawData | None]  # None where the folder 
 
 DATASETS: Registry[ByName] = Registry("data.name")
 FOLDERS: Registry[ByFolder] = Registry("data.name")  # each name says what such a folder holds, for messages
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A set that comes with the project: it is not looked for in the folder of all named sets."""
+
+    read: Callable[[], RawData]
+
+    def __call__(self, data_dir: Path) -> RawData:
+        return self.read()
 
 
 def default_data_dir() -> Path:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
-from components.config import Config, ReadWhen
+from components.config import AnythingBut, Config, ReadWhen
 from components.precision import Precision
 from components.pretrained import shipped_folder
 
@@ -19,7 +19,8 @@ def _shipped(name: str | None) -> str | None:
 
 
 ShippedPair: TypeAlias = Annotated[str | None, AfterValidator(_shipped)]
-_TRAINED = {"pretrained": (None,)}  # a shipped pair is as it is
+_TRAINED: dict[str, tuple[Any, ...]] = {"pretrained": (None,)}  # a shipped pair is as it is
+_ENCODED = {**_TRAINED, "encoder_steps": AnythingBut((0,))}
 
 
 class GanConfig(Config):
@@ -28,7 +29,8 @@ class GanConfig(Config):
     read_when: ClassVar[ReadWhen] = {
         **dict.fromkeys(("loss", "latent_dim", "width", "discriminator_width", "average"), _TRAINED),
         **dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "learning_rate"), _TRAINED),
-        **dict.fromkeys(("encoder_steps", "encoder_width", "encoder_levels", "encoder_precision"), _TRAINED),
+        "encoder_steps": _TRAINED,
+        **dict.fromkeys(("encoder_width", "encoder_levels", "encoder_precision"), _ENCODED),
     }
 
     loss: Literal["wgan_gp", "nonsaturating"] = "nonsaturating"  # as published, or non-saturating with lazy R1

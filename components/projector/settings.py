@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.config import ReadWhen
+from components.config import AnythingBut, ReadWhen
 from components.precision import Precision
 from components.purifiers import PurifierConfig
 
@@ -23,7 +23,7 @@ class ProjectorSettings(PurifierConfig):
 
     read_when: ClassVar[ReadWhen] = {
         "tolerance": {"distance": ("huber", "insensitive")},
-        "spread": {"init": ("encoder",)},
+        "spread": {"init": ("encoder",), "restarts": AnythingBut((1,))},
         "bank_size": {"init": ("bank",)},
         "momentum": {"optimizer": ("sgd",)},
     }

@@ -6,12 +6,15 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.config import Config, ReadWhen
+from components.config import AnythingBut, Config, ReadWhen
 from components.precision import Precision
 
 Input = Literal["generated", "both", "attacked"]
 Learning = Literal["all", "unet", "encoder", "generator", "encoder+unet", "generator+encoder", "generator+unet"]
-_ATTACKED, _ADAPTIVE = {"training": ("attacked",)}, {"training": ("adaptive",)}
+_ATTACKED: dict[str, tuple[Any, ...]] = {"training": ("attacked",)}
+_ADAPTIVE: dict[str, tuple[Any, ...]] = {"training": ("adaptive",)}
+_HIGH_LEVEL = {**_ATTACKED, "high_level_weight": AnythingBut((0.0,))}
+_STEPPED = {**_ADAPTIVE, "attacked": AnythingBut((0.0,))}
 
 
 def _later(default: Any, **bounds: Any) -> Any:
@@ -23,8 +26,10 @@ class UNetConfig(Config):
     """The U-Net, its loss (Eq. 3) and its training."""
 
     read_when: ClassVar[ReadWhen] = {
-        **dict.fromkeys(("first_images", "high_level_weight", "layer", "norm"), _ATTACKED),
-        **dict.fromkeys(("learning", "attacked", "first_steps", "steps", "step_size"), _ADAPTIVE),
+        **dict.fromkeys(("first_images", "high_level_weight"), _ATTACKED),
+        **dict.fromkeys(("layer", "norm"), _HIGH_LEVEL),
+        **dict.fromkeys(("learning", "attacked"), _ADAPTIVE),
+        **dict.fromkeys(("first_steps", "steps", "step_size"), _STEPPED),
         **dict.fromkeys(("smoothing", "augment", "weight_decay", "average"), _ADAPTIVE),
     }
 

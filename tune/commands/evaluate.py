@@ -29,6 +29,7 @@ from tune.commands.units import pulse
 from tune.errors import DONE, FAILED
 from tune.evaluation.adaptive import DRAW
 from tune.report.reading import Choice, Reader
+from tune.space.unread import unread_data_dir
 from tune.storage.folder import Storage
 from tune.storage.targets import file_to_write
 
@@ -69,6 +70,8 @@ def evaluate_saved(
     if device:
         defense = _on(defense, device)
     whole_data = load_dataset(data, data_dir)
+    for note in unread_data_dir(data, data_dir):
+        print(f"note: {note}", file=sys.stderr)
     test = _images(defense, whole_data, images or IMAGES[attacks])
     print(f"{len(test):,} test images of {whole_data.name}, ε = {epsilon:g}", flush=True)
     keep_memory()

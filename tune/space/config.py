@@ -1,14 +1,14 @@
 """One experiment's complete configuration: a section for each component, and one for the search itself."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from components import catalogue  # noqa: F401  (its purifiers have sections)
 from components.attacks import ATTACKS, FGSM, Attack
 from components.classifiers.config import ClassifierConfig
-from components.config import Config
+from components.config import AnythingBut, Config, ReadWhen
 from components.datasets.config import DataConfig
 from components.gan.config import GanConfig
 from components.projector.config import ProjectorConfig
@@ -19,6 +19,8 @@ from tune.metrics import OBJECTIVES, Direction, Objective, Target, objectives_of
 __all__ = ["OBJECTIVES", "Direction", "ExperimentConfig", "Sampler", "SearchConfig", "Target"]
 
 Sampler = Literal["tpe", "gp", "random", "grid", "nsga2"]
+_TRAINS: dict[str, tuple[Any, ...]] = {"target": ("unet", "defense")}  # those that train a U-Net
+_BY_EPOCH = {**_TRAINS, "objective": ("psd",)}  # an epoch measures PSD alone
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 365 * _UNITS["d"]
 _DURATION = "a duration above 0 and up to 365d such as 90s, 30m or 2h, or null"
@@ -39,6 +41,15 @@ def _bounded(duration: str | None) -> str | None:
 
 class SearchConfig(Config):
     """Settings of the search itself."""
+
+    read_when: ClassVar[ReadWhen] = {
+        "robust_images": {"objective": ("robust", "both")},
+        "early_stopping": _BY_EPOCH,
+        "warmup_epochs": {**_BY_EPOCH, "early_stopping": (True,)},
+        "finalists": _TRAINS,
+        "finalist_seeds": {**_TRAINS, "finalists": AnythingBut((1,))},
+        "retrain_seeds": _TRAINS,
+    }
 
     target: Target = "defense"  # the part that is judged; those before it are built, those after it are not
     objective: Objective = Field(

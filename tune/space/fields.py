@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from components.config import Config, expectation
+from components.config import AnythingBut, Config, expectation
 from tune.space.config import section_models
 from tune.space.strict_yaml import show
 
@@ -154,7 +154,7 @@ def _leaves_of(section: str, model: type[Config], names: Sequence[str]) -> Itera
             default=field.get_default(call_default_factory=True, validated_data={}),
             expected="one of " + ", ".join(map(repr, names)) if chooses else expectation(model, name),
             comment=comments.get(name, ""),
-            read_when={f"{section}.{other}": values for other, values in model.read_when.get(name, {}).items()},
+            read_when={f"{section}.{other}": values for other, values in model.conditions(name).items()},
         )
 
 
@@ -202,9 +202,14 @@ def _row(leaf: Leaf, models: Sequence[type[Config]]) -> str:
             comment += f"; {name}: {own.comment}"
     only = f" ({', '.join(sorted(leaf.variants))} only)" if leaf.variants else ""
     for other, values in leaf.read_when.items():
-        only += f" (with `{other.split('.')[1]}` {' or '.join(map(show, values))} only)"
+        only += f" (with `{other.split('.')[1]}` {in_words(values)} only)"
     cells = (f"`{leaf.key}`", leaf.expected, default, comment + only)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def in_words(values: tuple[Any, ...]) -> str:
+    """The condition of a `read_when`: `huber or insensitive`, `other than null`."""
+    return ("other than " if isinstance(values, AnythingBut) else "") + " or ".join(map(show, values))
 
 
 def with_table(readme: str) -> str:
