@@ -107,8 +107,19 @@ def gain(one: Score, other: Score) -> Score:
 
 
 def clearly_above(one: Score, other: Score) -> bool:
-    """True where the widest intervals do not touch."""
+    """True where the widest intervals do not touch: of scores on other seeds or images."""
     return one.widest[0] > other.widest[1]
+
+
+def clearly_ahead(one: Score, other: Score) -> bool:
+    """True where one score is above another on the same seeds and images, by more than chance in either."""
+    ahead = gain(one, other)
+    return ahead.mean > by_images(one, other) and (ahead.ci95 is None or ahead.ci95[0] > 0)
+
+
+def by_images(one: Score, other: Score) -> float:
+    """Half the 95 % interval of a difference, by the choice of images: at most, as they are the same for both."""
+    return math.hypot(*((high - low) / 2 for low, high in filter(None, (one.wilson95, other.wilson95))))
 
 
 def per_class(confusion: np.ndarray) -> list[ClassScore]:

@@ -17,6 +17,7 @@ from tune.optimizer.finalists import UNSEEN
 from tune.report.blocks import Block, Drawing, Section, Table, Text, percent, seconds, value
 from tune.report.effects import spaced, stride
 from tune.report.facts import Facts
+from tune.report.reading import Finalist
 from tune.report.style import BLUE, GREEN, GREY, MUTED, ORANGE, RED, blank, render
 from tune.storage.ledger import Outcome
 
@@ -121,19 +122,18 @@ def _finalists(facts: Facts, metric: str) -> list[Block]:
     rows, chosen, leader = facts.finalists.finalists, facts.finalists.chosen, facts.finalists.best
     own = next(row for row in rows if row.trial == chosen)
     fresh, most = len(own.scores) - 1, max(len(row.scores) for row in rows)
+    over_seeds = ("seeds", "mean of them %", "range") if most > 1 else ()
     table = [
         (
             f"{row.trial:03d}",
             percent(row.searched),
-            str(len(row.scores)),
-            percent(row.mean),
-            f"{percent(min(row.scores.values()))}–{percent(max(row.scores.values()))}",
+            *_over_seeds(row)[: len(over_seeds)],
             f"{percent(row.behind)} ± {percent(row.error)}" if row.trial != leader else "–",
             "no" if row.equal else "yes",
         )
         for row in rows
     ]
-    columns = ("trial", f"{metric} in the search %", "seeds", "mean of them %", "range", "below the best", "told apart")
+    columns = ("trial", f"{metric} in the search %", *over_seeds, "below the best", "told apart")
     how = f"trained with up to {most} seeds and" if most > 1 else "as the search trained them,"
     note = (
         f"The best {len(rows)} of the search, {how} compared on the same validation images and seeds; ± one standard "
@@ -151,8 +151,13 @@ def _finalists(facts: Facts, metric: str) -> list[Block]:
         f"choice among the finalists used {'these seeds' if fresh > 1 else 'this seed'} too, so that the second score "
         "may be a bit lucky as well."
     )
-    compared = Table(columns, table, numbers=6, marked=marked, note=note)
+    compared = Table(columns, table, numbers=len(columns) - 1, marked=marked, note=note)
     return [compared, again] if fresh else [compared]
+
+
+def _over_seeds(row: Finalist) -> tuple[str, str, str]:
+    low, high = min(row.scores.values()), max(row.scores.values())
+    return str(len(row.scores)), percent(row.mean), f"{percent(low)}–{percent(high)}"
 
 
 def _trials(facts: Facts, outcomes: Sequence[Outcome], note: str) -> Table:

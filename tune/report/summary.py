@@ -12,7 +12,7 @@ from tune.optimizer.choice import rule
 from tune.report.blocks import Block, Caution, Text, Tile, Tiles, interval, percent, points
 from tune.report.facts import Facts
 from tune.report.reading import SeedScore
-from tune.report.scores import PARTS, PUBLISHED, clearly_above
+from tune.report.scores import PARTS, PUBLISHED, by_images, clearly_ahead
 
 MEANING = (
     "PSO is the share of the originals that the classifier labels correctly; PSD the share of the denoised images that "
@@ -96,7 +96,7 @@ def _unattacked(seeds: Sequence[SeedScore]) -> str:
 
 def _rivals(facts: Facts, simpler: str) -> bool:
     """True where PSD does not clearly beat a simpler defense."""
-    return {"psd", simpler} <= facts.test.keys() and not clearly_above(facts.test["psd"], facts.test[simpler])
+    return {"psd", simpler} <= facts.test.keys() and not clearly_ahead(facts.test["psd"], facts.test[simpler])
 
 
 def _doubt(facts: Facts, rival: str) -> str:
@@ -104,9 +104,10 @@ def _doubt(facts: Facts, rival: str) -> str:
     ours, theirs, more = facts.test["psd"], facts.test[rival], facts.gain(rival)
     verdict = "is below" if ours.mean < theirs.mean else "is not clearly above"
     better = "better" if ours.mean < theirs.mean else "as well"
-    reason = "" if clearly_above(theirs, ours) else " The 95 % intervals overlap."
+    reason = ""
     if more and more.ci95:
-        reason += f" Compared seed by seed, the difference is {points(more)} points."
+        reason = f" Compared seed by seed, the difference is {points(more)} points"
+        reason += f"; the choice of images makes up to ±{100 * by_images(ours, theirs):.2f}."
     return (
         f"PSD ({percent(ours.mean)} %, {interval(ours.widest)}) {verdict} {facts.part(rival)} "
         f"({percent(theirs.mean)} %, {interval(theirs.widest)}).{reason} The simpler defense may serve {better}."
