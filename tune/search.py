@@ -78,7 +78,8 @@ def search(
         storage: folder or s3:// address for experiments and the shared store; where none is given, that in the
             environment as TUNE_STORAGE, which a cluster's head has, or results.
         name: of the experiment; the space's where none is given.
-        resume: continue the experiment of that name (or start it, where there is none).
+        resume: continue the experiment of that name; where there is none it is started, if --space says of what, or
+            if neither that nor --name was given.
         seed: of suggestions and trainings, in place of the space's own.
         concurrent: trials at once; where none is given, as many as this machine holds, or as the cluster can grow to.
         cpus_per_trial: CPU cores, and so threads, of each trial.
@@ -100,7 +101,7 @@ def search(
         python -m tune.search                                   the default space, on embedded data
         python -m tune.search --space smoke                     every stage once, in two minutes
         python -m tune.search --space mnist --data-dir ~/mnist  the published setting
-        python -m tune.search --name mnist --resume             go on after a crash
+        python -m tune.search --resume                          go on after a crash: the same words and --resume
     """
     given = dict(locals())
     place = storage or os.environ.get("TUNE_STORAGE") or None

@@ -21,9 +21,17 @@ def read_raw(name_or_folder: str | Path, data_dir: str | Path | None = None) -> 
         DataError: no such name or folder, or data that are missing or bad.
     """
     name = str(name_or_folder)
+    folder = expanded(data_dir or default_data_dir()) if name in DATASETS else expanded(name_or_folder)
+    try:
+        return _read(name, folder)
+    except OSError as error:  # no permission, or a disk that fails
+        found = f"{error.filename or folder}: {error.strerror or error}"
+        raise DataError(f"data.name: expected data that can be read, found {found}") from error
+
+
+def _read(name: str, folder: Path) -> RawData:
     if name in DATASETS:
-        return DATASETS[name](expanded(data_dir) if data_dir else default_data_dir())
-    folder = expanded(name_or_folder)
+        return DATASETS[name](folder)
     if not folder.is_dir():
         known = ", ".join(DATASETS)
         kinds = " or ".join(FOLDERS)

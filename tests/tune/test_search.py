@@ -176,6 +176,9 @@ def test_a_search_is_repeated_by_its_arguments(monkeypatch: pytest.MonkeyPatch) 
     assert call.resumed == call.command
     monkeypatch.setenv("TUNE_STORAGE", "s3://one/two")
     assert called(monkeypatch).resumed == "python -m tune.search --storage s3://one/two --resume"
+    monkeypatch.delenv("TUNE_STORAGE")
+    assert called(monkeypatch, name="a").resumed == "python -m tune.search --name a --space quickstart --resume"
+    assert called(monkeypatch, name="a", resume=True).resumed == "python -m tune.search --name a --resume"
     call = called(monkeypatch, storage="here", no_reuse=True)
     assert call.command == "python -m tune.search --storage here --no-reuse"
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+DEFAULT = "quickstart"  # the space where none is named
+
 
 @dataclass(frozen=True)
 class Call:
@@ -38,7 +40,10 @@ class Call:
     @property
     def resumed(self) -> str:
         """The same, to go on with what was interrupted."""
-        return Call({**{k: v for k, v in self.given.items() if k != "resume"}, "resume": True}).command
+        given = {name: value for name, value in self.given.items() if name != "resume"}
+        if "name" in given and not {"space", "resume"} & self.given.keys():
+            given["space"] = DEFAULT  # by a name alone nothing is begun, and perhaps nothing was written yet
+        return Call({**given, "resume": True}).command
 
 
 def _words(value: Any) -> list[str]:

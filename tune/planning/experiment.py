@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from components.config import nearest
 from tune.errors import Refused
-from tune.planning.call import Call
+from tune.planning.call import DEFAULT, Call
 from tune.planning.user_code import UserCode
 from tune.space.space import SearchSpace, load_space, parse_space, unreadable
 from tune.space.strict_yaml import show
@@ -19,7 +21,6 @@ from tune.space.strict_yaml import show
 if TYPE_CHECKING:  # it imports pyarrow, which takes longer than all of the space
     from tune.storage.folder import Storage
 
-DEFAULT = "quickstart"  # the space where none is named
 # What may change between two sessions of one search. Of the data not the place but the images count: `prepare`.
 _FREE = {
     "data.name", "search.trials", "search.budget", "search.patience", "search.terminator", "search.max_cost",
@@ -92,10 +93,12 @@ def find_experiment(
         user_code: plug-in and classifier of the user; None for neither.
 
     Raises:
-        Refused: a space or name that cannot be used, an experiment that exists already, or one of another space.
+        Refused: a space or name that cannot be used, an experiment that exists already, or one of another space; or
+            nothing to resume by a name without a space, which may be mistyped.
     """
     user_code = user_code or UserCode()
     overrides = {**overrides, **user_code.overrides}
+    named = name is not None
     loaded = None if resume and space is None else load_space(space or DEFAULT, overrides)
     name = _checked(name or (loaded.name if loaded else DEFAULT))
     from tune.storage.folder import Storage
@@ -105,6 +108,8 @@ def find_experiment(
         place = Storage(storage)
         if not place.child(name).exists("space.yaml"):
             _refuse_orphans(place.child(name))
+            if named and loaded is None:
+                _refuse_unknown(place, name)
             return Experiment(loaded or load_space(DEFAULT, overrides), place, name, resumed=False, user_code=user_code)
         if resume:
             user_code.check_resumed(recorded(place.child(name)))
@@ -134,6 +139,15 @@ def _refuse_orphans(home: Storage) -> None:
             f"--name: expected a new experiment or one with its space.yaml, found trials without it in {home.uri}; "
             + _way_on(home)
         )
+
+
+def _refuse_unknown(place: Storage, name: str) -> NoReturn:
+    """Refuses a name without a space where nothing bears it."""
+    with suppress(NotADirectoryError):  # a storage that is a file has none
+        others = [other for other in place.folders() if other != "store"]
+        found = f"found no {name} in {place.uri}{nearest(name, others)}"
+        raise Refused(f"--name: expected an experiment to resume, {found}; to start one of that name, add --space")
+    raise Refused(f"--storage: expected a folder, found the file {place.uri}")
 
 
 def _way_on(home: Storage) -> str:

@@ -227,8 +227,24 @@ def test_resuming_takes_the_experiments_own_space(tmp_path: Path, begun: Path) -
 
 
 def test_resuming_what_is_not_there_begins_it(tmp_path: Path) -> None:
-    found = find_experiment(None, {}, str(tmp_path / "results"), "new", resume=True)
-    assert (found.name, found.resumed, found.space.name) == ("new", False, "quickstart")
+    for space, name in ((None, None), ("quickstart", None), ("quickstart", "new")):
+        found = find_experiment(space, {}, str(tmp_path / "results"), name, resume=True)
+        assert (found.name, found.resumed, found.space.name) == (name or "quickstart", False, "quickstart")
+
+
+def test_a_mistyped_name_begins_nothing(refused: Refuse, tmp_path: Path, begun: Path) -> None:
+    results = str(tmp_path / "results")
+    said = refused("--storage", results, "--name", "onne", "--resume")
+    assert f"--name: expected an experiment to resume, found no onne in {results}; did you mean one?" in said
+    assert "to start one of that name, add --space" in said
+    said = refused("--storage", str(begun), "--name", "one", "--resume")
+    assert f"--storage: expected a folder, found the file {begun}" in said
+
+
+def test_data_that_cannot_be_looked_into_are_named(refused: Refuse, tmp_path: Path) -> None:
+    name = "x" * 300  # refused by the system like a folder without permission, which root has
+    said = refused(*words(write_space(tmp_path, data__name=name), tmp_path / "results"))
+    assert f"error: data.name: expected data that can be read, found {name}: File name too long" in said
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.9])
