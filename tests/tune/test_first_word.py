@@ -66,7 +66,7 @@ def test_a_commands_help_and_refusal_import_nothing_heavy(command: str, word: st
         (["purify", "mnist", "a.png"], "--out: expected text, found nothing"),
         (["store", "results", "--yes"], "--yes: expected together with --prune, found alone"),
         (["store", "results", "--verify", "--pin", "x"], "--verify: expected without --pin, found both"),
-        (["store", "results", "--prune", "--older-than", "x"], "--older-than: expected an age"),
+        (["store", "results", "--prune", "--older-than", "x"], "--older-than: expected a duration"),
     ],
 )
 def test_a_commands_refusal_of_values_imports_nothing_heavy(arguments: list[str], said: str) -> None:

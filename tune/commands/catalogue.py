@@ -171,7 +171,7 @@ def store(
     Args:
         storage: folder or s3:// address with experiments and their store/.
         prune: show what no experiment uses; unfinished trainings and the quarantine only with --older-than.
-        older_than: of these, only what was made longer ago: 30d, 12h, 2w; a bare number is days.
+        older_than: of these, only what was made longer ago: 30m, 12h, 30d, 2w; a bare number is days.
         max_size: of these, the oldest, until the store is no larger: 10GB, 500MB.
         yes: remove what --prune shows.
         pin: keep what this experiment's report came from (its chosen trial and every retrained seed), also when

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
-DAY = 86_400.0  # seconds
+from tune.durations import AMOUNT, DAY, seconds_of
+
 _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZES |= {f"{unit[0]}IB": 1024**power for power, unit in enumerate(_SIZES) if power}
-_TIMES = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY, "": DAY}  # a bare number: days
-_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?([A-Za-z]*)")
 
 
 def size_of(text: str, flag: str) -> int:
     """Bytes: `10GB`, `1.5 TB`, `500 MiB`. Raises ValueError, naming the flag."""
-    match = _AMOUNT.fullmatch(text.strip())
+    match = AMOUNT.fullmatch(text.strip())
     size = float(match[1]) * _SIZES.get(match[2].upper(), 0) if match else 0
     if not match or size < 1:
         raise ValueError(f"{flag}: expected a size above 0 with its unit, such as 500MB or 10GB, found {text!r}")
@@ -27,11 +25,10 @@ def size_of(text: str, flag: str) -> int:
 
 def age_of(text: str, flag: str) -> float:
     """Seconds: `30d`, `12h`, `2w`; a number without a unit is days. Raises ValueError, naming the flag."""
-    match = _AMOUNT.fullmatch(text.strip())
-    age = float(match[1]) * _TIMES.get(match[2].lower(), 0.0) if match else 0.0
-    if age <= 0:
-        raise ValueError(f"{flag}: expected an age above 0, such as 30d or 12h, found {text!r}")
-    return age
+    try:
+        return seconds_of(text, unit="d")
+    except ValueError as error:
+        raise ValueError(f"{flag}: {error}") from error
 
 
 def time_text(seconds: float) -> str:

@@ -14,6 +14,7 @@ import ray
 
 from components.pretrained import described
 from tune.cluster.resources import Request, Resources
+from tune.durations import seconds_of
 from tune.errors import DONE, FAILED
 from tune.evaluation.retraining import forget_others, save_defense, settings_hash
 from tune.execution.driver import run_seeds, run_trials
@@ -40,7 +41,7 @@ from tune.planning.machine import tell_of
 from tune.planning.preflight import Plan
 from tune.planning.remaining_costs import stage_costs
 from tune.report.writer import write_report
-from tune.space.config import SearchConfig, seconds_of
+from tune.space.config import SearchConfig
 from tune.storage.care.exclusion import wait_for_removals
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome

@@ -14,10 +14,10 @@ from optuna.terminator import RegretBoundEvaluator, StaticErrorEvaluator, Termin
 from optuna.trial import create_trial
 
 from components.intervals import standard_error
+from tune.durations import seconds_of
 from tune.metrics import Direction, images_measured, objectives_of
 from tune.optimizer.choice import Objectives, has_objectives
 from tune.optimizer.cost_limit import CostLimit
-from tune.space.config import seconds_of
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome
 

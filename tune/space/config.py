@@ -1,6 +1,7 @@
 """One experiment's complete configuration: a section for each component, and one for the search itself."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
@@ -14,6 +15,7 @@ from components.gan.config import GanConfig
 from components.projector.config import ProjectorConfig
 from components.purifiers import PURIFIERS, DefenseConfig, PurifierConfig
 from components.unet.config import UNetConfig
+from tune.durations import DAY, UNITS, seconds_of
 from tune.metrics import OBJECTIVES, Direction, Objective, Target, objectives_of
 
 __all__ = ["OBJECTIVES", "Direction", "ExperimentConfig", "Sampler", "SearchConfig", "Target"]
@@ -21,22 +23,16 @@ __all__ = ["OBJECTIVES", "Direction", "ExperimentConfig", "Sampler", "SearchConf
 Sampler = Literal["tpe", "gp", "random", "grid", "nsga2"]
 _TRAINS: dict[str, tuple[Any, ...]] = {"target": ("unet", "defense")}  # those that train a U-Net
 _BY_EPOCH = {**_TRAINS, "objective": ("psd",)}  # an epoch measures PSD alone
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LONGEST = 365 * _UNITS["d"]
-_DURATION = "a duration above 0 and up to 365d such as 90s, 30m or 2h, or null"
-_PATTERN = Field(pattern=r"^[1-9]\d*(\.\d+)?[smhd]$")
+_LONGEST = 365 * DAY
+_DURATION = f"a duration above 0 and up to 365d in {UNITS}, such as 90s, 30m or 1.5h, or null"
 _BUDGET: dict[str, Any] = {"neutral": None, "expected": _DURATION}
 
 
-def seconds_of(duration: str) -> float:
-    """`90s`, `30m`, `2h` or `1.5d` in seconds."""
-    return float(duration[:-1]) * _UNITS[duration[-1]]
-
-
 def _bounded(duration: str | None) -> str | None:
-    if duration is not None and seconds_of(duration) > _LONGEST:
-        raise ValueError(f"expected {_DURATION}, found {duration[:40]!r}")
-    return duration
+    with suppress(ValueError):
+        if duration is None or seconds_of(duration) <= _LONGEST:
+            return duration
+    raise ValueError(f"expected {_DURATION}, found {(duration or '')[:40]!r}")
 
 
 class SearchConfig(Config):
@@ -69,7 +65,7 @@ class SearchConfig(Config):
     cost_aware: bool = Field(
         default=False, json_schema_extra={"neutral": False}
     )  # rank what the sampler draws by expected improvement per second that no stored stage saves
-    budget: Annotated[str | None, _PATTERN, AfterValidator(_bounded)] = Field(
+    budget: Annotated[str | None, AfterValidator(_bounded)] = Field(
         default=None, json_schema_extra=_BUDGET
     )  # no trial begins once trials have run for as long by the clock, such as 30m or 2h; null = no limit
     patience: int | None = Field(

@@ -1,10 +1,10 @@
-"""Sizes and ages as text, read and written."""
+"""Sizes and times as text, read and written."""
 
 import time
 
 import pytest
 
-from tune.commands.units import age_of, pulse, size_of, time_text
+from tune.commands.units import pulse, size_of, time_text
 
 
 @pytest.mark.parametrize(
@@ -19,17 +19,6 @@ def test_a_size_is_read(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="--max-size: expected a size above 0 with its unit"):
         size_of(text, "--max-size")
-
-
-@pytest.mark.parametrize(("text", "age"), [("30d", 2_592_000), ("12h", 43_200), ("7", 604_800), ("1.5 MIN", 90)])
-def test_an_age_is_read(text: str, age: float) -> None:
-    assert age_of(text, "--older-than") == age
-
-
-@pytest.mark.parametrize("text", ["", "d", "0", "0d", "-3d", "inf", "1y", "3 days ago", "1e9d"])
-def test_what_is_no_age_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="--older-than: expected an age above 0, such as 30d or 12h, found"):
-        age_of(text, "--older-than")
 
 
 @pytest.mark.parametrize(

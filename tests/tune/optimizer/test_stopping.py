@@ -11,7 +11,6 @@ import pytest
 from components.intervals import standard_error
 from tests.tune.searches import RANGES, made, run, space_of, space_params
 from tune.optimizer.stopping import Clock, StopRules
-from tune.space.config import seconds_of
 from tune.storage.ledger import Outcome
 
 
@@ -30,11 +29,6 @@ def scored(scores: Sequence[float | None], metric: str = "psd") -> list[Outcome]
         else Outcome(trial=n, status="finished", metrics={metric: score}, ended=10.0 * (n + 1), **ended)
         for n, score in enumerate(scores)
     ]
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1.5d", 129600)])
-def test_durations(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
 
 
 def test_the_clock_counts_what_overlaps_once_and_pauses_not_at_all() -> None:

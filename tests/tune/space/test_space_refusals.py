@@ -11,7 +11,7 @@ TOLERANCE = (
     "projector.distance: {choice: [l2, insensitive]}\nprojector.tolerance: {low: 0.1, high: 0.2, when: %s}"
 )
 
-BUDGET = "expected a duration above 0 and up to 365d such as 90s, 30m or 2h, or null"
+BUDGET = "expected a duration above 0 and up to 365d in s, m (or min), h, d or w, such as 90s, 30m or 1.5h, or null"
 
 # what is written: (the line that the message names, the message)
 REFUSED = {
