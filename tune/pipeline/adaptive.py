@@ -10,10 +10,11 @@ from torch.nn import functional
 from components.adversarial_training import AdversarialConfig, AdversarialTraining, learning_parts
 from components.classifiers.base import ImageClassifier
 from components.datasets.dataset import DataSplit
-from components.defense import in_batches
+from components.defense import Defense, in_batches
 from components.gan.encoder import Encoder
-from components.gan.networks import Generator
+from components.gan.networks import Discriminator, Generator
 from components.metrics import agreement
+from components.purifiers import PurifierConfig
 from components.squeezing import squeezed
 from components.unet.network import UNet
 from tune.pipeline.attack import attacked_of
@@ -83,3 +84,13 @@ def sampled(
     return AdversarialTraining(
         endless, *new_networks(recipe), network, judge, some.images, some.labels, 0, device
     )
+
+
+def sampled_defense(recipe: Recipe, network: UNet, judge: ImageClassifier, device: torch.device) -> Defense:
+    """The defense of a configuration with untrained networks."""
+    generator, encoder = new_networks(recipe)
+    discriminator = Discriminator(recipe.config.gan.discriminator_width, recipe.data.image_shape)
+    networks = {"generator": generator, "encoder": encoder, "discriminator": discriminator}
+    settings = recipe.config.section(recipe.config.defense.purifier)
+    assert isinstance(settings, PurifierConfig)
+    return Defense(settings.component(networks, 0, device), network, judge)

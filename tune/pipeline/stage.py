@@ -34,7 +34,7 @@ class Workload:
     name: str
     title: str
     unit: str
-    units: int
+    units: float
     run: Callable[[], object]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from components.attacks.adaptive import evaluate_defense
+from components.attacks.adaptive import sampled as attack_sample
 from components.classifiers.base import ImageClassifier
 from components.defense import Defense, in_batches
 from components.files import read_json
 from components.metrics import agreement
+from components.purifiers import NoGradient
 from components.training import drawn_from, freeze
 from components.unet.network import UNet, join
 from components.unet.training import UNetTraining
@@ -74,6 +77,7 @@ class UNetStage(Stage):
 
     def workloads(self, recipe: Recipe, device: torch.device, batches: int) -> Iterator[Workload]:
         config, train = recipe.config.unet, recipe.data.train
+        batches = 1 if config.training == "adaptive" else batches  # whose every image takes many passes
         some = train.subset(min(batches * config.batch_size, len(train)))
         judge: ImageClassifier = freeze(new_classifier(recipe)).to(device)
         inputs = join(config.input, some.images, some.images)
@@ -99,6 +103,8 @@ class UNetStage(Stage):
         job.write_weights("unet", training.unet)
 
 
+ATTACK = "attack"  # the rate of the quick list of attacks by one who knows the defense
+_SAMPLED = 20  # images of a sample of it; fewer where each takes many evaluations
 RIGHT_FILE = "right.safetensors"  # which validation images come out right: trials are compared image by image
 
 
@@ -115,6 +121,24 @@ class ScoreUNet(Stage):
     def inputs(self, config: ExperimentConfig) -> tuple[str, ...]:
         purifier = purifier_of(config)
         return ("classifier", *purifier.sources, "attack", purifier.validation, "unet")
+
+    def seconds(self, recipe: Recipe, rates: Rates) -> float:
+        if not _robust(recipe.config):
+            return 0.0
+        asked = recipe.config.search.robust_images
+        return images_measured("robust", self.images(recipe), asked) * rates[ATTACK].seconds
+
+    def workloads(self, recipe: Recipe, device: torch.device, batches: int) -> Iterator[Workload]:
+        count = max(1, min(_SAMPLED, 3 * _SAMPLED // max(1, cost(recipe.config))))
+        some = recipe.data.train.subset(count).to(device)
+        defense = adaptive.sampled_defense(recipe, new_unet(recipe), new_classifier(recipe), device)
+        run, share = attack_sample(defense, some.images, some.labels, recipe.config.attack.epsilon, "quick")
+
+        def attack() -> None:
+            with suppress(NoGradient):  # then there is no such attack
+                run()
+
+        yield Workload(ATTACK, "attack through the defense", "image", len(some) * share, attack)
 
     def build(self, job: Job) -> None:
         held, judge, purifier = job.data.held, classifier_of(job), purifier_of(job.config)

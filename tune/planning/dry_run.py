@@ -16,7 +16,7 @@ from tune.pipeline.recipe import bounds_of
 from tune.pipeline.stage import Rates
 from tune.planning.estimate import Artifacts, Counted, count
 from tune.planning.preflight import Plan
-from tune.planning.rates import measure, seconds_of_test
+from tune.planning.rates import measure, seconds_of_attacks, seconds_of_reference, seconds_of_test
 from tune.storage.mounts import free_bytes
 from tune.storage.sizes import size_text
 
@@ -49,7 +49,7 @@ class Row:
 
 
 def describe(plan: Plan, resources: Resources, *, quiet: bool = False, reuse: bool = True) -> str:
-    """Describes the work of a search and its cost. Measures this machine for some seconds; writes nothing.
+    """Describes the work of a search and its cost. Measures this machine, for seconds; writes nothing.
 
     Args:
         plan: the search.
@@ -107,7 +107,13 @@ def _final_rows(plan: Plan, counted: Counted, rates: Rates) -> list[Row]:
     rows = [_row(artifacts, "one per seed", rates) for artifacts in counted.final]
     seeds = plan.config.search.retrain_seeds
     seconds = seeds * seconds_of_test(counted.typical, len(plan.dataset.held_out), rates)
-    return [*rows, Row("test images", seeds, 0, "measured once, at the end", seconds, seeds)]
+    rows.append(Row("test images", seeds, 0, "measured once, at the end", seconds, seeds))
+    recipe = next(iter(counted.final[0].recipes.values()))  # on train + validation
+    seconds = seconds_of_attacks(recipe, len(plan.dataset.held_out), seeds, rates)
+    rows.append(Row("attacks", seeds, 0, "by one who knows the defense, on some test images", seconds, seeds))
+    if reference := seconds_of_reference(recipe, rates):
+        rows.append(Row("static reference", 1, 0, "the classifier, trained as the defense is", reference, 1))
+    return rows
 
 
 def _table(title: str, rows: Sequence[Row]) -> str:
@@ -129,9 +135,6 @@ def _cost(plan: Plan, rows: Sequence[Row], concurrent: int, rates: Rates) -> str
     ]
     if search.budget:
         lines.append(f"nor is search.budget, after {search.budget} of which no further trial begins")
-    if search.target == "defense":
-        each = " and in each trial" if "robust" in search.objectives else ""
-        lines.append(f"nor are attacks of one who knows the defense, at the end{each}: about half a minute each time")
     return "\n  ".join(lines)
 
 

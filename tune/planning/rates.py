@@ -7,13 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from tune.evaluation.adaptive import adaptive_images
 from tune.evaluation.scores import EPSILONS, curve_images
+from tune.pipeline.attack import images_of
 from tune.pipeline.purifier import cost
 from tune.pipeline.recipe import Recipe
 from tune.pipeline.stage import FORWARD, Rate, Rates, Workload
 from tune.pipeline.stages import STAGES, final_path_of, path_of
+from tune.pipeline.unet import ATTACK
 
 SECONDS = 0.5  # of each measurement, after a first round that fills caches
+SLOW = 2.0  # a first round that takes as long is not repeated: what fills caches is little of it
+WHOLE = 3  # times an attack alone: that of the first seed, with its courses and what stands beside the defense
 BATCHES = 4  # per epoch of a measured training, or steps of a GAN's: short, so that it ends in time
 
 
@@ -62,10 +67,28 @@ def seconds_of_test(recipe: Recipe, images: int, rates: Rates) -> float:
     return (images + attacked) * defended + attacked * (1 + 3 * FORWARD) * classified
 
 
+def seconds_of_attacks(recipe: Recipe, images: int, seeds: int, rates: Rates) -> float:
+    """Computing time of the attacks by one who knows the defense, on a sample of the test images, of all seeds."""
+    times = seeds - 1 + WHOLE
+    return times * adaptive_images(recipe.config, images) * rates[ATTACK].seconds
+
+
+def seconds_of_reference(recipe: Recipe, rates: Rates) -> float:
+    """Computing time of the static reference: the classifier trained by the settings of an adaptive training."""
+    config = recipe.config.unet
+    if config.training != "adaptive":
+        return 0.0
+    gradients = 1 + config.attacked * (config.first_steps + config.steps) / 2
+    return images_of(recipe, "train") * config.epochs * gradients * rates["classifier"].seconds
+
+
 def _timed(work: Workload, seconds: float) -> float:
     """Seconds per unit of work that is done again and again for `seconds`."""
-    work.run()  # the first one also fills caches
     began, times = time.perf_counter(), 0
+    work.run()  # the first one also fills caches
+    if (first := time.perf_counter() - began) >= SLOW:
+        return first / work.units
+    began = time.perf_counter()
     while times == 0 or time.perf_counter() - began < seconds:
         work.run()
         times += 1

@@ -9,12 +9,13 @@ import torch
 
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import search_here, tiny_config, tiny_space
+from tune.evaluation.adaptive import adaptive_images
 from tune.pipeline.recipe import Bounds, Development, Recipe, bounds_of
-from tune.pipeline.stage import Rate, Rates
+from tune.pipeline.stage import Rate, Rates, Workload
 from tune.pipeline.stages import STAGES
 from tune.planning.dry_run import Row
 from tune.planning.estimate import DRAWN, Counted, count, draw
-from tune.planning.rates import measure
+from tune.planning.rates import _timed, measure, seconds_of_attacks, seconds_of_reference
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 
@@ -145,6 +146,11 @@ def test_every_kind_of_work_has_a_rate(tmp_path: Path, tiny_dataset: Dataset) ->
         assert all(artifacts.seconds(rates) >= 0 for artifacts in (*found.search, *found.final))
 
 
+ADAPTIVE: dict[str, object] = {
+    "projector__init": "encoder", "gan__encoder_steps": 5, "unet__training": "adaptive", "unet__input": "generated",
+}  # fmt: skip
+
+
 def recipe_of(dataset: Dataset, bounds: Bounds | None = None, **changes: object) -> Recipe:
     return Recipe(tiny_config(**changes), bounds or Bounds([1, 2], [2, 4]), Development.for_search(dataset), 0)
 
@@ -155,7 +161,7 @@ def measured(dataset: Dataset, **changes: object) -> Rates:
 
 def test_rates_are_measured(tiny_dataset: Dataset) -> None:
     rates = measured(tiny_dataset)
-    assert set(rates) == {"classifier", "gan", "projection", "unet"}  # there is no encoder to train
+    assert set(rates) == {"classifier", "gan", "projection", "unet", "attack"}  # there is no encoder to train
     assert all(rate.seconds > 0 for rate in rates.values())
     assert measured(tiny_dataset, projector__init="encoder")["projection"].seconds > 0
     assert measured(tiny_dataset, gan__encoder_steps=9)["encoder"].seconds > 0
@@ -168,6 +174,38 @@ def test_time_follows_the_counts(tiny_dataset: Dataset) -> None:
     assert STAGES["classifier"].seconds(recipe, rates) == 3 * 32
     assert STAGES["projection_train"].seconds(recipe, rates) == 32 * 4 * 10 * 3
     assert STAGES["map"].seconds(recipe, rates) == 0
+    assert STAGES["score_unet"].seconds(recipe, rates) == 0
+
+
+def test_attacks_are_counted_by_their_images(tiny_dataset: Dataset) -> None:
+    rates = {name: Rate(name, "image", seconds) for name, seconds in {"classifier": 1.0, "attack": 7.0}.items()}
+    robust = recipe_of(tiny_dataset, search__objective="robust", search__robust_images=5)
+    assert STAGES["score_unet"].seconds(robust, rates) == 7 * 5
+    more = recipe_of(tiny_dataset, search__objective="robust", search__robust_images=10**6)
+    assert STAGES["score_unet"].seconds(more, rates) == 7 * len(tiny_dataset.validation)
+    assert seconds_of_attacks(robust, 1000, 3, rates) == 7 * adaptive_images(robust.config, 1000) * (3 + 2)
+
+
+def test_a_static_reference_is_counted_where_it_is_trained(tiny_dataset: Dataset) -> None:
+    rates = {"classifier": Rate("classifier", "image", 2.0)}
+    assert seconds_of_reference(recipe_of(tiny_dataset), rates) == 0
+    recipe = recipe_of(tiny_dataset, **ADAPTIVE, unet__epochs=4, unet__first_steps=1, unet__steps=3, unet__attacked=0.5)
+    assert seconds_of_reference(recipe, rates) == 2 * 32 * 4 * (1 + 0.5 * 2)
+
+
+def test_of_an_adaptive_training_one_batch_is_measured(tiny_dataset: Dataset) -> None:
+    for settings, batches in (({}, 4), (ADAPTIVE, 1)):
+        recipe = recipe_of(tiny_dataset, **settings, unet__batch_size=8)
+        (work,) = STAGES["unet"].workloads(recipe, torch.device("cpu"), batches=4)
+        assert work.units == 8 * batches
+
+
+@pytest.mark.parametrize(("slow", "rounds"), [(0.0, 1), (100.0, 2)])
+def test_a_slow_round_is_not_repeated(slow: float, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune.planning.rates.SLOW", slow)
+    done: list[int] = []
+    assert _timed(Workload("x", "x", "image", 1, lambda: done.append(1)), 0.0) >= 0
+    assert len(done) == rounds
 
 
 @pytest.mark.parametrize(("parts", "concurrent", "wall"), [(1, 4, 100), (4, 4, 25), (5, 4, 40), (0, 4, 0)])

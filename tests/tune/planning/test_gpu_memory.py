@@ -112,7 +112,7 @@ def test_on_a_card_the_peak_is_measured(tiny_dataset: Dataset, monkeypatch: pyte
             card = PretendCard(counted)
             needed.append(memory_per_trial(space, data, bounds_of(space), card))
     assert {how for _, how in needed} == {"measured on a card"}
-    assert card.cleared == 2 * 4 + 1  # twice for classifier, GAN, projection and U-Net, and what the last one left
+    assert card.cleared == 2 * 5 + 1  # twice for classifier, GAN, projection, U-Net and attack; what the last one left
     assert needed[1].bytes - PROCESS > 1.5 * (needed[0].bytes - PROCESS)
     counted_bytes = of(tiny_dataset, unet__width=64, projector__chunk=8)  # the first batch, with all that it sets up
     assert counted_bytes / 4 < needed[1].bytes - PROCESS <= counted_bytes
