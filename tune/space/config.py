@@ -59,7 +59,9 @@ class SearchConfig(Config):
     sampler: Sampler = Field(
         default="tpe", json_schema_extra={"neutral": "tpe"}
     )  # what proposes trials: one of Optuna's, or for grid every point in a random order
-    points: tuple[dict[str, Any], ...] = ()  # parameters of the first trials, which are not left to chance
+    points: tuple[dict[str, Any], ...] = Field(
+        default=(), json_schema_extra={"expected": "a list of mappings, such as [{projector.steps: 10}]"}
+    )  # parameters of the first trials, which are not left to chance
     seed: int = Field(default=0, ge=0, le=10**9)  # of the suggestions and of every training
     max_cost: int | None = Field(default=None, ge=1, le=10**8)  # largest restarts × steps of "best"; null = any
     cost_aware: bool = Field(

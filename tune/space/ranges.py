@@ -104,6 +104,11 @@ class Interval:
 Range = Choice | Interval
 
 
+def is_range(written: Mapping[Any, Any]) -> bool:
+    """True for what is meant as a range, right or wrong, and not as another mapping."""
+    return not (_CHOICE | _INTERVAL).isdisjoint(written)
+
+
 def parse_range(leaf: Leaf, written: Mapping[Any, Any]) -> Range:
     """The range that `written` gives field `leaf`; conditions are checked later, with the other ranges known.
 

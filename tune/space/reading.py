@@ -11,7 +11,7 @@ from components.config import nearest
 from tune.metrics import ROBUST_TARGETS
 from tune.space.config import OBJECTIVES, section_models
 from tune.space.fields import Leaf, found, leaves, leaves_with
-from tune.space.ranges import MOST_VALUES, Choice, Condition, Range, parse_range
+from tune.space.ranges import MOST_VALUES, Choice, Condition, Range, is_range, parse_range
 from tune.space.strict_yaml import Entry, SpaceError, place, read_mapping, show
 
 COMMAND_LINE = "command line"  # in messages
@@ -160,12 +160,14 @@ class _Reader:
         try:
             return leaf.check(value)
         except ValueError as error:
-            listed = isinstance(value, list) and value
+            listed = isinstance(value, list) and value and leaf.key.split(".")[0] not in NOT_SEARCHED
             hint = f"; to search these, write {{choice: {show(value)}}}" if listed else ""
             self.refuse(leaf.key, f"{error}{hint}")
 
     def range(self, leaf: Leaf, written: Mapping[Any, Any]) -> Range:
         section = leaf.key.split(".")[0]
+        if section in NOT_SEARCHED and not is_range(written):
+            self.refuse(leaf.key, f"expected {leaf.expected}, found {found(dict(written))}")
         if section in NOT_SEARCHED:
             self.refuse(leaf.key, f"expected one value, found a range: {NOT_SEARCHED[section]}")
         try:

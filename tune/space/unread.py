@@ -16,7 +16,7 @@ from tune.space.strict_yaml import show
 def unread(space: SearchSpace) -> Iterator[str]:
     """Yields a sentence for each of them: which other field lets no trial read it, and what that would have to be.
 
-    They are searched, or set to anything but their default.
+    They are searched, or set to anything but their default. Points for which there are no trials are named too.
     """
     changed = [key for key in space.changed if key in space.places]
     for key in (*space.ranges, *changed):
@@ -24,6 +24,10 @@ def unread(space: SearchSpace) -> Iterator[str]:
         if reason:
             state = "searched" if key in space.ranges else f"set to {show(space.fixed[key])}"
             yield f"{key} is {state}, and no trial reads it: {reason}"
+    points, trials = len(space.fixed["search.points"]), space.fixed["search.trials"]
+    if points > trials:
+        untried = f"the last {points - trials} are not tried"
+        yield f"search.points has {points} points, of which {untried}: search.trials is {trials}"
 
 
 def unread_data_dir(name: str, data_dir: str | None) -> Iterator[str]:

@@ -11,6 +11,7 @@ TOLERANCE = (
     "projector.distance: {choice: [l2, insensitive]}\nprojector.tolerance: {low: 0.1, high: 0.2, when: %s}"
 )
 
+POINTS = "expected a list of mappings, such as [{projector.steps: 10}]"
 BUDGET = "expected a duration above 0 and up to 365d in s, m (or min), h, d or w, such as 90s, 30m or 1.5h, or null"
 
 # what is written: (the line that the message names, the message)
@@ -213,7 +214,14 @@ REFUSED = {
         2,
         "search.points: projector.steps: expected an integer ≥ 1 and ≤ 100000, found 'few'",
     ),
-    "projector.steps: {low: 1, high: 9}\nsearch.points: 3\n": (2, "search.points: expected a list, found 3"),
+    "projector.steps: {low: 1, high: 9}\nsearch.points: 3\n": (2, f"search.points: {POINTS}, found 3"),
+    "projector.steps: {low: 1, high: 9}\nsearch.points: [a]\n": (2, f"search.points: {POINTS}, found ['a']"),
+    "projector.steps: {low: 1, high: 9}\nsearch.points: {projector.steps: 10}\n": (
+        2,
+        f"search.points: {POINTS}, found {{'projector.steps': 10}}",
+    ),
+    RANGE + "search.trials: [3, 9]": (2, "search.trials: expected an integer ≥ 1 and ≤ 100000, found [3, 9]"),
+    RANGE + "data.name: {name: mnist}": (2, "data.name: expected text, found {'name': 'mnist'}"),
     TOLERANCE % "insensitive": (
         2,
         "projector.tolerance: when: expected {other.key: value}, found 'insensitive'",

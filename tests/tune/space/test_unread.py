@@ -98,6 +98,13 @@ def test_named(text: str) -> None:
     assert sentence.endswith(reason)
 
 
+def test_points_without_a_trial_are_counted() -> None:
+    text = f"{SEARCHED}search.points: [{{projector.steps: 1}}, {{projector.steps: 2}}, {{projector.steps: 3}}]\n"
+    assert not list(unread(parse_space(f"{text}search.trials: 3", "mine", "mine.yaml")))
+    (sentence,) = unread(parse_space(f"{text}search.trials: 1", "mine", "mine.yaml"))
+    assert sentence == "search.points has 3 points, of which the last 2 are not tried: search.trials is 1"
+
+
 def test_what_some_trial_reads_is_not_named() -> None:
     text = "projector.init: {choice: [encoder, bank]}\nprojector.spread: {low: 0.1, high: 1.0}\ngan.encoder_steps: 9"
     assert not list(unread(parse_space(text, "mine", "mine.yaml")))
