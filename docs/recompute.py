@@ -3,7 +3,8 @@
     python docs/recompute.py results/quickstart [--data-dir DIR] [--off IMAGES]
 
 Not those of the attacker who knows the defense, which `python -m tune evaluate` measures again. It knows FGSM alone and
-classifiers by name: a report of another attack, or of a plug-in's classifier, is refused with exit status 2.
+classifiers by name: a report of another attack, or of a plug-in's classifier, is refused with exit status 2, as is a
+folder without a report.
 First the scores of the saved defense, which is the first seed; then whether the mean, the standard
 deviation and the 95 % interval of every score follow from its seeds. Exit status 1 where something does not agree.
 On another machine than the search ran on, rounding may move an image or two: --off says how many may differ.
@@ -12,7 +13,6 @@ On another machine than the search ran on, rounding may move an image or two: --
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -26,7 +26,9 @@ from scipy import stats
 
 from components.attacks.fgsm import fgsm
 from components.datasets.dataset import load_dataset
+from components.datasets.idx import DataError
 from components.defense import Defense
+from components.files import read_json
 from components.saved_defense import DefenseError
 
 SEARCHED = ("robust", "adaptive")  # found by attacks of many steps: python -m tune evaluate makes them again
@@ -45,6 +47,20 @@ def recomputed(folder: Path, report: dict[str, Any], data_dir: str | None = None
         left = (time.monotonic() - began) / done * (counts["images"] - done)
         print(f"{done} of {counts['images']} images, about {left:.0f} s left", file=sys.stderr, flush=True)
     return counts
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    """The report of a search. Raises DataError, naming the file, where there is none."""
+    path = folder / "report.json"
+    try:
+        report = read_json(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: expected the report of a search, found no such file") from error
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    if not isinstance(report, dict) or "attack" not in report:
+        raise DataError(f"{path}: expected the report of a search, found other JSON")
+    return report
 
 
 def _batch(
@@ -113,15 +129,20 @@ def main() -> int:
     words.add_argument("--data-dir", help="where a named data set lies, or is downloaded to")
     words.add_argument("--off", type=int, default=0, help="images by which a score may differ (default: 0)")
     given = words.parse_args()
-    report = json.loads((given.folder / "report.json").read_text())
+    try:
+        return _recompute(given.folder, given.data_dir, given.off)
+    except (OSError, DataError, DefenseError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _recompute(folder: Path, data_dir: str | None, off: int) -> int:
+    """Prints every score of the report in `folder` beside that found here; the exit status."""
+    report = _report(folder)
     if report["attack"]["name"] != "fgsm":
         print(f"error: counts FGSM reports alone, found {report['attack']['name']}", file=sys.stderr)
         return 2
-    try:
-        counts = recomputed(given.folder, report, given.data_dir)
-    except DefenseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    counts = recomputed(folder, report, data_dir)
     report.setdefault("saved_seed", report.get("median_seed"))  # reports of before chose the median one
     if report["saved_seed"] is None:
         print("error: expected a report with a retrained seed, found none", file=sys.stderr)
@@ -132,7 +153,7 @@ def main() -> int:
         if name not in SEARCHED:
             print(f"{name:16}{score['seeds'][saved]:10.2%}{counts.get(name, 0) / counts['images']:10.2%}")
     print("Not computed here: the attacker who knows the defense, see python -m tune evaluate.")
-    found = list(disagreements(report, counts, given.off))
+    found = list(disagreements(report, counts, off))
     print("\n".join(found) or "All scores agree, and every mean, deviation and interval follows from its seeds.")
     return 1 if found else 0
 

@@ -93,6 +93,26 @@ def test_a_report_of_another_attack_is_not_recomputed(
     assert capsys.readouterr().err == f"error: counts FGSM reports alone, found {name}\n"
 
 
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (None, "{file}: expected the report of a search, found no such file"),
+        ("{", "{file}: expected JSON, found "),
+        ("[]", "{file}: expected the report of a search, found other JSON"),
+        ('{"dataset": "nowhere", "attack": {"name": "fgsm"}}', "data.name: expected "),
+    ],
+)
+def test_what_cannot_be_recomputed_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, content: str | None, found: str
+) -> None:
+    defense_of().save(tmp_path / "best")
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    monkeypatch.setattr("sys.argv", ["recompute.py", str(tmp_path)])
+    assert main() == 2
+    assert capsys.readouterr().err.startswith(f"error: {found.format(file=tmp_path / 'report.json')}")
+
+
 def test_a_defense_that_cannot_be_loaded_is_not_recomputed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

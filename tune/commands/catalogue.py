@@ -83,11 +83,10 @@ def purify(
         python -m tune purify mnist attacked/ --out purified    a defense that comes with the project
 
     Returns:
-        The exit status: 2 where some images were refused, which stderr names; the others are purified.
+        The exit status: 2 where images were refused, which stderr names; the others, if any, are purified.
 
     Raises:
-        ValueError: no defense, an image that is missing, none that can be taken, or a folder that cannot be written;
-            nothing was written.
+        ValueError: no defense, an image that is missing, or a folder that cannot be written; nothing was written.
     """
     from tune.commands.purify import purify_files
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -22,6 +23,7 @@ from components.defense import Defense
 from components.files import write_json
 from components.hardware import keep_memory
 from components.plugins import plugged
+from components.registry import raised
 from components.robustness import Robustness
 from components.static_reference import static_reference
 from tune.commands.purify import load_defense
@@ -127,10 +129,13 @@ def _settings_of(folder: str) -> dict[str, Any]:
 
 
 def _on(defense: Defense, device: str) -> Defense:
+    """The defense there, once it has labelled an image: some devices take networks and cannot compute with them."""
     try:
-        return defense.to(device)
+        moved = defense.to(device)
+        moved.classifier.predict(torch.zeros(1, *moved.classifier.image_shape)).tolist()
+        return moved
     except (RuntimeError, AssertionError) as error:  # which one depends on the device, and on how torch was built
-        reason = str(error).splitlines()[0].split(". ")[0]
+        reason = (str(error).splitlines() or [raised(error)])[0].split(". ")[0]
         expected = "expected one that torch can use here, such as cpu"
         raise ValueError(f"--device: {expected}, found {device!r}: {reason}") from error
 

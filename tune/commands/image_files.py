@@ -98,14 +98,14 @@ class Reading:
 
 
 def find_pictures(words: Sequence[str], reading: Reading) -> list[Picture]:
-    """The pictures that files and folders hold, each read once to see that it can be.
+    """The pictures that files and folders hold, each read once to see that it can be; none where all are refused.
 
     Args:
         words: image or idx files (`.gz` too), or folders of image files.
         reading: how to read them; it then says what was left out, and which images are damaged or of another size.
 
     Raises:
-        ValueError: nothing found, a file that is missing, two of one name, or no image that can be taken.
+        ValueError: nothing found, a file that is missing, or two of one name.
     """
     remarks = Counter[str]()
     pictures: list[Picture] = []
@@ -122,10 +122,7 @@ def find_pictures(words: Sequence[str], reading: Reading) -> list[Picture]:
                 reading.refused.append(str(error))
             else:
                 pictures.append(picture)
-    if not pictures and reading.refused:
-        first_one, *others = reading.refused
-        raise ValueError(first_one + (f" (and {len(others)} more that cannot be taken)" if others else ""))
-    if not pictures:
+    if not pictures and not reading.refused:
         raise ValueError("IMAGES: expected at least one file or folder, found none")
     reading.notes.extend(in_words(remarks))
     return pictures

@@ -71,6 +71,8 @@ def purify_files(folder: str, images: Sequence[str], out: str, invert: bool, plu
         raise ValueError(f"{folder}: expected a defense of images with 1 or 3 channels, found {channels}")
     reading = Reading((channels, height, width), ground_of(defense), invert)
     pictures = find_pictures(images, reading)
+    if not pictures:
+        return _tell_of_refused(reading.refused)
     _check_target(target, pictures, images)
     notes = [*reading.notes, *_replaced(target, pictures)]
     keep_memory()

@@ -144,7 +144,7 @@ def test_images_of_another_shape_are_refused(
     assert "--data: expected images of shape (1, 28, 28), found (1, 8, 8)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
 def test_a_device_that_is_not_there_is_refused(device: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["evaluate", "mnist", "--device", device]) == 2
     assert f"--device: expected one that torch can use here, such as cpu, found '{device}'" in capsys.readouterr().err

@@ -17,7 +17,15 @@ COLOUR = RNG.integers(0, 256, (6, 5, 3), dtype=np.uint8)
 
 
 def find_pictures(words: list[str], shape: Shape) -> list[Picture]:
-    return find(words, Reading(shape))
+    return taken(words, Reading(shape))
+
+
+def taken(words: list[str], reading: Reading) -> list[Picture]:
+    """The pictures; ValueError where one is refused."""
+    found = find(words, reading)
+    if reading.refused:
+        raise ValueError(reading.refused[-1])
+    return found
 
 
 def save(path: Path, pixels: np.ndarray) -> str:
@@ -148,7 +156,7 @@ def test_the_ground_of_the_training_images_is_asked_of_every_image(tmp_path: Pat
         ("dark", 1.0, False, r"dark\.png: expected .* light border \(dark on light\).* 0\.00; if it .* add --invert"),
     ):
         with pytest.raises(ValueError, match=message):
-            find([paths[name]], Reading((1, 6, 5), ground, invert))
+            taken([paths[name]], Reading((1, 6, 5), ground, invert))
 
 
 def test_dark_ink_on_a_transparent_ground_is_read_inverted(tmp_path: Path) -> None:
@@ -160,7 +168,7 @@ def test_dark_ink_on_a_transparent_ground_is_read_inverted(tmp_path: Path) -> No
     torch.testing.assert_close(image[0], torch.from_numpy(ink[..., 3]) / 255)
     assert reading.notes == ["1 image with transparent pixels, laid on white"]
     with pytest.raises(ValueError, match="expected what can be seen on the images' ground, black"):
-        find([path], Reading((1, 6, 5), 0.0))
+        taken([path], Reading((1, 6, 5), 0.0))
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
