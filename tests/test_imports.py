@@ -12,6 +12,7 @@ INDEPENDENT = ("gan", "projector", "unet", "classifiers")
 # A room may import those before it; of the components all rooms may.
 LAYERS = (
     "errors",
+    "durations",
     "metrics",
     "storage",
     "space",
