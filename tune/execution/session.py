@@ -126,7 +126,7 @@ class Session:
             folder.sweep()
         home.write("space.yaml", plan.space.to_yaml().encode())
         store = plan.storage.child("store")
-        Store(store).note_user(home)
+        Store(store).note_user(home, plan.resumed)
         wait_for_removals(store, lambda said: print(f"Note: {said}", file=sys.stderr))
         now = reproducibility(self.options.call.command, plan.config.search.seed, plan.dataset)
         now |= {**plan.user_code.record(), "identity": self.setting.identity}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import posixpath
 import shutil
 import time
 from collections.abc import Iterator
@@ -76,6 +77,26 @@ class Storage:
     def local(self) -> Path | None:
         """The folder as a path, where it is on this machine's file systems (NFS too)."""
         return Path(self._path) if isinstance(self._fs, fs.LocalFileSystem) else None
+
+    @property
+    def place(self) -> str:
+        """The same for all paths to one folder."""
+        return os.path.realpath(self._path) if self.local is not None else self.uri
+
+    @property
+    def name(self) -> str:
+        """The last part of its address."""
+        return posixpath.basename(self._path if self.local is None else self.place)
+
+    @property
+    def parent(self) -> Storage:
+        """The folder that it lies in, where links on the way to it have been followed."""
+        outer = Storage(self, self.patience)
+        outer._path = posixpath.dirname(self._path if self.local is None else self.place)
+        if self.local is None:
+            parts = urlsplit(self._uri)
+            outer._uri = urlunsplit(parts._replace(path=posixpath.dirname(parts.path.rstrip("/")).rstrip("/")))
+        return outer
 
     def child(self, name: str) -> Storage:
         """A folder inside this one."""

@@ -41,6 +41,23 @@ QUARANTINE = ".quarantine"
 
 
 @dataclass(frozen=True)
+class User:
+    """A note of an experiment that uses a store.
+
+    Attributes:
+        note: its file.
+        experiment: where it is now, or was.
+        beside: whether it lies beside the store, wherever that is moved.
+        resumed: of one beside it, whether it had trials before this note, and so perhaps a note by another address.
+    """
+
+    note: str
+    experiment: Storage
+    beside: bool
+    resumed: bool
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One finished artifact.
 
@@ -147,19 +164,36 @@ class Store:
                 if manifest is not None:
                     yield manifest
 
-    def note_user(self, experiment: Storage) -> None:
-        """Notes that an experiment uses this store, for whoever prunes it: several storages may share one store."""
-        name = hashlib.sha256(experiment.uri.encode()).hexdigest()[:16]
-        self.storage.child(USERS).write(f"{name}.json", json.dumps({"experiment": experiment.uri}).encode())
+    @property
+    def home(self) -> Storage:
+        """The storage in which it lies; others may share it, by links."""
+        return self.storage.parent
 
-    def users(self) -> Iterator[tuple[str, Storage]]:
-        """Every experiment that was noted, and the file that says so. Raises ValueError, naming a torn one."""
-        folder = self.storage.child(USERS)
+    def note_user(self, experiment: Storage, resumed: bool = False) -> None:
+        """Notes that an experiment uses this store, for whoever prunes it: several storages may share one store.
+
+        One beside the store is noted by its name, which stays true where both are moved. `resumed` says that it has
+        trials already, which may have been noted under another address.
+        """
+        beside = experiment.parent.place == self.home.place
+        address, folder = experiment.name if beside else experiment.uri, self.storage.child(USERS)
+        name = f"{hashlib.sha256(address.encode()).hexdigest()[:16]}.json"
+        if beside and folder.exists(name):
+            return  # how it was noted first counts
+        note = {"experiment": address, "beside": True, "resumed": resumed} if beside else {"experiment": address}
+        folder.write(name, json.dumps(note).encode())
+
+    def users(self) -> Iterator[User]:
+        """Every experiment that was noted. Raises ValueError, naming a torn note."""
+        folder, home = self.storage.child(USERS), self.home
         for name in folder.names():
             if name.endswith(".json"):
                 try:
-                    yield f"{folder.uri}/{name}", Storage(str(json.loads(folder.read(name))["experiment"]))
-                except (KeyError, TypeError, ValueError) as error:
+                    note = json.loads(folder.read(name))
+                    address, beside = str(note["experiment"]), note.get("beside") is True
+                    experiment = home.child(address) if beside else Storage(address)
+                    yield User(f"{folder.uri}/{name}", experiment, beside, note.get("resumed") is True)
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
                     raise ValueError(f"{folder.uri}/{name}: expected the address of an experiment") from error
 
     def remove(self, stage: str, signature: str) -> None:

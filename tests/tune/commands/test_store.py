@@ -1,5 +1,6 @@
 """`python -m tune store`: what is held, who uses it, and what may go."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -247,6 +248,68 @@ def test_an_experiment_of_another_storage_that_is_gone_keeps_all(place: Storage,
     with pytest.raises(ValueError, match=rf"expected an experiment in {sharing.uri}/three, found none"):
         store(place.uri, prune=True, yes=True)
     assert kept(place) == before
+
+
+def moved(place: Storage, tmp_path: Path) -> Storage:
+    """The storage at another place."""
+    assert place.local is not None
+    return Storage(place.local.rename(tmp_path / "elsewhere"))
+
+
+def test_a_storage_that_was_moved_is_pruned(place: Storage, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        Store(place.child("store")).note_user(place.child(name))
+    there = moved(place, tmp_path)
+    store(there.uri, prune=True, yes=True)
+    assert kept(there) == USED
+    there.child("two").remove_tree()
+    store(there.uri, prune=True, yes=True)
+    assert "unet/dd" not in kept(there)
+
+
+def note_by_address(place: Storage, name: str) -> None:
+    """A note as earlier versions wrote it."""
+    note = json.dumps({"experiment": f"{place.uri}/{name}"}).encode()
+    place.child("store").child(".users").write(f"{name}.json", note)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_notes_by_address_do_not_keep_a_storage_that_was_moved(place: Storage, tmp_path: Path, resumed: bool) -> None:
+    for name in ("one", "two"):
+        note_by_address(place, name)
+    there = moved(place, tmp_path)
+    if resumed:
+        Store(there.child("store")).note_user(there.child("one"), resumed=True)
+    store(there.uri, prune=True, yes=True)
+    assert kept(there) == USED
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_an_experiment_here_is_not_taken_for_another_of_its_name(place: Storage, tmp_path: Path, earlier: bool) -> None:
+    note_by_address(Storage(tmp_path / "gone"), "two")
+    assert (tmp_path / "gone/store/.users/two.json").is_file()
+    users = place.child("store").child(".users")
+    users.write("ab.json", (tmp_path / "gone/store/.users/two.json").read_bytes())
+    if earlier:
+        note_by_address(place, "two")
+    else:
+        Store(place.child("store")).note_user(place.child("two"))
+    before = kept(place)
+    with pytest.raises(ValueError, match=r"expected an experiment in .*/gone/two, found none"):
+        store(place.uri, prune=True, yes=True)
+    assert kept(place) == before
+
+
+def test_what_is_beside_a_moved_store_is_kept_for_those_that_share_it(
+    place: Storage, sharing: Storage, tmp_path: Path
+) -> None:
+    there = moved(place, tmp_path)
+    link = tmp_path / "other results/store"
+    link.unlink()
+    link.symlink_to(tmp_path / "elsewhere/store")
+    store(sharing.uri, prune=True, yes=True)
+    assert {"gan/aa", "gan/ff", "unet/dd", "unet/ee"} <= kept(there)
+    assert "projection/cc-000" not in kept(there)
 
 
 def test_a_torn_note_of_a_user_keeps_all(place: Storage) -> None:

@@ -156,6 +156,21 @@ def test_the_server_of_the_environment_is_part_of_the_address(monkeypatch: pytes
     assert storage.child("trials").uri.startswith("s3://results/search/trials?")
 
 
+@pytest.mark.parametrize("folder", ["/here", "s3://bucket?region=eu-west-1", "s3://bucket/a%20b?region=eu-west-1"])
+def test_a_folder_lies_in_its_parent(folder: str) -> None:
+    outer = Storage(folder)
+    inner = outer.child("one of them")
+    assert (inner.name, inner.parent) == ("one of them", outer)
+    assert (inner.parent.uri, inner.parent.child("two").place) == (outer.uri, outer.child("two").place)
+
+
+def test_links_do_not_make_another_place(tmp_path: Path) -> None:
+    (tmp_path / "real/store").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real/store")
+    linked, real = Storage(tmp_path / "link"), Storage(tmp_path / "real/store")
+    assert (linked.place, linked.name, linked.parent) == (real.place, "store", Storage(tmp_path / "real"))
+
+
 @pytest.mark.slow
 def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
     storage = Storage(bucket.replace("/results/", "/nobodys/"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -129,7 +128,7 @@ def experiment_in(storage: Storage, name: str, flag: str) -> tuple[str, Storage]
     """One experiment of a storage, by name or address. Raises Refused, naming the flag that asks for it."""
     known = experiments_in(storage)
     for other, experiment in known.items():
-        if name == other or ("/" in name and _place(Storage(name)) == _place(experiment)):
+        if name == other or ("/" in name and Storage(name).place == experiment.place):
             return other, experiment
     names = ", ".join([*list(known)[:8], *(["…"] if len(known) > 8 else [])]) or "it has none"
     raise Refused(f"{flag}: expected an experiment in {storage.uri} ({names}), found {name!r}{nearest(name, known)}")
@@ -138,28 +137,26 @@ def experiment_in(storage: Storage, name: str, flag: str) -> tuple[str, Storage]
 def _elsewhere(storage: Storage, known: Iterable[Storage], problems: list[str]) -> dict[str, Storage]:
     """Experiments of other storages with the same store, by address. One that is not to be found is a problem."""
     found: dict[str, Storage] = {}
-    places = {_place(experiment) for experiment in known}
+    places = {experiment.place for experiment in known}
+    store = Store(storage.child("store"))
     try:
-        for note, experiment in Store(storage.child("store")).users():
-            gone = _is_below(experiment, storage)  # one of this storage that was deleted
-            if _place(experiment) in places or (gone and not _is_experiment(experiment)):
-                continue
-            if _is_experiment(experiment):
+        users = list(store.users())
+        named = {user.experiment.place for user in users if not user.resumed}  # by the address that they have now
+        for user in users:
+            experiment = user.experiment
+            if not _is_experiment(experiment):
+                if user.beside or experiment.parent.place == storage.place:
+                    continue  # it was deleted
+                # moved together with the store, and noted when those beside it were not noted by name
+                experiment = store.home.child(experiment.name)
+                if experiment.place in named or not _is_experiment(experiment):
+                    problems.append(f"{user.note}: expected an experiment in {user.experiment.uri}, found none")
+                    continue
+            if experiment.place not in places:
                 found[experiment.uri] = experiment
-            else:
-                problems.append(f"{note}: expected an experiment in {experiment.uri}, found none")
     except (OSError, ValueError) as error:
         problems.append(str(error))
     return found
-
-
-def _is_below(experiment: Storage, storage: Storage) -> bool:
-    return _place(experiment).rpartition("/")[0] == _place(storage)
-
-
-def _place(folder: Storage) -> str:
-    """The same for all paths to one folder."""
-    return os.path.realpath(folder.local) if folder.local is not None else folder.uri
 
 
 def _is_experiment(folder: Storage) -> bool:
