@@ -50,6 +50,9 @@ def test_a_search_from_space_to_report(home: Path) -> None:
         assert (home / name).stat().st_size > 0
     assert (home / "best/manifest.json").exists()
     assert not list((home.parent / "store/.unfinished").glob("*/*"))
+    for seed in (0, 1):  # trained by one task, measured by another
+        work = json.loads((home / f"best/seeds/{seed}.json").read_text())["work"]
+        assert all(done["built"] and not done["reused"] for stage, done in work.items() if stage != "attack"), work
 
 
 def test_a_verbose_search_tells_of_its_trials_and_not_of_files_that_nobody_reads(home: Path) -> None:

@@ -39,18 +39,12 @@ def retrain_seed(
 ) -> dict[str, Any]:
     """Trains the configuration with the executor's seed, measures it on the test images and keeps both.
 
-    A seed that was measured before is read, not repeated. It is the same where both its networks and its settings are:
-    of an adaptive training, networks are the same for every R and L.
+    A seed that was measured before is read, not repeated.
 
     Returns:
         What stands in `best/seeds/<seed>.json`.
     """
-    seeds = home.child("best").child("seeds")
-    name = f"{executor.seed}.json"
-    signatures = executor.signatures(config, final_path_of(config))
-    settings = settings_hash(config)
-    known = _measured(seeds, name)
-    if known is not None and known["stages"] == signatures and _of(known, settings):
+    if (known := measured(executor, config, home)) is not None:
         return known
     path = executor.get(config, final_path_of(config), report)
     defense = assemble(executor, path)
@@ -62,12 +56,24 @@ def retrain_seed(
     scores, pictures = evaluate(defense, config, train, test, tell, saved=saved)
     work = {stage: asdict(done) for stage, done in path.work.items()}
     seconds = {stage: done.seconds for stage, done in path.work.items()}
-    scores |= {"seed": executor.seed, "stages": signatures, "settings": settings, "seconds": seconds, "work": work}
+    stages, settings = path.signatures, settings_hash(config)
+    scores |= {"seed": executor.seed, "stages": stages, "settings": settings, "seconds": seconds, "work": work}
+    seeds = home.child("best").child("seeds")
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **pictures)  # type: ignore[arg-type]
     seeds.write(f"{executor.seed}.npz", buffer.getvalue())
-    seeds.write(name, json.dumps(scores, indent=2, allow_nan=False).encode())
+    seeds.write(f"{executor.seed}.json", json.dumps(scores, indent=2, allow_nan=False).encode())
     return scores
+
+
+def measured(executor: Executor, config: ExperimentConfig, home: Storage) -> dict[str, Any] | None:
+    """What was measured before with the executor's seed, of the same networks and settings; None where nothing was.
+
+    Of an adaptive training, networks are the same for every R and L.
+    """
+    known = _measured(home.child("best").child("seeds"), f"{executor.seed}.json")
+    same = known is not None and known["stages"] == executor.signatures(config, final_path_of(config))
+    return known if known is not None and same and _of(known, settings_hash(config)) else None
 
 
 def settings_hash(config: ExperimentConfig) -> str:

@@ -12,7 +12,7 @@ from ray import tune
 
 from components.datasets.dataset import Dataset
 from tune.cluster.shares import Awaited, SharingScheduler
-from tune.execution.trial import Setting, arrays_of, leases_of, run_retraining, run_trial
+from tune.execution.trial import Setting, arrays_of, leases_of, run_retraining, run_trial, train_seed
 from tune.execution.trial_callback import TrialCallback, results_of, seed_view
 from tune.monitor.kept_runs import KeptRuns
 from tune.monitor.progress import ProgressFeed
@@ -137,17 +137,16 @@ def run_seeds(
     final = Development.for_retraining(dataset)
     arrays: Any = ray.put(arrays_of(train=final.train, test=dataset.test))
     feed = ProgressFeed()
-    # The last one has no more cores than the others. Of tasks that ask for different numbers Ray gives each kind its
-    # share, so that it would keep the second from beginning beside the first; and threads wait for each other: where
-    # other work kept both cores busy, two made 0.2 steps a second, one 9.
-    retries = int(setting.space.fixed["search.retries"])
-    remote = ray.remote(run_retraining).options(
-        num_cpus=setting.cpus, num_gpus=setting.gpus, max_retries=retries
-    )
-    tasks = {
-        remote.remote(setting, arrays, final.fingerprint, dict(params), trial, seed, feed.channel): seed
-        for seed in seeds
-    }
+    # Two tasks a seed, so that a core with nothing left to train measures. All ask for as many cores: of kinds that
+    # ask for different numbers Ray gives each its share, and lets a core stand idle for the sake of a larger one. And
+    # threads wait for each other: where other work kept both cores busy, two made 0.2 steps a second, one 9.
+    share: dict[str, Any] = {"num_cpus": setting.cpus, "num_gpus": setting.gpus}
+    share["max_retries"] = int(setting.space.fixed["search.retries"])
+    train: Any = ray.remote(train_seed).options(**share)
+    measure: Any = ray.remote(run_retraining).options(**share)
+    given = {seed: (setting, arrays, final.fingerprint, dict(params), trial, seed, feed.channel) for seed in seeds}
+    trained = {seed: train.remote(*words) for seed, words in given.items()}
+    tasks = {measure.remote(*words, trained[seed]): seed for seed, words in given.items()}
     began = time.time()
 
     def show(results: dict[int, Any]) -> None:
