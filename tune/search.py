@@ -89,7 +89,8 @@ def search(
         data_dir: where a named data set lies, or is downloaded to.
         max_cost: the largest restarts × steps that the best configuration may have.
         plugin: a Python file of yours whose classifiers, attacks and data sets the space names; it is run.
-        set: other values for fields of the space, such as "classifier.architecture: E, unet.epochs: 2".
+        set: other values for fields of the space, such as "classifier.architecture: E, unet.epochs: 2"; may be given
+            again.
         warm_start: folder of an earlier experiment to learn from.
         no_reuse: let each trial build everything itself, to measure what sharing saves.
         dry_run: print what would be done, and do nothing.
@@ -199,9 +200,10 @@ def _first_line(experiment: Experiment) -> str:
 def _tell_of_report(experiment: Experiment) -> int:
     """Says where the report of a finished search is."""
     from tune.monitor.runs import viewing_commands  # and with it pyarrow
+    from tune.report.told import told
 
     print("Nothing is left to do: every trial has its outcome and every seed is measured. The report:")
-    print(f"{experiment.home.uri}/report.html")
+    print(told(experiment.home))
     print(viewing_commands(experiment.home, None))
     return DONE
 

@@ -43,7 +43,9 @@ def known(name: str) -> str:
         return name
     others = (*CLASSIFIERS, *torchvision_models.names())
     listed = ", ".join(CLASSIFIERS)
-    raise ValueError(f"expected {listed}, or a torchvision model, found {name!r}{nearest(name, others)}")
+    raise ValueError(
+        f"expected {listed}, a torchvision model, or one that --plugin defines, found {name!r}{nearest(name, others)}"
+    )
 
 
 def network_of(architecture: str, image_shape: Sequence[int], classes: int) -> ImageClassifier:

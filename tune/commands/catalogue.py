@@ -30,6 +30,7 @@ def report(folder: Annotated[str, "FOLDER"]) -> int:
     Examples:
         python -m tune report results/quickstart
     """
+    from tune.report.told import told
     from tune.report.writer import write_report
     from tune.storage.folder import Storage
     from tune.storage.targets import check_storage
@@ -37,7 +38,8 @@ def report(folder: Annotated[str, "FOLDER"]) -> int:
     home = Storage(folder)
     if home.folders():  # of a folder without any `write_report` says that it is no experiment
         check_storage(home, "FOLDER")
-    print(write_report(home))
+    write_report(home)
+    print(told(home))
     return DONE
 
 
@@ -111,7 +113,7 @@ def evaluate(
 
     Args:
         folder: an experiment's folder, whose best/ is used, a saved defense's, or a shipped one: mnist_robust or mnist.
-        attacks: how much is tried: quick takes half a minute, full takes hours on a processor.
+        attacks: how much is tried: quick takes a minute or two, full takes hours on a processor.
         images: how many test images, drawn by a fixed seed; 200 where quick, else 1000.
         data: whose test images, by name or folder; where none is given, the experiment's own, else mnist_mini.
         data_dir: where a named data set is.

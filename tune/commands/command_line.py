@@ -91,6 +91,18 @@ def check(function: Command, words: Sequence[str]) -> list[str]:
     return _Line(parameters(function)).read(words)
 
 
+def joined(flag: str, one: str, other: str) -> str:
+    """Two mappings in YAML, `a: 1` and `b: 2`, as one.
+
+    Raises:
+        UsageError: one is in braces or of several lines.
+    """
+    for text in (one, other):
+        if text.lstrip().startswith("{") or "\n" in text.strip():
+            raise UsageError(f"{flag}: expected KEY: VALUE where it is given again, or all in one, found {text!r}")
+    return f"{one.rstrip().rstrip(',')}, {other}"
+
+
 class _Line:
     """One command line, read word by word against a signature."""
 
@@ -117,7 +129,8 @@ class _Line:
         """Reads one flag, taking its value from `waiting` where it has none of its own."""
         flag, equals, value = word.partition("=")
         parameter, negated = self.parameter(flag)
-        if parameter.name in self.flags:
+        before = self.flags.get(parameter.name)
+        if before is not None and not parameter.is_mapping:
             raise UsageError(f"{parameter.flag}: expected once, found again as {word}")
         if negated and equals:
             raise UsageError(f"{flag}: expected no value, found {value!r}")
@@ -131,7 +144,8 @@ class _Line:
                 found = " ".join(values) or "nothing"
                 raise UsageError(f"{parameter.label}: expected {parameter.expected}, found {found}")
             values.append(waiting.pop(0))
-        self.flags[parameter.name] = self.value(parameter, parameter.label, *values)
+        read = self.value(parameter, parameter.label, *values)
+        self.flags[parameter.name] = read if before is None else joined(parameter.flag, before, read)
 
     def parameter(self, flag: str) -> tuple[Parameter, bool]:
         """The parameter that a flag sets, and whether it is switched off by `--no-`."""

@@ -46,6 +46,11 @@ class Parameter:
         return f"{self.flag} {self.metavar}" if len(self.kinds) > 1 else self.flag
 
     @property
+    def is_mapping(self) -> bool:
+        """True where its values are mappings, which may be given one after the other."""
+        return self.shown_as == "YAML"
+
+    @property
     def is_many(self) -> bool:
         """True where it takes any number of words."""
         return bool(self.kind is inspect.Parameter.VAR_POSITIONAL)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -67,7 +69,7 @@ def retrain_seed(
 
 
 def measured(executor: Executor, config: ExperimentConfig, home: Storage) -> dict[str, Any] | None:
-    """What was measured before with the executor's seed, of the same networks and settings; None where nothing was.
+    """Reads what was measured before with the executor's seed, of the same networks and settings; None = nothing.
 
     Of an adaptive training, networks are the same for every R and L.
     """
@@ -102,13 +104,17 @@ def _of(known: Mapping[str, Any], settings: str) -> bool:
 
 
 def _measured(seeds: Storage, name: str) -> dict[str, Any] | None:
-    """Results of an earlier run; None where there are none, or where the file is damaged."""
+    """Results of an earlier run; None where there are none, or where they or their images are damaged."""
+    file = name
     try:
         known = json.loads(seeds.read(name))
+        file = name.replace(".json", ".npz")
+        with np.load(io.BytesIO(seeds.read(file)), allow_pickle=False) as pictures:
+            list(pictures.values())
     except FileNotFoundError:
         return None
-    except ValueError:
-        log.warning("%s/%s: expected JSON, found something else; the seed is measured again", seeds.uri, name)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+        log.warning("%s/%s: not readable, damaged; the seed is measured again", seeds.uri, file)
         return None
     return known if isinstance(known, dict) and "stages" in known else None
 

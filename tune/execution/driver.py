@@ -12,7 +12,16 @@ from ray import tune
 
 from components.datasets.dataset import Dataset
 from tune.cluster.shares import Awaited, SharingScheduler
-from tune.execution.trial import Setting, arrays_of, leases_of, run_retraining, run_trial, train_seed
+from tune.evaluation.retraining import measured
+from tune.execution.trial import (
+    Setting,
+    arrays_of,
+    final_executor,
+    leases_of,
+    run_retraining,
+    run_trial,
+    train_seed,
+)
 from tune.execution.trial_callback import TrialCallback, results_of, seed_view
 from tune.monitor.kept_runs import KeptRuns
 from tune.monitor.progress import ProgressFeed
@@ -134,9 +143,14 @@ def run_seeds(
     Raises:
         ray.exceptions.RayError: a retraining failed. What others had measured is kept, and they go on from their saves.
     """
-    final = Development.for_retraining(dataset)
-    arrays: Any = ray.put(arrays_of(train=final.train, test=dataset.test))
-    feed = ProgressFeed()
+    final, config = Development.for_retraining(dataset), setting.space.config(params)
+    images, feed = arrays_of(train=final.train, test=dataset.test), ProgressFeed()
+    known: dict[int, dict[str, Any]] = {}
+    for seed in seeds:
+        executor = final_executor(setting, images, final.fingerprint, config, seed)
+        if (found := measured(executor, config, setting.home)) is not None:
+            known[seed] = found
+    arrays: Any = ray.put(images)
     # Two tasks a seed, so that a core with nothing left to train measures. All ask for as many cores: of kinds that
     # ask for different numbers Ray gives each its share, and lets a core stand idle for the sake of a larger one. And
     # threads wait for each other: where other work kept both cores busy, two made 0.2 steps a second, one 9.
@@ -144,15 +158,21 @@ def run_seeds(
     share["max_retries"] = int(setting.space.fixed["search.retries"])
     train: Any = ray.remote(train_seed).options(**share)
     measure: Any = ray.remote(run_retraining).options(**share)
-    given = {seed: (setting, arrays, final.fingerprint, dict(params), trial, seed, feed.channel) for seed in seeds}
+    given = {
+        seed: (setting, arrays, final.fingerprint, dict(params), trial, seed, feed.channel)
+        for seed in seeds
+        if seed not in known
+    }
     trained = {seed: train.remote(*words) for seed, words in given.items()}
     tasks = {measure.remote(*words, trained[seed]): seed for seed, words in given.items()}
     began = time.time()
 
     def show(results: dict[int, Any]) -> None:
-        view.update([seed_view(n, results.get(n), feed.latest.get(n), began, f"seed {n}") for n in seeds], {})
+        ended = known | results
+        view.update([seed_view(n, ended.get(n), feed.latest.get(n), began, f"seed {n}") for n in seeds], {})
 
-    return results_of(tasks, feed, check, show)
+    show({})
+    return known | results_of(tasks, feed, check, show)
 
 
 def _without_tunes_files() -> None:

@@ -6,7 +6,6 @@ import json
 import math
 import sys
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,13 +39,23 @@ from tune.planning.finished import note_finished
 from tune.planning.machine import tell_of
 from tune.planning.preflight import Plan
 from tune.planning.remaining_costs import stage_costs
+from tune.report.told import told
 from tune.report.writer import write_report
 from tune.space.config import SearchConfig
 from tune.storage.care.exclusion import wait_for_removals
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger, Outcome
 from tune.storage.lock import ExperimentLock, LockedError
-from tune.storage.record import add_time, differences, recorded, reproducibility, with_session, write_record
+from tune.storage.record import (
+    add_time,
+    differences,
+    identity_of,
+    keep_identity,
+    recorded,
+    reproducibility,
+    with_session,
+    write_record,
+)
 from tune.storage.store import Store
 
 
@@ -88,7 +97,7 @@ class Session:
             plan.dataset.fingerprint,
             options.reuse,
             plan.user_code,
-            recorded(plan.home).get("identity") or uuid.uuid4().hex,
+            identity_of(plan.home),
         )
 
     def run(self, earlier: Sequence[Ledger]) -> int:
@@ -112,7 +121,8 @@ class Session:
         finally:
             if not math.isnan(began):  # beside another driver nothing more is written
                 add_time(ending, time.monotonic() - began, [outcome.trial for outcome in self.ledger.known()])
-        print(write_report(home))
+        write_report(home)
+        print(told(home))
         print(viewing_commands(home, self.resources.address))
         if complete:
             note_finished(self.plan, self.options.data_dir, self.options.warm_start, self.options.reuse)
@@ -125,11 +135,12 @@ class Session:
         for folder in (home, *map(home.child, inner)):
             folder.sweep()
         home.write("space.yaml", plan.space.to_yaml().encode())
+        keep_identity(home, self.setting.identity)
         store = plan.storage.child("store")
         Store(store).note_user(home, plan.resumed)
         wait_for_removals(store, lambda said: print(f"Note: {said}", file=sys.stderr))
         now = reproducibility(self.options.call.command, plan.config.search.seed, plan.dataset)
-        now |= {**plan.user_code.record(), "identity": self.setting.identity}
+        now |= plan.user_code.record()
         plan.user_code.keep(home)
         origin = [described(name)] if (name := plan.config.gan.pretrained) else []
         now["notes"] = [*origin, *plan.dataset.notes]

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from components.datasets.dataset import DataSplit
 from components.hardware import keep_memory
-from tune.evaluation.retraining import measured, retrain_seed
+from tune.evaluation.retraining import retrain_seed
 from tune.execution.gpu_errors import (
     GpuErrorCount,
     GpuLost,
@@ -261,14 +261,12 @@ def train_seed(
     seed: int,
     channel: ProgressChannel,
 ) -> None:
-    """Trains one seed on train + validation, unless it was measured before: its networks are in the store then."""
+    """Trains one seed on train + validation: its networks are in the store then."""
     with prepared(setting), TensorBoardRun(setting.home, setting.space, trial, params, seed) as run:
         config = setting.space.config(params)
-        executor = final_executor(setting, arrays, fingerprint, config, seed)
         reporter = ProgressReporter(seed, channel, run, judged=False)
-        if measured(executor, config, setting.home) is None:
-            executor.get(config, final_path_of(config), reporter)
-            reporter(Progress("waiting to be measured", 0, 0))
+        final_executor(setting, arrays, fingerprint, config, seed).get(config, final_path_of(config), reporter)
+        reporter(Progress("waiting to be measured", 0, 0))
 
 
 def run_retraining(

@@ -107,8 +107,8 @@ def _courses(known: Robustness) -> list[Block]:
     """The courses over ε and over steps, where they have at least two points."""
     some = _on_curves(known)
     short = (
-        f"A short attack on {some:,} of the images, of which one is {percent(1 / some)} points; it leaves more than "
-        "all attacks together. "
+        f"A short attack on {some:,} of the images, of which one is {percent(1 / some)} points: for its course, as "
+        "fewer images and one attack leave another share than the table above. "
     )
     grey = "At 0.5 plain grey is within reach: only images of the class as which that is read may then stay right."
     wanted: Sequence[tuple[str, str, Sequence[tuple[float, float]], str]] = (

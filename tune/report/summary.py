@@ -119,6 +119,7 @@ def summary(facts: Facts) -> dict[str, Any]:
     saved, found = facts.saved, facts.effects
     adaptive = facts.adaptive.to_json() if facts.adaptive else None
     report = {
+        "answer": _verdict(facts),
         "dataset": facts.setting("data.name"),
         "attack": {
             "name": facts.setting("attack.name"),

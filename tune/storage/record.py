@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import subprocess
 import sys
+import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,18 +21,46 @@ from tune.storage.folder import Storage
 if TYPE_CHECKING:
     from components.datasets.dataset import Dataset
 
+log = logging.getLogger(__name__)
+
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "tensorboard", "numpy", "pydantic", "safetensors")
-FILE = "record.json"
+FILE, IDENTITY = "record.json", "identity"
 _OF_SESSION = ("command", "git", "python", "packages")  # what each session notes of itself
 
 
 def recorded(home: Storage) -> dict[str, Any]:
-    """The record of an experiment; nothing where it has none, or a damaged one."""
+    """The record of an experiment; nothing where it has none, or a damaged one, which is said once."""
     try:
         record = json.loads(home.read(FILE))
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         return {}
-    return record if isinstance(record, dict) else {}
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        _complain(home.uri)
+        return {}
+    return record
+
+
+@cache
+def _complain(place: str) -> None:
+    log.warning("%s/%s: not readable, damaged; what earlier sessions noted is lost", place, FILE)
+
+
+def identity_of(home: Storage) -> str:
+    """Name that tells this search from any other, also from an earlier one that was called so; a new one at first.
+
+    In a file of its own: it is by it that artifacts say for whom they were built.
+    """
+    with suppress(FileNotFoundError):
+        if kept := home.read(IDENTITY).decode().strip():
+            return kept
+    return str(recorded(home).get("identity") or uuid.uuid4().hex)
+
+
+def keep_identity(home: Storage, identity: str) -> None:
+    """Writes it down. Raises OSError where the storage fails."""
+    home.write(IDENTITY, f"{identity}\n".encode())
 
 
 def write_record(home: Storage, record: Mapping[str, Any]) -> None:

@@ -61,7 +61,8 @@ def test_it_learns() -> None:
     ("name", "near"), [("resnt18", "resnet18"), ("mobilenet_v3_smal", "mobilenet_v3_small"), ("Z", "")]
 )
 def test_an_unknown_name_is_refused_with_the_nearest(name: str, near: str) -> None:
-    with pytest.raises(ValueError, match=f"expected A, B, C, D, E, F, or a torchvision model, found '{name}'.*{near}"):
+    said = f"expected A, B, C, D, E, F, a torchvision model, or one that --plugin defines, found '{name}'.*{near}"
+    with pytest.raises(ValueError, match=said):
         known(name)
     with pytest.raises(ValidationError):
         ClassifierConfig(architecture=name)

@@ -1,13 +1,13 @@
 """Command lines: refused before anything runs, and passed on exactly."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tune.pretend_commands import Seen, make_purify, make_search
-from tune.commands.command_line import Commands, run
+from tune.commands.command_line import Commands, UsageError, check, run
 
 DEFAULTS = {
     "space": "quickstart",
@@ -189,3 +189,24 @@ def test_a_flag_may_take_two_words(argv: list[str], pair: tuple[str, int] | None
 
     assert run(command, argv, "prog") == 0
     assert seen == [{"pair": pair, "more": words, "import": "" if pair else "[1]"}]
+
+
+def settings(*, set: Annotated[str | None, "YAML"] = None) -> None:
+    """Takes settings."""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--set", "a.b: 1", "--set", "c.d: [2, 3]"], "a.b: 1, c.d: [2, 3]"),
+        (["--set=a.b: 1, e.f: x,", "--set", "c.d: 2"], "a.b: 1, e.f: x, c.d: 2"),
+    ],
+)
+def test_settings_may_be_given_again(words: list[str], expected: str) -> None:
+    assert check(settings, words) == [f"--set={expected!r}"]
+
+
+@pytest.mark.parametrize("block", ["{a.b: 1}", "a.b: 1\nc.d: 2"])
+def test_settings_in_a_form_of_their_own_are_given_once(block: str) -> None:
+    with pytest.raises(UsageError, match="--set: expected KEY: VALUE where it is given again, or all in one, found"):
+        check(settings, ["--set", "e.f: 1", "--set", block])

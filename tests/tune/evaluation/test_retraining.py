@@ -188,13 +188,16 @@ def test_a_report_has_seeds_of_one_configuration(executor: Executor, tmp_path: P
     assert sorted(path.name for path in seeds.iterdir()) == ["0.json", "0.npz", "2.json", "2.npz"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"seed": 0}', b'{"stages": {}}'])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [*(("0.json", content) for content in (b"", b"{", b"[]", b'{"stages": {}}')), ("0.npz", b""), ("0.npz", None)],
+)
 def test_a_damaged_measurement_is_made_again(
-    executor: Executor, tmp_path: Path, tiny_dataset: Dataset, content: bytes
+    executor: Executor, tmp_path: Path, tiny_dataset: Dataset, name: str, content: bytes | None
 ) -> None:
-    home = Storage(tmp_path / "one")
+    home, file = Storage(tmp_path / "one"), tmp_path / "one/best/seeds" / name
     scores, _ = retrained(executor, tiny_dataset, home)
-    (tmp_path / "one/best/seeds/0.json").write_bytes(content)
+    file.write_bytes(file.read_bytes()[:-400] if content is None else content)
     again, seen = retrained(executor, tiny_dataset, home)
     assert any(stage.startswith("measuring") for stage in seen)
     assert again["metrics"] == scores["metrics"]

@@ -12,7 +12,7 @@ import ray
 from rich.console import Console
 
 from components.datasets.dataset import Dataset
-from tests.tune.executor_fixture import setting_on
+from tests.tune.executor_fixture import PARAMS, setting_on
 from tune.execution.driver import run_seeds
 from tune.monitor.terminal import LiveView
 
@@ -41,7 +41,7 @@ def test_as_many_seeds_run_at_once_as_there_are_cores(
             ray.kill(one)
         with LiveView("seeds", 3, {"psd": "max"}, console=Console(file=io.StringIO())) as view:
             setting = setting_on(tmp_path, tiny_dataset)
-            found = run_seeds(setting, tiny_dataset, {}, 0, [0, 1, 2], view, lambda: None)
+            found = run_seeds(setting, tiny_dataset, PARAMS, 0, [0, 1, 2], view, lambda: None)
     finally:
         ray.shutdown()
     (_, first_end), (second, second_end), (third, third_end) = sorted(one["trained"] for one in found.values())

@@ -96,7 +96,8 @@ def test_a_space_names_a_plug_in(tmp_path: Path, plan: Callable[..., Plan]) -> N
 
 def test_without_it_the_name_is_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(space_of(tmp_path), tmp_path, capsys)
-    assert "classifier.architecture: expected A, B, C, D, E, F, or a torchvision model, found 'small_resnet'" in said
+    assert "classifier.architecture: expected A, B, C, D, E, F, a torchvision model, or one that --plugin" in said
+    assert "found 'small_resnet'" in said
     assert "space.yaml, line" in said
 
 

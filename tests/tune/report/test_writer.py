@@ -17,6 +17,7 @@ from components.intervals import t_interval, wilson
 from tests.tune.experiment_fixture import IMAGES, do_not_draw, edit, rebuilt, seed_file, write_experiment, write_json
 from tune.optimizer.choice import choose
 from tune.report.comparison import compare
+from tune.report.told import told
 from tune.report.writer import write_report
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
@@ -256,6 +257,15 @@ def test_a_trial_more_does_not_touch_the_test_scores(folder: Path, report: dict[
     assert changed["search"]["finished"] == 20
     assert changed["choice"]["trial"] == 13  # what was retrained
     assert any("would now be trial 24" in caution for caution in changed["cautions"])
+
+
+def test_a_terminal_is_told_the_result_and_every_doubt(folder: Path, report: dict[str, Any]) -> None:
+    *lines, place = told(Storage(folder)).splitlines()
+    assert place == str(folder / "report.html")
+    assert f"Behind the defense it gets {100 * report['test']['psd']['mean']:.2f} % right" in lines[0]
+    assert lines[1:] == [f"Caution: {caution}" for caution in report["cautions"]]
+    (folder / "report.json").write_text("{torn")
+    assert told(Storage(folder)) == place
 
 
 def test_no_warning_where_psd_is_clearly_above(report: dict[str, Any]) -> None:

@@ -83,3 +83,20 @@ def test_other_versions_are_named_once() -> None:
     assert record.differences(now(), now()) == []
     assert record.differences({}, now()) == []
     assert record.differences({"git": None, "packages": None}, now()) == []
+
+
+def test_a_torn_record_is_named_and_the_search_stays_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = Storage(tmp_path / "one")
+    first = record.identity_of(home)
+    assert first != record.identity_of(home)  # nothing is kept yet
+    record.write_record(home, {"identity": "of an earlier version"})
+    assert record.identity_of(home) == "of an earlier version"
+    record.keep_identity(home, first)
+    home.write("record.json", b'{"identity": "of an ear')
+    assert record.identity_of(home) == first
+    assert record.recorded(home) == record.recorded(home) == {}
+    assert [said.message for said in caplog.records] == [
+        f"{home.uri}/record.json: not readable, damaged; what earlier sessions noted is lost"
+    ]
