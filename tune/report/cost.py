@@ -61,7 +61,7 @@ def cost(facts: Facts) -> Section:
 def _by_the_clock(facts: Facts) -> str:
     if not facts.wall_s:
         return ""
-    if facts.wall_s == facts.recorded_s:
+    if not facts.untimed:
         return f" By the clock: {seconds(facts.wall_s)}."
     least = f"at least {seconds(facts.wall_s)}"
     return f" By the clock: {least}, as a session that was killed, or runs still, has not recorded its time."

@@ -250,6 +250,14 @@ class Facts:
         wall = self.record.get("wall_s")
         return float(wall) if isinstance(wall, int | float) else 0.0
 
+    @property
+    def untimed(self) -> bool:
+        """True where a session has not recorded its time; of records of before each session's is not known."""
+        sessions = self.record.get("sessions")
+        rows = [row for row in sessions if isinstance(row, Mapping)] if isinstance(sessions, list) else []
+        timed = [row for row in rows if "wall_s" in row]
+        return self.wall_s != self.recorded_s or 0 < len(timed) < len(rows)
+
 
 def facts_of(storage: Storage) -> Facts:
     """The facts in an experiment's folder.

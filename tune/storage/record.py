@@ -76,7 +76,9 @@ def add_time(home: Storage, seconds: float, trials: Collection[int]) -> None:
     with suppress(OSError):
         record = recorded(home)
         wall = round(record.get("wall_s", 0.0) + seconds, 1)
-        write_record(home, {**record, **_settled(record, trials), "wall_s": wall})
+        sessions = _settled(record, trials)["sessions"]
+        sessions[-1]["wall_s"] = round(seconds, 1)  # a session without was killed, or runs still
+        write_record(home, {**record, "sessions": sessions, "wall_s": wall})
 
 
 def with_session(record: Mapping[str, Any], now: Mapping[str, Any], trials: Collection[int]) -> dict[str, Any]:

@@ -39,3 +39,12 @@ def test_a_record_that_says_nothing_of_them_is_no_error(tmp_path: Path, sessions
 
 def test_sessions_of_the_same_versions_are_not_listed(tmp_path: Path) -> None:
     assert "resumed with other versions" not in report_of(tmp_path, [session("2.0", [0, 1]), session("2.0", [2, 3])])
+
+
+@pytest.mark.parametrize(("walls", "least"), [((3.0, 4.0), False), ((None, 4.0), True), ((None, None), False)])
+def test_a_session_without_its_time_makes_the_clock_a_least(
+    tmp_path: Path, walls: tuple[float | None, ...], least: bool
+) -> None:
+    """Of records of before, in which no session has one, the sum alone is known."""
+    sessions = [session("2.14.0", []) | ({"wall_s": wall} if wall else {}) for wall in walls]
+    assert ("By the clock: at least" in report_of(tmp_path, sessions)) == least
