@@ -33,6 +33,7 @@ RAY = {
     "tune/execution/driver.py",
     "tune/execution/trial_callback.py",
     "tune/execution/finalist_training.py",
+    "tune/execution/seeds.py",
     "tune/execution/ray_start.py",
     "tune/cluster/connection.py",
     "tune/cluster/leases.py",

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
-import ray
 from ray import tune
 
 from components.datasets.dataset import Dataset
 from tune.cluster.shares import Awaited, SharingScheduler
-from tune.evaluation.retraining import measured
 from tune.execution.trial import (
     Setting,
     arrays_of,
-    final_executor,
     leases_of,
-    run_retraining,
     run_trial,
-    train_seed,
 )
-from tune.execution.trial_callback import TrialCallback, results_of, seed_view
+from tune.execution.trial_callback import TrialCallback
 from tune.monitor.kept_runs import KeptRuns
 from tune.monitor.progress import ProgressFeed
 from tune.monitor.terminal import LiveView
@@ -124,55 +117,6 @@ def _fit(
         )
         _without_tunes_files()
         tuner.fit()
-
-
-def run_seeds(
-    setting: Setting,
-    dataset: Dataset,
-    params: Mapping[str, Any],
-    trial: int,
-    seeds: Sequence[int],
-    view: LiveView,
-    check: Callable[[], None],
-) -> dict[int, dict[str, Any]]:
-    """Retrains a configuration with each seed and returns what each measured on the test images.
-
-    Args:
-        check: raises where this driver must stop, and is called often.
-
-    Raises:
-        ray.exceptions.RayError: a retraining failed. What others had measured is kept, and they go on from their saves.
-    """
-    final, config = Development.for_retraining(dataset), setting.space.config(params)
-    images, feed = arrays_of(train=final.train, test=dataset.test), ProgressFeed()
-    known: dict[int, dict[str, Any]] = {}
-    for seed in seeds:
-        executor = final_executor(setting, images, final.fingerprint, config, seed)
-        if (found := measured(executor, config, setting.home)) is not None:
-            known[seed] = found
-    arrays: Any = ray.put(images)
-    # Two tasks a seed, so that a core with nothing left to train measures. All ask for as many cores: of kinds that
-    # ask for different numbers Ray gives each its share, and lets a core stand idle for the sake of a larger one. And
-    # threads wait for each other: where other work kept both cores busy, two made 0.2 steps a second, one 9.
-    share: dict[str, Any] = {"num_cpus": setting.cpus, "num_gpus": setting.gpus}
-    share["max_retries"] = int(setting.space.fixed["search.retries"])
-    train: Any = ray.remote(train_seed).options(**share)
-    measure: Any = ray.remote(run_retraining).options(**share)
-    given = {
-        seed: (setting, arrays, final.fingerprint, dict(params), trial, seed, feed.channel)
-        for seed in seeds
-        if seed not in known
-    }
-    trained = {seed: train.remote(*words) for seed, words in given.items()}
-    tasks = {measure.remote(*words, trained[seed]): seed for seed, words in given.items()}
-    began = time.time()
-
-    def show(results: dict[int, Any]) -> None:
-        ended = known | results
-        view.update([seed_view(n, ended.get(n), feed.latest.get(n), began, f"seed {n}") for n in seeds], {})
-
-    show({})
-    return known | results_of(tasks, feed, check, show)
 
 
 def _without_tunes_files() -> None:

@@ -16,11 +16,12 @@ from tune.cluster.resources import Request, Resources
 from tune.durations import seconds_of
 from tune.errors import DONE, FAILED
 from tune.evaluation.retraining import forget_others, save_defense, settings_hash
-from tune.execution.driver import run_seeds, run_trials
+from tune.execution.driver import run_trials
 from tune.execution.finalist_training import run_finalists
 from tune.execution.interruption import interrupt
 from tune.execution.ray_start import running_ray
-from tune.execution.trial import Setting, arrays_of, final_executor
+from tune.execution.seeds import final_executor, run_seeds
+from tune.execution.trial import Setting, arrays_of
 from tune.metrics import Direction, images_measured
 from tune.monitor.kept_runs import forget_seeds
 from tune.monitor.runs import run_name, viewing_commands

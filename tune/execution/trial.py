@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 
 from components.datasets.dataset import DataSplit
 from components.hardware import keep_memory
-from tune.evaluation.retraining import retrain_seed
 from tune.execution.gpu_errors import (
     GpuErrorCount,
     GpuLost,
@@ -32,10 +31,9 @@ from tune.monitor.heatmap import map_png
 from tune.monitor.progress import ProgressChannel, ProgressReporter, tell_tune
 from tune.monitor.tensorboard import TensorBoardRun
 from tune.pipeline.executor import Executor, Path
-from tune.pipeline.job import Progress
 from tune.pipeline.purifier import cost
 from tune.pipeline.recipe import Bounds, Development, bounds_for, bounds_of
-from tune.pipeline.stages import final_path_of, path_of
+from tune.pipeline.stages import path_of
 from tune.planning.user_code import UserCode
 from tune.space.config import ExperimentConfig, rungs
 from tune.space.space import SearchSpace
@@ -252,46 +250,6 @@ def leases_of(store: Store) -> Leases:
     return file_leases(store.storage) or ClusterLeases()
 
 
-def train_seed(
-    setting: Setting,
-    arrays: Arrays,
-    fingerprint: str,
-    params: Mapping[str, Any],
-    trial: int,
-    seed: int,
-    channel: ProgressChannel,
-) -> None:
-    """Trains one seed on train + validation: its networks are in the store then."""
-    with prepared(setting), TensorBoardRun(setting.home, setting.space, trial, params, seed) as run:
-        config = setting.space.config(params)
-        reporter = ProgressReporter(seed, channel, run, judged=False)
-        final_executor(setting, arrays, fingerprint, config, seed).get(config, final_path_of(config), reporter)
-        reporter(Progress("waiting to be measured", 0, 0))
-
-
-def run_retraining(
-    setting: Setting,
-    arrays: Arrays,
-    fingerprint: str,
-    params: Mapping[str, Any],
-    trial: int,
-    seed: int,
-    channel: ProgressChannel,
-    trained: None = None,
-) -> dict[str, Any]:
-    """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`.
-
-    `trained` is what Ray waits for: the result of `train_seed`.
-    """
-    with prepared(setting), TensorBoardRun(setting.home, setting.space, trial, params, seed) as run:
-        config = setting.space.config(params)
-        executor = final_executor(setting, arrays, fingerprint, config, seed)
-        reporter = ProgressReporter(seed, channel, run, judged=False)
-        scores = retrain_seed(executor, config, split_of(arrays, "test"), setting.home, reporter)
-        run.metrics({**scores["metrics"], "images_per_second": scores["images_per_second"]})
-    return scores
-
-
 @contextmanager
 def prepared(setting: Setting) -> Iterator[None]:
     """Within the block a task of Ray's that is no trial has what it needs, and its GPU's errors in words.
@@ -310,11 +268,3 @@ def prepared(setting: Setting) -> Iterator[None]:
         if reason := out_of_memory(error, setting.gpus):
             raise RuntimeError(reason) from error
         raise
-
-
-def final_executor(
-    setting: Setting, arrays: Arrays, fingerprint: str, config: ExperimentConfig, seed: int
-) -> Executor:
-    """The executor of one retraining: no validation images, and a projection of the chosen R and L alone."""
-    data = Development(split_of(arrays, "train"), None, setting.classes, fingerprint)
-    return setting.executor(data, bounds_for(config), seed, f"retraining with seed {seed}")

@@ -23,7 +23,8 @@ from tests.tune.pipeline.test_adaptive_training import ENCODED
 from tune.evaluation.adaptive import adaptive_images
 from tune.evaluation.retraining import forget_others, retrain_seed, save_defense, settings_hash
 from tune.evaluation.scores import EPSILONS
-from tune.execution.trial import arrays_of, final_executor
+from tune.execution.seeds import final_executor
+from tune.execution.trial import arrays_of
 from tune.pipeline.executor import Executor
 from tune.pipeline.job import Progress
 from tune.pipeline.recipe import Development

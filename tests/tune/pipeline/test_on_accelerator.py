@@ -15,7 +15,8 @@ from components.defense import Defense
 from tests.pretend_accelerator import PRETEND, not_pretending, pretending
 from tests.tune.executor_fixture import PATH, executor_on, path_to, setting_on, tiny_config
 from tune.evaluation.retraining import retrain_seed, save_defense
-from tune.execution.trial import arrays_of, final_executor
+from tune.execution.seeds import final_executor
+from tune.execution.trial import arrays_of
 from tune.metrics import TARGETS
 from tune.pipeline.executor import Executor
 from tune.pipeline.executor import Path as Built

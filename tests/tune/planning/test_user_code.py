@@ -33,7 +33,8 @@ from tune.errors import Refused
 from tune.evaluation.retraining import assemble
 from tune.execution.driver import arrays_of
 from tune.execution.finalist_training import run_finalist
-from tune.execution.trial import final_executor, run_retraining, run_trial
+from tune.execution.seeds import final_executor, run_retraining
+from tune.execution.trial import run_trial
 from tune.pipeline.recipe import Development, bounds_of
 from tune.pipeline.stages import final_path_of, further_path_of, path_of, signatures_of
 from tune.planning.experiment import find_experiment

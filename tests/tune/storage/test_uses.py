@@ -13,7 +13,8 @@ from tests.tune.executor_fixture import PARAMS, SilentChannel, setting_on, tiny_
 from tune.commands.catalogue import store
 from tune.execution.driver import run_trials
 from tune.execution.finalist_training import run_finalist
-from tune.execution.trial import Setting, arrays_of, attempt, final_executor
+from tune.execution.seeds import final_executor
+from tune.execution.trial import Setting, arrays_of, attempt
 from tune.monitor.progress import ProgressReporter
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.job import Progress

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import PARAMS, setting_on
-from tune.execution.driver import run_seeds
+from tune.execution.seeds import run_seeds
 from tune.monitor.terminal import LiveView
 
 
@@ -31,8 +31,8 @@ def _measured(*given: Any) -> dict[str, Any]:
 def test_as_many_seeds_run_at_once_as_there_are_cores(
     tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tune.execution.driver.train_seed", _spans)
-    monkeypatch.setattr("tune.execution.driver.run_retraining", _measured)
+    monkeypatch.setattr("tune.execution.seeds.train_seed", _spans)
+    monkeypatch.setattr("tune.execution.seeds.run_retraining", _measured)
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20)
     try:
         used = [ray.remote(num_cpus=1)(_Nothing).remote() for _ in range(2)]  # so that no worker waits, as after trials
