@@ -9,12 +9,7 @@ from ray import tune
 
 from components.datasets.dataset import Dataset
 from tune.cluster.shares import Awaited, SharingScheduler
-from tune.execution.trial import (
-    Setting,
-    arrays_of,
-    leases_of,
-    run_trial,
-)
+from tune.execution.trial import Setting, arrays_of, leases_of, run_trial
 from tune.execution.trial_callback import TrialCallback
 from tune.monitor.kept_runs import KeptRuns
 from tune.monitor.progress import ProgressFeed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -54,13 +56,10 @@ def run_seeds(
     share["max_retries"] = int(setting.space.fixed["search.retries"])
     train: Any = ray.remote(train_seed).options(**share)
     measure: Any = ray.remote(run_retraining).options(**share)
-    given = {
-        seed: (setting, arrays, final.fingerprint, dict(params), trial, seed, feed.channel)
-        for seed in seeds
-        if seed not in known
-    }
-    trained = {seed: train.remote(*words) for seed, words in given.items()}
-    tasks = {measure.remote(*words, trained[seed]): seed for seed, words in given.items()}
+    left = [seed for seed in seeds if seed not in known]
+    runs = {seed: Retraining(setting, final.fingerprint, dict(params), trial, seed, feed.channel) for seed in left}
+    trained = {seed: train.remote(run, arrays) for seed, run in runs.items()}
+    tasks = {measure.remote(run, arrays, trained[seed]): seed for seed, run in runs.items()}
     began = time.time()
 
     def show(results: dict[int, Any]) -> None:
@@ -71,42 +70,52 @@ def run_seeds(
     return known | results_of(tasks, feed, check, show)
 
 
-def train_seed(
-    setting: Setting,
-    arrays: Arrays,
-    fingerprint: str,
-    params: Mapping[str, Any],
-    trial: int,
-    seed: int,
-    channel: ProgressChannel,
-) -> None:
+@dataclass(frozen=True)
+class Retraining:
+    """A configuration with one seed, as it is sent to the cluster.
+
+    Attributes:
+        setting: that all of a search share.
+        fingerprint: of the data for retraining.
+        params: the searched parameters of the configuration.
+        trial: that it is of.
+        seed: that it is trained with.
+        channel: to the driver.
+    """
+
+    setting: Setting
+    fingerprint: str
+    params: Mapping[str, Any]
+    trial: int
+    seed: int
+    channel: ProgressChannel
+
+    @contextmanager
+    def begun(
+        self, arrays: Arrays
+    ) -> Iterator[tuple[Executor, ExperimentConfig, ProgressReporter, TensorBoardRun]]:
+        """Within the block its executor, its configuration, and where it reports to: the driver and TensorBoard."""
+        setting = self.setting
+        with prepared(setting), TensorBoardRun(setting.home, setting.space, self.trial, self.params, self.seed) as run:
+            config = setting.space.config(self.params)  # whose names a plug-in may have defined
+            executor = final_executor(setting, arrays, self.fingerprint, config, self.seed)
+            yield executor, config, ProgressReporter(self.seed, self.channel, run, judged=False), run
+
+
+def train_seed(one: Retraining, arrays: Arrays) -> None:
     """Trains one seed on train + validation: its networks are in the store then."""
-    with prepared(setting), TensorBoardRun(setting.home, setting.space, trial, params, seed) as run:
-        config = setting.space.config(params)
-        reporter = ProgressReporter(seed, channel, run, judged=False)
-        final_executor(setting, arrays, fingerprint, config, seed).get(config, final_path_of(config), reporter)
+    with one.begun(arrays) as (executor, config, reporter, _):
+        executor.get(config, final_path_of(config), reporter)
         reporter(Progress("waiting to be measured", 0, 0))
 
 
-def run_retraining(
-    setting: Setting,
-    arrays: Arrays,
-    fingerprint: str,
-    params: Mapping[str, Any],
-    trial: int,
-    seed: int,
-    channel: ProgressChannel,
-    trained: None = None,
-) -> dict[str, Any]:
+def run_retraining(one: Retraining, arrays: Arrays, trained: None = None) -> dict[str, Any]:
     """Retrains one seed on train + validation and measures it on the test images: `best/seeds/<seed>.json`.
 
     `trained` is what Ray waits for: the result of `train_seed`.
     """
-    with prepared(setting), TensorBoardRun(setting.home, setting.space, trial, params, seed) as run:
-        config = setting.space.config(params)
-        executor = final_executor(setting, arrays, fingerprint, config, seed)
-        reporter = ProgressReporter(seed, channel, run, judged=False)
-        scores = retrain_seed(executor, config, split_of(arrays, "test"), setting.home, reporter)
+    with one.begun(arrays) as (executor, config, reporter, run):
+        scores = retrain_seed(executor, config, split_of(arrays, "test"), one.setting.home, reporter)
         run.metrics({**scores["metrics"], "images_per_second": scores["images_per_second"]})
     return scores
 

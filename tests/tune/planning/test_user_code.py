@@ -33,7 +33,7 @@ from tune.errors import Refused
 from tune.evaluation.retraining import assemble
 from tune.execution.driver import arrays_of
 from tune.execution.finalist_training import run_finalist
-from tune.execution.seeds import final_executor, run_retraining
+from tune.execution.seeds import Retraining, final_executor, run_retraining
 from tune.execution.trial import run_trial
 from tune.pipeline.recipe import Development, bounds_of
 from tune.pipeline.stages import final_path_of, further_path_of, path_of, signatures_of
@@ -384,7 +384,7 @@ def test_whatever_is_trained_for_the_search_knows_the_plug_in(tmp_path: Path, pi
     final = Development.for_retraining(pictures)
     arrays = arrays_of(train=final.train, test=pictures.test)
     with CLASSIFIERS.scope():
-        assert run_retraining(setting, arrays, final.fingerprint, PARAMS, 0, 0, channel)["metrics"]
+        assert run_retraining(Retraining(setting, final.fingerprint, PARAMS, 0, 0, channel), arrays)["metrics"]
 
 
 @pytest.mark.slow
