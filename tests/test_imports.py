@@ -34,6 +34,8 @@ RAY = {
     "tune/execution/trial_callback.py",
     "tune/execution/finalist_training.py",
     "tune/execution/seeds.py",
+    "tune/execution/trainings.py",
+    "tune/execution/ahead.py",
     "tune/execution/ray_start.py",
     "tune/cluster/connection.py",
     "tune/cluster/leases.py",

@@ -135,8 +135,9 @@ def test_a_dry_run_says_what_it_does_and_imports_neither_ray_nor_torchs_compiler
     assert not packages & RAY
 
 
-def test_a_worker_imports_no_plots() -> None:
-    packages, _ = imported("import tune.execution.trial")
+@pytest.mark.parametrize("module", ["trial", "seeds", "finalist_training"])
+def test_a_worker_imports_no_plots(module: str) -> None:
+    packages, _ = imported(f"import tune.execution.{module}")
     assert not packages & {"matplotlib", "scipy", "sklearn", "optuna", "jinja2", "fire", "pandas"}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ray import tune
 
@@ -30,11 +31,13 @@ def run_trials(
     concurrent: int,
     view: LiveView,
     check: Callable[[], None],
+    watch: Callable[[Sequence[Any]], None] = lambda trials: None,
 ) -> None:
     """Runs every trial of the search that has no outcome yet. Returns early, resumable, only by an exception.
 
     Args:
         check: raises where this driver must stop, and is called often.
+        watch: is shown Tune's trials about twice a second.
     """
     ledger = searcher.ledger
     total = int(setting.space.fixed["search.trials"])
@@ -46,7 +49,7 @@ def run_trials(
         setting.unshared.remove_tree()  # of sessions with `--no-reuse`: no trial of this one goes on from there
     runs = KeptRuns(setting.home, searcher.objectives)
     runs.resume(ledger.known())
-    callback = TrialCallback(setting, ledger, view, saves, runs, check)
+    callback = TrialCallback(setting, ledger, view, saves, runs, check, watch)
     scheduler = SharingScheduler(
         searcher,
         concurrent,

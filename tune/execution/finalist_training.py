@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 
 from components.datasets.dataset import Dataset
 from tune.execution.gpu_errors import broken
+from tune.execution.trainings import results_of, seed_view
 from tune.execution.trial import Arrays, Setting, arrays_of, development, last_line, prepared
-from tune.execution.trial_callback import results_of, seed_view
 from tune.metrics import objectives_of
 from tune.monitor.progress import Message, ProgressChannel, ProgressFeed, ProgressReporter
 from tune.monitor.terminal import LiveView, TrialView

@@ -16,11 +16,12 @@ from tune.cluster.resources import Request, Resources
 from tune.durations import seconds_of
 from tune.errors import DONE, FAILED
 from tune.evaluation.retraining import forget_others, save_defense, settings_hash
+from tune.execution.ahead import Ahead
 from tune.execution.driver import run_trials
 from tune.execution.finalist_training import run_finalists
 from tune.execution.interruption import interrupt
 from tune.execution.ray_start import running_ray
-from tune.execution.seeds import final_executor, run_seeds
+from tune.execution.seeds import Beginning, final_executor, run_seeds
 from tune.execution.trial import Setting, arrays_of
 from tune.metrics import Direction, images_measured
 from tune.monitor.kept_runs import forget_seeds
@@ -174,7 +175,9 @@ class Session:
             print(f"Note: --no-reuse: trials share nothing, so {dropped}", file=sys.stderr)
         _tell_of_warm_start(plan.home, searcher.warm_started)
         with self._view(search.target, searcher.most, search.objectives, self._budget()) as view:
-            run_trials(self.setting, plan.dataset, searcher, self.resources.concurrent, view, self.lock.check)
+            given = self.setting, plan.dataset, searcher, self.resources.concurrent
+            ahead = Ahead(*given, self._seeds, view.note)
+            run_trials(*given, view, self.lock.check, ahead.look)
             stopped = searcher.stopped
             view.note(f"no further trial: {stopped}")
         write_record(plan.home, {**recorded(plan.home), "stopped": stopped})
@@ -184,7 +187,7 @@ class Session:
         best = self._final(choose(self.ledger.outcomes(), search.objectives, search.max_cost))
         self._keep_choice(best)
         if search.target in ("unet", "defense"):
-            self._retrain(best)
+            self._retrain(best, ahead.beginning)
         return searcher.over
 
     def _final(self, best: Outcome) -> Outcome:
@@ -256,16 +259,21 @@ class Session:
         else:
             home.delete("validation_map.json")  # an earlier choice may have left one
 
-    def _retrain(self, best: Outcome) -> None:
+    @property
+    def _seeds(self) -> list[int]:
+        """Those of the retraining."""
+        search = self.plan.config.search
+        return [search.seed + index for index in range(search.retrain_seeds)]
+
+    def _retrain(self, best: Outcome, beginning: Beginning | None = None) -> None:
         """The chosen configuration over several seeds. The first one's defense is saved: nothing chose it."""
-        search, setting, home = self.plan.config.search, self.setting, self.plan.home
-        seeds = [search.seed + index for index in range(search.retrain_seeds)]
+        search, setting, home, seeds = self.plan.config.search, self.setting, self.plan.home, self._seeds
         forget_others(home, seeds, settings_hash(self.plan.space.config(best.params)))
         forget_seeds(home, [run_name(best.trial, best.params, seed) for seed in seeds])
         work = f"retraining trial {best.trial} on train + validation, then the test images"
         told = {key: way for key, way in search.objectives.items() if key == "robust"}
         with self._view(work, len(seeds), {**told, "psd": "max"}, kind="seed") as view:
-            run_seeds(setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check)
+            run_seeds(setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check, beginning)
         config = self.plan.space.config(best.params)
         final = Development.for_retraining(self.plan.dataset)
         arrays = arrays_of(train=final.train)

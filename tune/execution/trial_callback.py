@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.tune import Callback
 
-from tune.cluster.coordinator import Message
 from tune.execution.ended_trials import EndedTrials
+from tune.execution.trainings import LOOK, running_view
 from tune.execution.trial import Setting
 from tune.monitor.kept_runs import KeptRuns
 from tune.monitor.progress import ProgressFeed, work_seconds
@@ -24,12 +23,21 @@ from tune.monitor.terminal import LiveView, TrialView
 from tune.pipeline.saves import Saves
 from tune.storage.ledger import Ledger, Outcome
 
-LOOK = 0.5  # seconds between two looks at what the trials say
 _RAISED = "ray::"  # where Ray begins to tell of an error that a worker's own code has raised
 
 
 class TrialCallback(Callback):
-    """Follows the trials: the view is refreshed, and a trial that could not record its own end gets it recorded."""
+    """Follows the trials: the view is refreshed, and a trial that could not record its own end gets it recorded.
+
+    Args:
+        setting: that all trials share.
+        ledger: of their outcomes.
+        view: for the user.
+        saves: of trainings, forgotten as trials end.
+        runs: those in TensorBoard that are kept.
+        check: raises where this driver must stop, and is called often.
+        watch: is shown Tune's trials often.
+    """
 
     def __init__(
         self,
@@ -39,9 +47,10 @@ class TrialCallback(Callback):
         saves: Saves,
         runs: KeptRuns,
         check: Callable[[], None],
+        watch: Callable[[Sequence[Any]], None] = lambda trials: None,
     ) -> None:
         self._setting, self._ledger, self._view, self._saves, self._runs = setting, ledger, view, saves, runs
-        self._check = check
+        self._check, self._watch = check, watch
         self._feed: ProgressFeed | None = None
         self._looked = 0.0
         self._values: dict[int, dict[str, float]] = {}
@@ -103,13 +112,14 @@ class TrialCallback(Callback):
         if self._outage is not None:  # raised here, as Tune takes what other callbacks raise for a trial's failure
             raise self._outage
         self._check()
-        self.refresh(trials)
+        if self.refresh(trials):
+            self._watch(trials)
         self._over.forget(trials)
 
-    def refresh(self, trials: Sequence[Any] = (), last: bool = False) -> None:
-        """Brings the view up to date, at most every half second; `trials` are Tune's."""
+    def refresh(self, trials: Sequence[Any] = (), last: bool = False) -> bool:
+        """Brings the view up to date, at most every half second; returns True where it did. `trials` are Tune's."""
         if not last and time.time() - self._looked < LOOK:
-            return
+            return False
         self._looked = time.time()
         self._collect()
         for number in (trial.config["trial"] for trial in trials if trial.status == trial.PAUSED):
@@ -117,12 +127,13 @@ class TrialCallback(Callback):
                 self._active[number] = replace(self._active[number], state="waiting", done=0, total=0)
         self._view.update([*self._ended, *self._active.values()], self._stages)
         self._ended.clear()
+        return True
 
     def _collect(self) -> None:
         """Shows what is new of the trials' progress."""
         for number, message in self._feed.look().items() if self._feed else ():
             if number in self._active and self._active[number].state == "running":
-                self._active[number] = _running(self._active[number], message)
+                self._active[number] = running_view(self._active[number], message)
 
     def _settle(self, trial: Any, status: Any, error: str | None) -> None:
         if self._outage is not None:
@@ -198,48 +209,3 @@ def _ended(outcome: Outcome) -> TrialView:
         metrics=outcome.metrics,
         error=outcome.error,
     )
-
-
-def _running(shown: TrialView, message: Message) -> TrialView:
-    return TrialView(
-        shown.number,
-        shown.name,
-        "running",
-        message.stage,
-        message.done,
-        message.total,
-        shown.started,
-        message.since,
-        host="" if message.host == socket.gethostname() else message.host,
-        promoted=shown.promoted,
-    )
-
-
-def results_of(
-    tasks: Mapping[Any, int],
-    feed: ProgressFeed,
-    check: Callable[[], None],
-    show: Callable[[dict[int, Any]], None],
-    get: Callable[[Any], dict[str, Any]] = ray.get,
-) -> dict[int, dict[str, Any]]:
-    """The result of every task, by its number, as `get` takes it; `show` is called often, with those that are there."""
-    results: dict[int, dict[str, Any]] = {}
-    while len(results) < len(tasks):
-        check()
-        done, _ = ray.wait([task for task, number in tasks.items() if number not in results], timeout=LOOK)
-        results |= {tasks[task]: get(task) for task in done}
-        feed.look()
-        show(results)
-    return results
-
-
-def seed_view(
-    number: int, result: Mapping[str, Any] | None, message: Message | None, began: float, name: str
-) -> TrialView:
-    """A training that is no trial, as the live view shows it."""
-    if result is not None and "failed" in result:
-        return TrialView(number, name, "failed", error=result["failed"])
-    if result is not None:
-        return TrialView(number, name, "finished", metrics=result["metrics"])
-    shown = TrialView(number, name, "running" if message else "waiting", started=began)
-    return _running(shown, message) if message else shown

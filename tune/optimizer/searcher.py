@@ -135,6 +135,11 @@ class LedgerSearcher(Searcher):
         return not self._interrupted and self.stopped is not None and self._promotable is None
 
     @property
+    def finished(self) -> bool:
+        """True where no trial will be handed out any more, whatever becomes of those that run."""
+        return self.over and not self._may_promote and not self._may_go_on
+
+    @property
     def most(self) -> int:
         """The largest number of trials that there can be."""
         return min(self._trials, self._study.size or self._trials)

@@ -127,7 +127,7 @@ class Executor:
             for node, artifact in there.items():
                 path.count(node.stage.name, artifact)
                 if node.stage.judged:
-                    _replay(node.stage.name, artifact, report)
+                    replay(node.stage.name, artifact, report)
                 self._settle(node, artifact, pending, path, found, report)
             if there:
                 waited = 0.0
@@ -243,8 +243,12 @@ def part_signatures(stage: Stage, recipe: Recipe, signature: str) -> list[str]:
     return [f"{signature}-{part:03d}" for part in range(parts)] if parts > 1 else [signature]
 
 
-def _replay(stage: str, artifact: Artifact, report: Callable[[Progress], None]) -> None:
-    """Reports the epochs of a training that is over: who compares trials by epoch sees the same, built or found."""
-    history = read_json(artifact.folder / "history.json")
+def replay(stage: str, artifact: Artifact, report: Callable[[Progress], None]) -> None:
+    """Reports the epochs of a training that is over: who compares trials by epoch sees the same, built or found.
+
+    Of what was not trained, such as attacked images or given weights, there are none.
+    """
+    file = artifact.folder / "history.json"
+    history = read_json(file) if file.exists() else []
     for row in history:
         report(Progress(stage, int(row["epoch"]), len(history), row))

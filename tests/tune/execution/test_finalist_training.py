@@ -23,8 +23,8 @@ from tests.tune.executor_fixture import PARAMS, PATH, SilentChannel, setting_on,
 from tests.tune.tiny_search import choice, run, words, write_space
 from tune.execution import finalist_training
 from tune.execution.finalist_training import _train, _unless_lost, run_finalist, run_finalists
+from tune.execution.trainings import seed_view
 from tune.execution.trial import Setting, arrays_of
-from tune.execution.trial_callback import seed_view
 from tune.monitor.terminal import LiveView
 from tune.optimizer.finalists import as_json, decide
 from tune.pipeline.recipe import Bounds, bounds_for

@@ -152,3 +152,17 @@ def test_a_node_that_may_not_use_the_storage_is_named(tmp_path: Path, tiny_datas
     with pytest.raises(OSError, match=r"^s3://b/a: ACCESS_DENIED \(on worker-1\)$"):
         callback.on_step_end(1, [])
     assert ledger.outcomes() == []
+
+
+def test_who_watches_the_trials_sees_them_twice_a_second(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting, now, seen = setting_on(tmp_path, tiny_dataset), [1000.0], []
+    monkeypatch.setattr("time.time", lambda: now[0])
+    ledger = Ledger(setting.home)
+    callback = TrialCallback(setting, ledger, mock.Mock(), mock.Mock(), mock.Mock(), lambda: None, seen.append)
+    trials = [SimpleNamespace(config={"trial": 3, "params": PARAMS}, status="RUNNING", PAUSED="PAUSED")]
+    for _ in range(11):
+        callback.on_step_end(1, trials)
+        now[0] += 0.1
+    assert seen == [trials] * 3

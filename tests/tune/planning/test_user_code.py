@@ -382,9 +382,9 @@ def test_whatever_is_trained_for_the_search_knows_the_plug_in(tmp_path: Path, pi
     with CLASSIFIERS.scope():
         assert run_finalist(setting, arrays, PARAMS, 1, 0, channel, bounds_of(space), path)["metrics"]
     final = Development.for_retraining(pictures)
-    arrays = arrays_of(train=final.train, test=pictures.test)
+    one = Retraining(setting, final.fingerprint, PARAMS, 0, 0, channel)
     with CLASSIFIERS.scope():
-        assert run_retraining(Retraining(setting, final.fingerprint, PARAMS, 0, 0, channel), arrays)["metrics"]
+        assert run_retraining(one, arrays_of(train=final.train), arrays_of(test=pictures.test))["metrics"]
 
 
 @pytest.mark.slow
