@@ -1,16 +1,13 @@
 PYTHON   ?= python3
 VENV     ?= .venv
-# Byte code is compiled at first import; compiling all of torch and Ray at installation takes longer.
-PIP_ARGS ?= --no-compile
 ARGS     ?=
 # Files of tests side by side, each in one process, as its tests share what they set up.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
 python  := $(VENV)/bin/python
 uv      := $(shell command -v uv 2>/dev/null)
-# uv, where it is there, installs several times as fast as pip, and needs no pip in the environment.
-install := $(if $(uv),$(uv) pip install --python $(python),$(python) -m pip install --disable-pip-version-check) \
-           $(PIP_ARGS) -e
+# uv installs in a third of pip's time. Where it is there already, the environment needs no pip.
+install := $(if $(uv),$(uv) pip install --python $(python),$(python) deploy/install.py) -e
 
 .DEFAULT_GOAL := help
 .PHONY: help search test test-all test-gpu check stage-code clean
