@@ -57,7 +57,7 @@ class ImageClassifier(nn.Module, ABC):
         return self.features_and_logits(images, layer)[0]
 
     @torch.no_grad()
-    def predict(self, images: Tensor, batch_size: int = 500) -> Tensor:
+    def predict(self, images: Tensor, batch_size: int = 250) -> Tensor:
         """Labels int64 (N,) of `images` (N, C, H, W), on the images' own device."""
         device = next(self.parameters()).device
         labels = [self(batch.to(device)).argmax(1) for batch in images.split(batch_size)]

@@ -24,7 +24,8 @@ from tune.space.config import ExperimentConfig
 
 EPSILONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 CURVE_IMAGES, CURVE_EVALUATIONS = 400, 16_000  # per ε of the curve: more images where each costs little …
-MOST_CURVE_IMAGES = 1000  # … as far as a curve shows it: a share of 1,000 is known to a point
+CURVE_SHARE = 5  # … up to a fifth of the test images, so that the curve takes less than the result itself …
+MOST_CURVE_IMAGES = 1000  # … and no more than a curve shows: a share of 1,000 is known to a point
 FIGURE_IMAGES = 10
 DRAW = 0  # seed of what is drawn for the curve and the figure: chosen before anything was seen
 
@@ -129,9 +130,9 @@ def _metrics(
 
 
 def curve_images(config: ExperimentConfig, images: int) -> int:
-    """Number of test images that each ε of the curve is measured on."""
+    """Number of so many test images that each ε of the curve is measured on."""
     affordable = CURVE_EVALUATIONS // max(1, cost(config))
-    return min(images, max(CURVE_IMAGES, min(affordable, MOST_CURVE_IMAGES)))
+    return min(images, max(CURVE_IMAGES, min(affordable, images // CURVE_SHARE, MOST_CURVE_IMAGES)))
 
 
 def _curve(
@@ -171,10 +172,7 @@ def _pictures(
 ) -> dict[str, NDArray[Any]]:
     """Images for the figure, drawn by a fixed seed, and the mistakes that the classifier was surest of."""
     drawn = np.random.default_rng(DRAW).permutation(len(test))[:FIGURE_IMAGES]
-    logits = in_batches(defense.classifier, purified.images, defense.projector.device)
-    confidence = logits.softmax(1).max(1).values.where(purified.label != test.labels, -1.0)
-    wrong = int((purified.label != test.labels).sum())
-    worst = confidence.argsort(descending=True)[: min(FIGURE_IMAGES, wrong)].numpy()
+    worst = _surest(defense, purified, (purified.label != test.labels).nonzero().flatten())
     stages = {
         "original": test.images,
         "attacked": attacked,
@@ -186,6 +184,14 @@ def _pictures(
         **_chosen(drawn, stages, labels, test.labels, ""),
         **_chosen(worst, stages, labels, test.labels, "worst_"),
     }
+
+
+def _surest(defense: Defense, purified: Purification, which: Tensor) -> NDArray[np.int64]:
+    """Indices of those images of `which`, int64 (M,), that the classifier is surest of."""
+    if len(which):
+        logits = in_batches(defense.classifier, purified.images[which], defense.projector.device)
+        which = which[logits.softmax(1).max(1).values.argsort(descending=True)]
+    return which[:FIGURE_IMAGES].numpy()
 
 
 def _chosen(
