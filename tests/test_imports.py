@@ -1,6 +1,7 @@
 """The import rules: components know nothing of the search, and a report needs neither torch nor Ray."""
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -185,6 +186,35 @@ def test_the_tree_in_the_readme_names_every_room() -> None:
     named = {line.split()[0] for line in tree.split("\n## ")[0].splitlines() if line.startswith("      ")}
     rooms = {path for package in ("components", "tune") for path in (ROOT / package).iterdir() if path.is_dir()}
     assert {f"{room.name}/" for room in rooms if room.name != "__pycache__"} <= named
+
+
+def ways_through_the_code() -> list[list[str]]:
+    _, rest = (ROOT / "CONTRIBUTING.md").read_text().split("## Where to begin reading\n")
+    return [re.findall(r"`([^`]+)`", way) for way in rest.split("\n## ")[0].split("\n- ")[1:]]
+
+
+def test_the_ways_through_the_code_are_short() -> None:
+    assert [len(way) for way in ways_through_the_code()] == [10, 7, 9]  # at most 12, 7 and 10
+
+
+@pytest.mark.parametrize("way", ways_through_the_code(), ids=lambda way: way[-1])
+def test_each_file_of_a_way_is_known_from_one_before(way: list[str]) -> None:
+    for place, name in enumerate(way[1:], 1):
+        assert (ROOT / name).is_file()
+        if name.endswith(".j2"):
+            stem, kind, _ = Path(name).name.split(".")
+            writer = (ROOT / way[place - 1]).read_text()
+            assert f"{stem}.{{kind}}.j2" in writer
+            assert f'"{kind}"' in writer
+            continue
+        near = {earlier for earlier in way[:place] if linked(earlier, name) or linked(name, earlier)}
+        assert near, f"{name}: expected an import by or of one of {way[:place]}"
+
+
+def linked(one: str, other: str) -> bool:
+    """True where one file imports the other, wherever in it."""
+    module = other.removesuffix(".py").replace("/", ".")
+    return any(f"{name}.".startswith(f"{module}.") for name in imports(tree_of(ROOT / one)))
 
 
 def test_no_files_import_each_other() -> None:
