@@ -201,13 +201,13 @@ OBJECTIVES: Mapping[Target, Mapping[str, Direction]] = MappingProxyType(
 )
 
 
-ROBUST_TARGETS: tuple[Target, ...] = ("unet", "defense")  # those whose trials end in a whole defense
+DEFENSE_TARGETS: tuple[Target, ...] = ("unet", "defense")  # each trial is a whole defense; the chosen one is retrained
 
 
 def objectives_of(target: Target, objective: Objective = "psd") -> Mapping[str, Direction]:
     """The objectives of a target, where robust is asked for in the place of PSD, or before it."""
     found = OBJECTIVES[target]
-    if objective == "psd" or target not in ROBUST_TARGETS:
+    if objective == "psd" or target not in DEFENSE_TARGETS:
         return found
     others = {key: way for key, way in found.items() if key != "psd" or objective == "both"}
     return {"robust": METRICS["robust"].direction, **others}

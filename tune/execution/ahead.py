@@ -18,13 +18,13 @@ from ray.tune.experiment import Trial
 from components.datasets.dataset import Dataset
 from tune.execution.seeds import Beginning, Retraining, build_ahead, share_of
 from tune.execution.trial import Setting, arrays_of, last_line
+from tune.metrics import DEFENSE_TARGETS
 from tune.optimizer.searcher import LedgerSearcher
 from tune.pipeline.recipe import Development, Recipe, bounds_for
 from tune.pipeline.stages import STAGES, final_path_of, signatures_of
 from tune.space.config import ExperimentConfig
 
 COMPARING = 0.1  # seconds at a time: a configuration takes 2 to 20 ms, and trials wait for the driver meanwhile
-RETRAINED = ("unet", "defense")  # targets whose chosen configuration is retrained
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Ahead:
     ) -> None:
         self._setting, self._searcher = setting, searcher
         self._dataset, self._concurrent, self._note = dataset, concurrent, note
-        retrained = setting.reuse and setting.space.fixed["search.target"] in RETRAINED
+        retrained = setting.reuse and setting.space.fixed["search.target"] in DEFENSE_TARGETS
         self._left = list(seeds) if retrained else []
         self._shared: SharedStages | None = None
         self.beginning: Beginning | None = None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import ray
 
@@ -15,27 +13,20 @@ from components.pretrained import described
 from tune.cluster.resources import Request, Resources
 from tune.durations import seconds_of
 from tune.errors import DONE, FAILED
-from tune.evaluation.retraining import forget_others, save_defense, settings_hash
 from tune.execution.ahead import Ahead
 from tune.execution.driver import run_trials
-from tune.execution.finalist_training import run_finalists
 from tune.execution.interruption import interrupt
 from tune.execution.ray_start import running_ray
-from tune.execution.seeds import Beginning, final_executor, run_seeds
-from tune.execution.trial import Setting, arrays_of
-from tune.metrics import Direction, images_measured
-from tune.monitor.kept_runs import forget_seeds
-from tune.monitor.runs import run_name, viewing_commands
+from tune.execution.selection import Selection, seeds_of, view_of
+from tune.execution.trial import Setting
+from tune.monitor.runs import viewing_commands
 from tune.monitor.tensorboard import write_experiment
-from tune.monitor.terminal import LiveView
-from tune.optimizer.choice import NoChoiceError, choose, rule
+from tune.optimizer.choice import NoChoiceError
 from tune.optimizer.early_stopping import halving_of
 from tune.optimizer.export import export_study
-from tune.optimizer.finalists import as_json, decide, finalists_of
 from tune.optimizer.searcher import LedgerSearcher, WarmStart
 from tune.optimizer.stopping import Clock, StopRules
 from tune.optimizer.warm_start import earlier_ledgers
-from tune.pipeline.recipe import Development
 from tune.planning.experiment import Options
 from tune.planning.finished import note_finished
 from tune.planning.machine import tell_of
@@ -46,7 +37,7 @@ from tune.report.writer import write_report
 from tune.space.config import SearchConfig
 from tune.storage.care.exclusion import wait_for_removals
 from tune.storage.folder import Storage
-from tune.storage.ledger import Ledger, Outcome
+from tune.storage.ledger import Ledger
 from tune.storage.lock import ExperimentLock, LockedError
 from tune.storage.record import (
     add_time,
@@ -174,9 +165,9 @@ class Session:
         if not self.options.reuse and (dropped := _without_sharing(search)):
             print(f"Note: --no-reuse: trials share nothing, so {dropped}", file=sys.stderr)
         _tell_of_warm_start(plan.home, searcher.warm_started)
-        with self._view(search.target, searcher.most, search.objectives, self._budget()) as view:
+        with view_of(plan, self.options, search.target, searcher.most, search.objectives, self._budget()) as view:
             given = self.setting, plan.dataset, searcher, self.resources.concurrent
-            ahead = Ahead(*given, self._seeds, view.note)
+            ahead = Ahead(*given, seeds_of(search), view.note)
             run_trials(*given, view, self.lock.check, ahead.look)
             stopped = searcher.stopped
             view.note(f"no further trial: {stopped}")
@@ -184,103 +175,13 @@ class Session:
         self.ledger.write_csv()
         if plan.home.local is not None:
             export_study(plan.space, self.ledger, plan.home.local / "study.db", search.max_cost)
-        best = self._final(choose(self.ledger.outcomes(), search.objectives, search.max_cost))
-        self._keep_choice(best)
-        if search.target in ("unet", "defense"):
-            self._retrain(best, ahead.beginning)
+        Selection(plan, self.setting, self.options, self.lock.check).run(self.ledger, ahead.beginning)
         return searcher.over
-
-    def _final(self, best: Outcome) -> Outcome:
-        """The trial that the finalists' comparison chooses; where there are none, the best one."""
-        search, home = self.plan.config.search, self.plan.home
-        objectives, outcomes = search.objectives, self.ledger.outcomes()
-        finalists = finalists_of(outcomes, objectives, search.finalists, search.max_cost)
-        if len(finalists) < 2 or search.target not in ("unet", "defense") or not self.options.reuse:
-            home.delete("finalists.json")
-            return best
-        seeds = [search.seed + index for index in range(search.finalist_seeds)]
-        how = f" with up to {len(seeds)} seeds each" if seeds[1:] else ""
-        images = images_measured(next(iter(objectives)), len(self.plan.dataset.validation), search.robust_images)
-        work, most = f"the best {len(finalists)} trials compared{how}", len(finalists) * len(seeds)
-        with self._view(work, most, objectives, kind="training") as view:
-            compared, left_out, spent = run_finalists(
-                self.setting, self.plan.dataset, finalists, seeds, images, view, self.lock.check
-            )
-        for trial, reason in left_out.items():
-            print(f"Note: trial {trial} is left out of the comparison, as a training failed: {reason}", file=sys.stderr)
-        if not compared:
-            home.delete("finalists.json")
-            return best
-        verdict = decide(compared, seeds, images)
-        params = {outcome.trial: outcome.params for outcome in finalists}
-        home.write("finalists.json", _json(as_json(compared, verdict, params, left_out, spent)))
-        return next(outcome for outcome in finalists if outcome.trial == verdict.chosen)
 
     def _budget(self) -> tuple[float, float] | None:
         """Seconds of the budget, and those of them that earlier sessions used; None where there is none."""
         budget = self.plan.config.search.budget
         return None if budget is None else (seconds_of(budget), Clock(self.ledger.outcomes()).seconds())
-
-    def _view(
-        self,
-        work: str,
-        number: int,
-        objectives: Mapping[str, Direction],
-        budget: tuple[float, float] | None = None,
-        kind: str = "trial",
-    ) -> LiveView:
-        return LiveView(
-            f"{self.plan.name} · {work}",
-            number,
-            objectives,
-            self.options.quiet,
-            self.options.verbose,
-            max_cost=self.plan.config.search.max_cost if "cost" in objectives else None,
-            budget=budget,
-            kind=kind,
-        )
-
-    def _keep_choice(self, best: Outcome) -> None:
-        search, home = self.plan.config.search, self.plan.home
-        objectives = search.objectives
-        choice = {
-            "trial": best.trial,
-            "params": best.params,
-            "rule": rule(objectives, finalists=home.exists("finalists.json")),
-            "objectives": dict(objectives),
-            "max_cost": search.max_cost,
-            "settings": settings_hash(self.plan.space.config(best.params)),
-        }
-        home.child("best").write("choice.json", _json(choice))
-        maps = self.plan.storage.child("store").child("map").child(best.stages.get("map", "none"))
-        if maps.exists("manifest.json"):  # a trial that shares nothing leaves no map of all R and L
-            manifest = json.loads(maps.read("manifest.json"))
-            home.write("validation_map.json", _json({**manifest["metrics"], "params": best.params}))
-        else:
-            home.delete("validation_map.json")  # an earlier choice may have left one
-
-    @property
-    def _seeds(self) -> list[int]:
-        """Those of the retraining."""
-        search = self.plan.config.search
-        return [search.seed + index for index in range(search.retrain_seeds)]
-
-    def _retrain(self, best: Outcome, beginning: Beginning | None = None) -> None:
-        """The chosen configuration over several seeds. The first one's defense is saved: nothing chose it."""
-        search, setting, home, seeds = self.plan.config.search, self.setting, self.plan.home, self._seeds
-        forget_others(home, seeds, settings_hash(self.plan.space.config(best.params)))
-        forget_seeds(home, [run_name(best.trial, best.params, seed) for seed in seeds])
-        work = f"retraining trial {best.trial} on train + validation, then the test images"
-        told = {key: way for key, way in search.objectives.items() if key == "robust"}
-        with self._view(work, len(seeds), {**told, "psd": "max"}, kind="seed") as view:
-            run_seeds(setting, self.plan.dataset, best.params, best.trial, seeds, view, self.lock.check, beginning)
-        config = self.plan.space.config(best.params)
-        final = Development.for_retraining(self.plan.dataset)
-        arrays = arrays_of(train=final.train)
-        save_defense(final_executor(setting, arrays, final.fingerprint, config, seeds[0]), config, home)
-        choice = json.loads(home.child("best").read("choice.json"))
-        home.child("best").write("choice.json", _json({**choice, "saved_seed": seeds[0]}))
-
 
 def _without_sharing(search: SearchConfig) -> str:
     """The settings that have no effect where trials share nothing, in words; empty where there are none."""
@@ -304,7 +205,3 @@ def _tell_of_warm_start(home: Storage, learned: Mapping[str, WarmStart]) -> None
         noted.setdefault(uri, {"used": used, "left_out": left_out})
     if noted:
         write_record(home, {**record, "warm_start": noted})
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()

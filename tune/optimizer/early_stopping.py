@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from components.intervals import paired_error, standard_error
+from tune.metrics import DEFENSE_TARGETS
 from tune.optimizer.cost_limit import CostLimit
 from tune.space.config import Fidelity, rungs
 from tune.space.space import SearchSpace
@@ -133,7 +134,7 @@ def halving_of(space: SearchSpace, known: Iterable[Outcome], images: int) -> Suc
     Args: see `SuccessiveHalving`.
     """
     fixed = space.fixed
-    if not fixed["search.early_stopping"] or fixed["search.target"] not in ("unet", "defense"):
+    if not fixed["search.early_stopping"] or fixed["search.target"] not in DEFENSE_TARGETS:
         return None
     if fixed["search.objective"] != COMPARED:
         return None  # an epoch measures PSD, by which the most robust may be the worst

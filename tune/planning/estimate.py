@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.datasets.dataset import Dataset
+from tune.metrics import DEFENSE_TARGETS
 from tune.optimizer.finalists import finalists_of
 from tune.optimizer.study import LedgerStudy
 from tune.pipeline.executor import part_signatures
@@ -120,7 +121,7 @@ def count(
     paths = [(recipe, path_of(recipe.config)) for recipe in recipes]
     during = _artifacts(store, paths, left) if reuse else _unshared(paths, left)
     finalists, final = [], []
-    if search.target in ("unet", "defense"):
+    if search.target in DEFENSE_TARGETS:
         if reuse and search.finalists > 1:
             best = [] if left else finalists_of(ended, search.objectives, search.finalists, search.max_cost)
             middle = ranked[max(0, (len(ranked) - search.finalists) // 2) :][: search.finalists]

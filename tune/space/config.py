@@ -16,12 +16,12 @@ from components.projector.config import ProjectorConfig
 from components.purifiers import PURIFIERS, DefenseConfig, PurifierConfig
 from components.unet.config import UNetConfig
 from tune.durations import DAY, UNITS, seconds_of
-from tune.metrics import OBJECTIVES, Direction, Objective, Target, objectives_of
+from tune.metrics import DEFENSE_TARGETS, OBJECTIVES, Direction, Objective, Target, objectives_of
 
 __all__ = ["OBJECTIVES", "Direction", "ExperimentConfig", "Sampler", "SearchConfig", "Target"]
 
 Sampler = Literal["tpe", "gp", "random", "grid", "nsga2"]
-_TRAINS: dict[str, tuple[Any, ...]] = {"target": ("unet", "defense")}  # those that train a U-Net
+_TRAINS: dict[str, tuple[Any, ...]] = {"target": DEFENSE_TARGETS}  # those that train a U-Net
 _BY_EPOCH = {**_TRAINS, "objective": ("psd",)}  # an epoch measures PSD alone
 _LONGEST = 365 * DAY
 _DURATION = f"a duration above 0 and up to 365d in {UNITS}, such as 90s, 30m or 1.5h, or null"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from components.config import nearest
-from tune.metrics import ROBUST_TARGETS
+from tune.metrics import DEFENSE_TARGETS
 from tune.space.config import OBJECTIVES, section_models
 from tune.space.fields import Leaf, found, leaves, leaves_with
 from tune.space.ranges import MOST_VALUES, Choice, Condition, Range, is_range, parse_range
@@ -249,7 +249,7 @@ class _Reader:
         for key in ranges:
             if key.split(".")[0] in NO_EFFECT[target]:
                 self.refuse(key, f"expected a parameter that target {target} depends on, found one behind it")
-        if fixed["search.objective"] != "psd" and target not in ROBUST_TARGETS:
+        if fixed["search.objective"] != "psd" and target not in DEFENSE_TARGETS:
             self.refuse("search.objective", f"expected psd for target {target}, whose trials end in no whole defense")
         if fixed["search.promotion"]:
             self.check_promotion(fixed, ranges)
@@ -274,7 +274,7 @@ class _Reader:
 
     def check_promotion(self, fixed: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
         """Trials must be compared after some epoch, to be promoted from there."""
-        if fixed["search.target"] not in ("unet", "defense"):
+        if fixed["search.target"] not in DEFENSE_TARGETS:
             found = f"found target {fixed['search.target']}"
             self.refuse("search.promotion", f"expected false where no U-Net is trained, {found}")
         if not fixed["search.early_stopping"]:

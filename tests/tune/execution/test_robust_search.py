@@ -10,8 +10,9 @@ import pytest
 
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import PARAMS, executor_on, path_to, search_here, tiny_config, tiny_space
+from tune.execution.selection import Selection
 from tune.execution.session import Session
-from tune.metrics import METRICS, ROBUST_TARGETS, objectives_of
+from tune.metrics import DEFENSE_TARGETS, METRICS, objectives_of
 from tune.monitor.hparams import experiment_record
 from tune.optimizer.choice import choose, pareto_front, rule
 from tune.optimizer.finalists import Finalist
@@ -63,10 +64,11 @@ def test_finalists_are_told_apart_by_the_images_that_the_attacker_is_given(
             Outcome(trial=number, status="finished", params=PARAMS, metrics={"robust": 0.5, "cost": 8})
         )
     pair = [Finalist(number, 8.0, 0.5, {0: 0.5}) for number in range(2)]  # of which the images are not known
-    monkeypatch.setattr("tune.execution.session.run_finalists", lambda *args: (pair, {}, {}))
-    session._final(session.ledger.outcomes()[0])
+    monkeypatch.setattr("tune.execution.selection.run_finalists", lambda *args: (pair, {}, {}))
+    selection = Selection(plan, session.setting, session.options, session.lock.check)
+    selection.final(session.ledger.outcomes()[0], session.ledger.outcomes())
     (_, other) = json.loads(plan.home.read("finalists.json"))["finalists"]
-    session._keep_choice(session.ledger.outcomes()[0])
+    selection.keep(session.ledger.outcomes()[0])
     assert json.loads(plan.home.child("best").read("choice.json"))["rule"].startswith("finalists by the highest")
     assert len(tiny_dataset.validation) > 6
     assert other["error"] == pytest.approx((2 * 0.25 / 6) ** 0.5)
@@ -85,6 +87,6 @@ def test_only_the_score_follows_from_the_objective(tmp_path: Path, tiny_dataset:
 
 def test_tensorboard_has_a_column_for_it() -> None:
     column = METRICS["robust"].meaning.encode()
-    for target in ROBUST_TARGETS:
+    for target in DEFENSE_TARGETS:
         assert experiment_record(tiny_space(), target).count(column) == 1  # of the retrained seeds
     assert experiment_record(tiny_space(search__objective="robust"), "defense").count(column) == 2

@@ -11,6 +11,7 @@ import ray
 from components.datasets.dataset import Dataset
 from tests.tune.executor_fixture import PARAMS, tiny_space
 from tune.errors import FAILED
+from tune.execution.selection import Selection
 from tune.execution.session import Session
 from tune.monitor.tensorboard import TensorBoardRun
 from tune.planning.experiment import Options
@@ -26,13 +27,18 @@ def session(tmp_path: Path, tiny_dataset: Dataset) -> Session:
     return Session(plan, mock.Mock(address=None, cpus=1.0, gpus=0.0), Options(quiet=True), mock.Mock())
 
 
+def selection_of(session: Session) -> Selection:
+    return Selection(session.plan, session.setting, session.options, session.lock.check)
+
+
 def test_the_map_of_an_earlier_choice_is_not_kept_for_one_without(session: Session) -> None:
     store, home = session.plan.storage.child("store"), session.plan.home
     store.child("map").child("m1").write("manifest.json", b'{"metrics": {"restarts": [1]}}')
     best = Outcome(trial=0, status="finished", params=PARAMS, stages={"map": "m1"})
-    session._keep_choice(best)
+    selection = selection_of(session)
+    selection.keep(best)
     assert home.exists("validation_map.json")
-    session._keep_choice(best.model_copy(update={"trial": 1, "stages": {}}))
+    selection.keep(best.model_copy(update={"trial": 1, "stages": {}}))
     assert not home.exists("validation_map.json")
 
 
@@ -55,8 +61,9 @@ def test_runs_of_an_earlier_choices_seeds_go(session: Session, monkeypatch: pyte
         with TensorBoardRun(home, session.plan.space, trial, PARAMS, seed=0) as run:
             last = run.name
     for name in ("run_seeds", "save_defense"):
-        monkeypatch.setattr(f"tune.execution.session.{name}", lambda *_: None)
+        monkeypatch.setattr(f"tune.execution.selection.{name}", lambda *_: None)
     best = Outcome(trial=17, status="finished", params=PARAMS)
-    session._keep_choice(best)
-    session._retrain(best)
+    selection = selection_of(session)
+    selection.keep(best)
+    selection.retrain(best)
     assert home.child("tensorboard").folders() == [last]
