@@ -67,6 +67,9 @@ class Defense(nn.Module):
         unet: purified image → denoised image.
         classifier: the network to defend.
         discriminator: scores how real a purified image looks; where none is given, the projector's, if it has one.
+
+    Attributes:
+        class_names: of the labels 0, 1, …, saved with it; empty where the labels are all that is known.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Defense(nn.Module):
     ) -> None:
         super().__init__()
         self.surrogates, device = Surrogates(), projector.device
+        self.class_names: tuple[str, ...] = ()
         networks = projector.networks
         for name, network in networks.items():
             self.add_module(name, freeze(network).to(device))
@@ -213,7 +217,7 @@ class Defense(nn.Module):
         judge = copied(self.discriminator)
         projector = _renewed(self.projector, copied, judge, self.projector.device)
         clone = Defense(projector, copied(self.unet), copied(self.classifier), judge)
-        clone.surrogates = self.surrogates
+        clone.surrogates, clone.class_names = self.surrogates, self.class_names
         return clone
 
     def save(self, folder: Path | str) -> None:
@@ -224,7 +228,7 @@ class Defense(nn.Module):
         """
         others = {"discriminator": self.discriminator, "unet": self.unet}
         known = {name: network for name, network in others.items() if network is not None}
-        write_parts(Path(folder), self.projector, known, self.classifier)
+        write_parts(Path(folder), self.projector, known, self.classifier, self.class_names)
 
     @classmethod
     @torch.inference_mode(False)
@@ -247,7 +251,9 @@ class Defense(nn.Module):
         for network in networks.values():
             freeze(network).to(device)
         purifier = parts.config.component(networks, parts.seed, device)
-        return cls(purifier, networks["unet"], networks["classifier"], networks.get("discriminator"))
+        defense = cls(purifier, networks["unet"], networks["classifier"], networks.get("discriminator"))
+        defense.class_names = parts.class_names
+        return defense
 
 
 def _versions(networks: Mapping[str, nn.Module]) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,22 @@ class Parts:
         networks: by name: unet, classifier, discriminator where there is one, and those of the purifier.
         config: settings of the purifier.
         seed: of the purifier.
+        class_names: of the classifier's labels; empty where there are none.
     """
 
     networks: dict[str, Any]
     config: PurifierConfig
     seed: int
+    class_names: tuple[str, ...] = ()
 
 
-def write_parts(folder: Path, purifier: Purifier, others: Mapping[str, nn.Module], classifier: ImageClassifier) -> None:
+def write_parts(
+    folder: Path,
+    purifier: Purifier,
+    others: Mapping[str, nn.Module],
+    classifier: ImageClassifier,
+    class_names: Sequence[str] = (),
+) -> None:
     """Writes the networks and their description; the manifest, which makes the folder valid, last.
 
     Raises:
@@ -66,6 +74,8 @@ def write_parts(folder: Path, purifier: Purifier, others: Mapping[str, nn.Module
         **{name: network.settings for name, network in networks.items()},
         section: {**purifier.config.model_dump(), "seed": purifier.seed},
     }
+    if class_names:
+        description["class_names"] = list(class_names)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)  # until the new one stands, this is no defense
     write_json(folder / "defense.json", description)
@@ -179,11 +189,18 @@ def _described(path: Path, classifier: nn.Module | None = None) -> Parts:
         needed = ("unet", *(["discriminator"] if "discriminator" in described else []), *config.needs)
         networks: dict[str, Any] = {name: NETWORKS[name](described, shape) for name in needed}
         networks["classifier"] = _classifier(described["classifier"], shape, classifier, path)
-        return Parts(networks, config, seed)
+        return Parts(networks, config, seed, _class_names(described, path))
     except DefenseError:
         raise
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise DefenseError(f"{path}: expected the description of a defense, found {error!r}") from error
+
+
+def _class_names(described: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    names, classes = tuple(map(str, described.get("class_names", ()))), described["classifier"]["classes"]
+    if names and len(names) != classes:
+        raise DefenseError(f"{path}: class_names: expected {classes}, found {len(names)}")
+    return names
 
 
 def _purifier(described: Mapping[str, Any], path: Path) -> tuple[PurifierConfig, int]:

@@ -19,7 +19,7 @@ def _cifar10(data_dir: Path) -> RawData:
         from torchvision.datasets import CIFAR10  # takes a second to import
 
         train, test = (CIFAR10(root, train, download=download) for train in (True, False))
-        return RawData(_split(train), _split(test))
+        return RawData(_split(train), _split(test), class_names=tuple(train.classes))
 
     files = "cifar-10-batches-py/*"
     return published("cifar10", read, files, data_dir)

@@ -85,6 +85,7 @@ class Dataset:
     test_fingerprint: str  # sha256 of the test split
     held_out: RawSplit = field(repr=False)
     notes: tuple[str, ...] = ()  # what a user must know: what was left out, turned, or is there twice
+    class_names: tuple[str, ...] = ()  # of the labels; empty where these are all that is known
 
     @classmethod
     def cut(
@@ -95,6 +96,7 @@ class Dataset:
         seed: int = 0,
         validation_fraction: float = 0.1,
         notes: Sequence[str] = (),
+        class_names: Sequence[str] = (),
     ) -> Self:
         """Cut the validation split from `train`: stratified, the same for the same seed.
 
@@ -119,6 +121,7 @@ class Dataset:
             test_fingerprint=_fingerprint(test),
             held_out=test,
             notes=(*notes, *_missing(train, test), *_repeated(train, test)),
+            class_names=tuple(class_names),
         )
 
     @property
@@ -161,7 +164,7 @@ def load_dataset(
     name = str(name_or_folder)
     if name not in DATASETS:
         name = expanded(name_or_folder).resolve().name
-    return Dataset.cut(name, raw.train, raw.test, seed, validation_fraction, raw.notes)
+    return Dataset.cut(name, raw.train, raw.test, seed, validation_fraction, raw.notes, raw.class_names)
 
 
 def _missing(train: RawSplit, test: RawSplit) -> tuple[str, ...]:

@@ -63,8 +63,10 @@ def read_folder(folder: Path) -> RawData | None:
     _check_classes(home, names)
     unused = [path for path in inside if splits and path.name.lower() in _UNUSED]  # else it is a class
     notes = [f"{printable(path)}: left out; validation images are cut from train" for path in unused]
-    if names != [str(number) for number in range(len(names))]:
-        notes.append("labels: " + ", ".join(f"{label} = {printable(name)}" for label, name in enumerate(names)))
+    numbered = names == [str(number) for number in range(len(names))]
+    class_names = () if numbered else tuple(map(printable, names))
+    if class_names:
+        notes.append("labels: " + ", ".join(f"{label} = {name}" for label, name in enumerate(class_names)))
     if splits:
         train, test = (_read(splits[part], names, notes) for part in ("train", "test"))
     else:
@@ -75,7 +77,7 @@ def read_folder(folder: Path) -> RawData | None:
         )
     _check_alike(home, names, train, test, notes)
     notes += _mixed_grounds(train)
-    return RawData(*_stacked(train, test), notes=tuple(notes))
+    return RawData(*_stacked(train, test), notes=tuple(notes), class_names=class_names)
 
 
 def _splits(inside: Sequence[Path]) -> dict[str, Path]:

@@ -41,11 +41,13 @@ class RawData:
         train: the images to train and validate on.
         test: the held-out images.
         notes: sentences that a user must know: what was left out, turned or renumbered, with its number.
+        class_names: of the labels 0, 1, …; empty where the labels are all that is known, as of digits.
     """
 
     train: RawSplit
     test: RawSplit
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 def check_raw(
@@ -68,7 +70,10 @@ def check_raw(
         expected, shape = sizes(train.images[0]), sizes(test.images[0])
         raise DataError(f"{called('test', 'images')}: expected {expected} as the training images, found {shape}")
     _check_classes(train.labels, called("train", "labels"), classes)
-    _check_known(test.labels, called("test", "labels"), int(train.labels.max()) + 1)
+    count, names = int(train.labels.max()) + 1, data.class_names
+    _check_known(test.labels, called("test", "labels"), count)
+    if names and (len(names) != count or not all(isinstance(name, str) for name in names)):
+        raise DataError(f"class_names: expected {count} names, one of each label, or none, found {names}")
 
 
 def _check_split(split: object, images_called: str, labels_called: str) -> None:

@@ -178,6 +178,16 @@ def test_what_is_saved_comes_back(
     assert not any(parameter.requires_grad for parameter in again.parameters())
 
 
+def test_names_of_classes_are_saved_and_copied(tmp_path: Path) -> None:
+    defense = defense_of()
+    defense.class_names = tuple(f"digit {label}" for label in range(defense.classifier.classes))
+    defense.save(tmp_path)
+    assert copy.deepcopy(Defense.load(tmp_path)).class_names == defense.class_names
+    describe(tmp_path, lambda described: described["class_names"].pop())
+    with pytest.raises(DefenseError, match=rf"class_names: expected {defense.classifier.classes}, found"):
+        Defense.load(tmp_path)
+
+
 def test_saving_twice_replaces_and_leaves_neighbours_alone(folder: Path) -> None:
     (folder / "choice.json").write_text("{}")
     defense_of(seed=8).save(folder)

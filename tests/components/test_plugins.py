@@ -116,6 +116,7 @@ def test_a_data_set_has_its_name(tmp_path: Path) -> None:
         (("labels[:20])", "labels[:20] + 9)"), r"test labels\[0\]: expected a class from 0 to 3, found 9"),
         (("images[:20]", "images[:20, :, 1:]"), "test images: expected 1×8×8 as the training images, found 1×7×8"),
         (("images[:20], labels[:20]", "images[:0], labels[:0]"), "test images: expected at least one pixel"),
+        (("labels[:20]))", "labels[:20]), class_names=('a', 'b'))"), r"class_names: expected 4 names.*\('a', 'b'\)"),
         (("labels = (", "raise SystemExit(0)\n    labels = ("), r"expected RawData.*, found SystemExit: 0"),
     ],
 )

@@ -80,11 +80,12 @@ def purify_files(folder: str, images: Sequence[str], out: str, invert: bool, plu
     with _progress(len(pictures)) as advance:
         for start in range(0, len(pictures), BATCH):
             batch = pictures[start : start + BATCH]
-            write_atomic(target / LABELS, _csv(rows))  # before its images, which are then known to be ours
+            # before its images, which are then known to be ours
+            write_atomic(target / LABELS, _csv(rows, defense.class_names))
             rows += _purified(defense, batch, target)
             advance(len(batch))
-    write_atomic(target / LABELS, _csv(rows))
-    _show(rows, target)
+    write_atomic(target / LABELS, _csv(rows, defense.class_names))
+    _show(rows, target, defense.class_names)
     for note in notes:
         print(f"note: {note}")
     return _tell_of_refused(reading.refused)
@@ -188,11 +189,12 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _csv(rows: Sequence[Row]) -> bytes:
+def _csv(rows: Sequence[Row], class_names: Sequence[str] = ()) -> bytes:
+    """The table; where classes have names, with that of the purified image in a last column."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(field.name for field in fields(Row))
-    table.writerows(astuple(row) for row in rows)
+    table.writerow([*(field.name for field in fields(Row)), *(["class_name"] if class_names else [])])
+    table.writerows([*astuple(row), *([class_names[row.label]] if class_names else [])] for row in rows)
     return text.getvalue().encode(errors="backslashreplace")  # names of files need not be UTF-8
 
 
@@ -215,14 +217,18 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
         yield partial(bar.advance, bar.add_task("purifying", total=total))
 
 
-def _show(rows: Sequence[Row], target: Path) -> None:
+def _show(rows: Sequence[Row], target: Path, class_names: Sequence[str]) -> None:
     names = ("file", "before", "GAN", "after", "realism", "error")
     table = Table(*names, box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows[:SHOWN]:
-        numbers = (row.label_before, row.label_generated, row.label, f"{row.realism:.2f}", f"{row.error:.4f}")
-        table.add_row(Text(_tail(printable(row.file))), *map(str, numbers))  # as text: brackets are no markup
+        before, generated, after = (
+            f"{label} {class_names[label]}" if class_names else str(label)
+            for label in (row.label_before, row.label_generated, row.label)
+        )
+        words = (_tail(printable(row.file)), before, generated, after, f"{row.realism:.2f}", f"{row.error:.4f}")
+        table.add_row(*map(Text, words))  # as text: brackets are no markup
     console = Console(highlight=False, markup=False)
     console.print(table)
     if len(rows) > SHOWN:

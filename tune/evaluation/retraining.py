@@ -127,9 +127,12 @@ def assemble(executor: Executor, path: Path) -> Defense:
     return Defense(purifier_of(inputs.config).component(inputs), network, classifier_of(inputs), discriminator)
 
 
-def save_defense(executor: Executor, config: ExperimentConfig, home: Storage) -> None:
-    """Saves the defense of the executor's seed to `best/`."""
+def save_defense(
+    executor: Executor, config: ExperimentConfig, home: Storage, class_names: Sequence[str] = ()
+) -> None:
+    """Saves the defense of the executor's seed to `best/`, with the names of its classes where they have any."""
     defense = assemble(executor, executor.get(config, final_path_of(config)))
+    defense.class_names = tuple(class_names)
     best = home.child("best")
     if best.local is not None:
         defense.save(best.local)

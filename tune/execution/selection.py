@@ -112,7 +112,8 @@ class Selection:
         config = self.plan.space.config(best.params)
         final = Development.for_retraining(self.plan.dataset)
         arrays = arrays_of(train=final.train)
-        save_defense(final_executor(setting, arrays, final.fingerprint, config, seeds[0]), config, home)
+        first = final_executor(setting, arrays, final.fingerprint, config, seeds[0])
+        save_defense(first, config, home, self.plan.dataset.class_names)
         choice = json.loads(home.child("best").read("choice.json"))
         home.child("best").write("choice.json", _json({**choice, "saved_seed": seeds[0]}))
 

@@ -174,8 +174,9 @@ def classes(facts: Facts) -> Section:
     many = len(counts) > MOST_CLASSES
     rows = []
     for row in _worst(facts.classes) if many else facts.classes:
-        often = "–" if row.commonest_error is None else f"{row.commonest_error} ({row.commonest_error_images} ×)"
-        rows.append((str(row.label), str(row.images), percent(row.psd), interval(row.wilson95), often))
+        error, times = row.commonest_error, row.commonest_error_images
+        often = "–" if error is None else f"{facts.class_called(error)} ({times} ×)"
+        rows.append((facts.class_called(row.label), str(row.images), percent(row.psd), interval(row.wilson95), often))
     note = f"The {LISTED} worst of {len(counts)} classes; report.json has them all. " if many else ""
     note += f"The saved defense (seed {facts.saved.seed}); Wilson intervals on each class's images. "
     columns = ("class", "images", "PSD %", "95 % images", "commonest error")
@@ -183,7 +184,7 @@ def classes(facts: Facts) -> Section:
     what = "the square root of the share of the row" if many else "image counts, shaded by their share of the row"
     caption = f"True label by row, denoised image's label by column; {what}."
     chart = Drawing(render("confusion", _confusion(counts)), caption, "Confusion matrix; see the table.")
-    return Section("Classes", (table, *([_confused(counts)] if many else []), chart))
+    return Section("Classes", (table, *([_confused(facts, counts)] if many else []), chart))
 
 
 def _worst(rows: Sequence[ClassScore]) -> list[ClassScore]:
@@ -191,11 +192,12 @@ def _worst(rows: Sequence[ClassScore]) -> list[ClassScore]:
     return sorted(known, key=lambda row: (row.psd, -row.images, row.label))[:LISTED]
 
 
-def _confused(counts: np.ndarray) -> Table:
+def _confused(facts: Facts, counts: np.ndarray) -> Table:
     """The pairs of true and given label that the most images have."""
     wrong, images = counts * (1 - np.eye(len(counts), dtype=counts.dtype)), counts.sum(axis=1)
     pairs = [divmod(int(place), len(counts)) for place in np.argsort(-wrong, axis=None, kind="stable")[:LISTED]]
-    rows = [(str(a), str(b), str(wrong[a, b]), percent(wrong[a, b] / images[a])) for a, b in pairs if wrong[a, b]]
+    called = facts.class_called
+    rows = [(called(a), called(b), str(wrong[a, b]), percent(wrong[a, b] / images[a])) for a, b in pairs if wrong[a, b]]
     columns = ("true label", "taken for", "images", "% of the class")
     return Table(columns, rows, numbers=4, note="The commonest confusions of the saved defense.")
 

@@ -236,6 +236,11 @@ class Facts:
         data = self.record.get("data")
         return data if isinstance(data, Mapping) else {}
 
+    def class_called(self, label: int) -> str:
+        """A label as reports write it, with its name where it has one: `3 cat`."""
+        names = self.data.get("class_names")
+        return f"{label} {names[label]}" if isinstance(names, list) and label < len(names) else str(label)
+
     @cached_property
     def wall_s(self) -> float | None:
         """Wall time of the search in seconds, at least; None where it is not known.

@@ -142,6 +142,7 @@ def summary(facts: Facts) -> dict[str, Any]:
         "gain": {name: more.as_json() for name in PARTS if name != "psd" and (more := facts.gain(name))},
         "epsilon": {str(score.seed): dict(score.epsilon) for score in facts.seeds if score.epsilon},
         "per_class": [asdict(row) for row in facts.classes],
+        "class_names": facts.data.get("class_names"),
         "choice": _choice(facts),
         "finalists": facts.finalists.model_dump() if facts.finalists else None,
         "importance": dict(found.shares) if found else None,

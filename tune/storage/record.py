@@ -139,6 +139,7 @@ def reproducibility(command: str, seed: int, dataset: Dataset) -> dict[str, Any]
             "train": len(dataset.train),
             "validation": len(dataset.validation),
             "test": len(dataset.held_out),
+            **({"class_names": list(dataset.class_names)} if dataset.class_names else {}),
         },
     }
 

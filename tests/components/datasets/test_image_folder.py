@@ -40,6 +40,7 @@ def rows(images: torch.Tensor, labels: torch.Tensor) -> set[tuple[bytes, int]]:
 
 def test_a_folder_is_read_as_idx_files_of_the_same_images_are(pictures: Path, tmp_path: Path) -> None:
     found = load_dataset(pictures, validation_fraction=0.2)
+    assert found.class_names == ()  # numbers are no names
     expected = load_dataset(write_folder(tmp_path / "idx", tiny_split(), tiny_split(20, seed=1)), None, 0, 0.2)
     assert (found.name, found.classes, found.image_shape, found.notes) == ("mine", 4, (1, 8, 8), ())
     for merged, other in ((found.merged(), expected.merged()), (found.test, expected.test)):
@@ -98,6 +99,7 @@ def test_labels_follow_the_names_and_are_said(tmp_path: Path) -> None:
         write_images(tmp_path / split, tiny_split(), ("zebra", "ant", "cat", "dog[2]\n"))
     data = load_dataset(tmp_path)
     assert data.notes[0] == r"labels: 0 = ant, 1 = cat, 2 = dog[2]\n, 3 = zebra"
+    assert data.class_names == ("ant", "cat", r"dog[2]\n", "zebra")
     assert data.test.labels.bincount().tolist() == [10] * 4
 
 

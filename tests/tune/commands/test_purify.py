@@ -87,6 +87,21 @@ def test_a_table_is_printed(
     assert "5 images purified" in printed
 
 
+def test_classes_are_called_by_their_names(
+    attacked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    defense = defense_of()
+    defense.class_names = tuple(f"[{label}]name" for label in range(defense.classifier.classes))
+    defense.save(tmp_path / "saved")
+    for _ in range(2):  # the table of the first time is known to be ours
+        assert purify(str(tmp_path / "saved"), str(attacked), out=str(tmp_path / "out")) == 0
+    printed = capsys.readouterr().out
+    for row in rows_of(tmp_path / "out"):
+        assert row["class_name"] == f"[{row['label']}]name"
+        assert f"{row['label_before']} [{row['label_before']}]name" in printed
+
+
 def test_a_defense_by_itself_and_idx_images_serve_too(experiment: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(to_idx(pixels))

@@ -29,15 +29,19 @@ def test_of_many_classes_the_worst_are_listed_and_the_chart_is_one_image() -> No
     counts[7, 7], counts[7, 93] = 10, 30
     counts[50, 50], counts[50, 2], counts[50, 3] = 20, 12, 8
     seed = SeedScore(seed=0, n=4000, metrics={"psd": 0.98}, confusion=counts.tolist())
-    known = Facts("one", "one", {}, {}, (), seeds=(seed,))
+    names = [f"name {label}" for label in range(100)]
+    known = Facts("one", "one", {}, {"data": {"class_names": names}}, (), seeds=(seed,))
     began = time.perf_counter()
     worst, confused, drawn = detail.classes(known).blocks
     assert time.perf_counter() - began < 15
     assert isinstance(worst, Table)
     assert isinstance(confused, Table)
     assert isinstance(drawn, Drawing)
-    assert [row[0] for row in worst.rows] == ["7", "50", *map(str, range(7)), "8"]
+    assert [row[0] for row in worst.rows] == [f"{label} name {label}" for label in (7, 50, *range(7), 8)]
     assert worst.note.startswith("The 10 worst of 100 classes; report.json has them all.")
-    assert confused.rows[0] == ("7", "93", "30", "75.00")
-    assert confused.rows[1:] == [("50", "2", "12", "30.00"), ("50", "3", "8", "20.00")]
+    assert confused.rows[0] == ("7 name 7", "93 name 93", "30", "75.00")
+    assert confused.rows[1:] == [
+        ("50 name 50", "2 name 2", "12", "30.00"),
+        ("50 name 50", "3 name 3", "8", "20.00"),
+    ]
     assert len(drawn.chart.svg) < 100_000
