@@ -155,7 +155,7 @@ class AttackedTraining(Training):
         self.schedule.step()
         self._average()
         right = (logits[:count].argmax(1) == labels[:count]).sum()
-        return torch.stack([loss.detach() * len(images), right, right.new_tensor(count)])
+        return torch.stack([loss.detach() * len(images), right, torch.full_like(right, count)])
 
     def _loss(self, logits: Tensor, labels: Tensor, made: list[Tensor], originals: Tensor) -> Tensor:
         config = self.config

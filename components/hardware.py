@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ _TRIM, _TOP_PAD, _MMAP = -1, -2, -3
 _MIB = 1 << 20
 
 WARM_UP = 3  # calls that are executed as they are, in which libraries choose their algorithms
+_KEEPS_RANDOM = torch.__version__ < "2.13"  # after a failed capture "Offset increment outside graph capture" is raised
 WORTHWHILE = 60  # calls below which capturing would cost more than it saves
 
 
@@ -39,6 +41,19 @@ def keep_memory() -> bool:
         return False
     settings = {_TRIM: 512 * _MIB, _TOP_PAD: 64 * _MIB, _MMAP: 32 * _MIB}
     return all([mallopt(which, value) == 1 for which, value in settings.items()])  # noqa: C419  (every call is made)
+
+
+def let_go(device: torch.device) -> None:
+    """Gives back what finished work has left on a card, for what follows and for processes beside this one.
+
+    The networks, optimizers, schedules and captured steps of a training hold each other, so they stay until Python
+    looks for such circles, which may be minutes; `torch.cuda.graph` no longer does it.
+    """
+    if device.type == "cpu":
+        return
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -85,9 +100,7 @@ class Captured:
         elif not self._captures:
             self._step()
         else:
-            # within, streams and random numbers are this card's; behind it the current stream is the caller's, which
-            # `torch.cuda.graph` does not set again where a capture fails
-            with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream(self._device)):
+            with torch.cuda.device(self._device):  # streams and random numbers are this card's
                 self._prepare()
 
     def _prepare(self) -> None:
@@ -97,17 +110,39 @@ class Captured:
             with _beside(self._own_stream()), _benchmarking():
                 self._step()
             return
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with _benchmarking(), torch.cuda.graph(graph, stream=self._own_stream(), capture_error_mode="thread_local"):
-                self._step()
-        except RuntimeError as error:  # a part that waits for the card, as a network of the user's may
-            log.warning("expected a step that a CUDA graph can hold, found %s; it runs without one", error)
-            self._captures = False
-            self._step()
+        self._graph = self._recorded()
+        if self._graph is not None:
+            self._graph.replay()
             return
-        self._graph = graph
-        graph.replay()
+        self._captures = False
+        if _KEEPS_RANDOM:
+            self._free_random()
+        self._step()
+
+    def _recorded(self) -> torch.cuda.CUDAGraph | None:
+        """The step as a graph, of which nothing is executed yet; None where it cannot be one.
+
+        The caller takes the step behind this function: there the current stream is the caller's again, which
+        `torch.cuda.graph` does not set where a capture fails, and what the failed attempt held on the card is free.
+        """
+        graph, stream = torch.cuda.CUDAGraph(), self._own_stream()
+        try:
+            with (
+                torch.cuda.stream(torch.cuda.current_stream()),
+                _benchmarking(),
+                torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+            ):
+                self._step()
+        except RuntimeError as error:  # a part that waits for the card, as a network of the user's may; or no memory
+            log.warning("expected a step that a CUDA graph can hold, found %s; it runs without one", str(error))
+            return None
+        return graph
+
+    def _free_random(self) -> None:
+        """Makes a capture that succeeds, after which the card's random numbers are drawn as ever."""
+        number = torch.zeros((), device=self._device)
+        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self._own_stream(), capture_error_mode="thread_local"):
+            number.add_(1)
 
     def _own_stream(self) -> torch.cuda.Stream:
         if self._stream is None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,24 @@ PRETEND = torch.device(_NAME, 0)
 _aten = torch.ops.aten
 _CROSSES = {_aten.copy_.default, _aten._to_copy.default}  # may read one device and write another
 _INDEXED = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
+
+_READS = {_aten._local_scalar_dense.default, _aten.nonzero.default, _aten.masked_select.default, _aten.equal.default}
+
+
+class Operation(NamedTuple):
+    """What was done on the device: a function, its arguments, and what came of it, all in main memory."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+
+
+class _Tape:
+    """Where operations are written down, while somebody asks for it."""
+
+    operations: list[Operation] | None = None
+    waits = True  # whether operations may wait for the device
 
 
 class PretendTensor(Tensor):
@@ -111,6 +129,23 @@ def not_pretending() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def taped(*, waits: bool) -> Iterator[list[Operation]]:
+    """Within the block the operations on the device are noted, those within autograd included.
+
+    Args:
+        waits: False = raise where a card's result would have to be known, or copied from or to main memory, before the
+            next operation can be launched.
+    """
+    before = _Tape.operations, _Tape.waits
+    noted: list[Operation] = []
+    _Tape.operations, _Tape.waits = noted, waits
+    try:
+        yield noted
+    finally:
+        _Tape.operations, _Tape.waits = before
+
+
 def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Checks the devices, computes in main memory, and says where the results are."""
     tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor)]
@@ -124,8 +159,13 @@ def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if func is _aten.copy_.default:
         target = isinstance(args[0], PretendTensor)
     moved = {**kwargs, "device": torch.device("cpu")} if target and wanted is not None else kwargs
+    if not _Tape.waits:
+        _check_waits(func, args, tensors, wanted)
     held_args, held_kwargs = tree_map(_held, (tuple(args), dict(moved)))
+    noted = tree_map(_baked, (tuple(args), dict(moved))) if _Tape.operations is not None and (here or target) else None
     result = func(*held_args, **held_kwargs)
+    if noted is not None and _Tape.operations is not None:
+        _Tape.operations.append(Operation(func, *noted, result))
     if not target:
         return result
     known = {id(value.held): value for value in tensors if isinstance(value, PretendTensor)}
@@ -134,6 +174,11 @@ def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 def _held(value: Any) -> Any:
     return value.held if isinstance(value, PretendTensor) else value
+
+
+def _baked(value: Any) -> Any:
+    """What a kernel goes by: memory of the device, and a number in main memory as it is now."""
+    return value.held if isinstance(value, PretendTensor) else value.clone() if isinstance(value, Tensor) else value
 
 
 def _wrapped(value: Any, known: Mapping[int, PretendTensor]) -> Any:
@@ -162,6 +207,17 @@ def _check_devices(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], te
                 f"Expected all tensors to be on the same device, but found at least two devices, {PRETEND} and "
                 f"{value.device}! ({func})"
             )
+
+
+def _check_waits(func: Any, args: Sequence[Any], tensors: Sequence[Tensor], wanted: Any) -> None:
+    """Raises where the processor would wait for the device, or the device for main memory."""
+    there = [isinstance(value, PretendTensor) for value in tensors]
+    crosses = func in _CROSSES and any(there) != all(there)
+    if func is _aten._to_copy.default and wanted is not None:
+        crosses = (torch.device(wanted).type in (_NAME, "meta")) != any(there)
+    mask = func is _aten.index.Tensor and any(one is not None and one.dtype == torch.bool for one in args[1])
+    if crosses or (any(there) and (func in _READS or mask)):
+        raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
 
 
 def _check_generator(kwargs: Mapping[str, Any]) -> None:

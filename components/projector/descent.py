@@ -142,8 +142,48 @@ def descent_of(config: ProjectorSettings) -> Descent:
     return Adam(config.learning_rate)
 
 
+class Buffers:
+    """The restarts of n images in tensors that stay, and a step on them.
+
+    Attributes:
+        latents: (n, R, latent_dim).
+        memory: the descent's, likewise.
+        targets: what is sought, (n, R, C, H, W).
+        errors: (n, R), of where the latents stood before the last step.
+        count: of steps, on the device, 0-dimensional.
+    """
+
+    def __init__(self, objective: Objective, descent: Descent, images: Tensor, begin: DescentState) -> None:
+        self._objective, self._descent = objective, descent
+        self.latents = torch.empty_like(begin.latents, memory_format=torch.contiguous_format)
+        self.memory = {name: torch.empty_like(self.latents) for name in begin.memory}
+        self.targets = images.new_empty((*self.latents.shape[:2], *images.shape[1:]))
+        self.errors = self.latents.new_empty(self.latents.shape[:2])
+        self.count = torch.zeros((), dtype=torch.float64, device=images.device)
+
+    def begin(self, images: Tensor, begin: DescentState) -> None:
+        """Writes where the restarts of these images stand."""
+        self.latents.copy_(begin.latents)
+        self.targets.copy_(images.unsqueeze(1).expand_as(self.targets))
+        for name, tensor in begin.memory.items():
+            self.memory[name].copy_(tensor)
+        self.count.fill_(begin.step)
+
+    def advance(self) -> None:
+        """One step of every restart."""
+        z = self.latents.flatten(0, 1)
+        errors, gradient = self._objective.slope(z, self.targets.flatten(0, 1))
+        self.errors.copy_(errors.view_as(self.errors))
+        self.count += 1
+        memory = {name: part.flatten(0, 1) for name, part in self.memory.items()}
+        moved, remembered = self._descent(self.count, z, gradient, memory)
+        z.copy_(moved)
+        for name, part in remembered.items():
+            memory[name].copy_(part)
+
+
 class DescentLoop:
-    """The restarts of n images, in tensors that stay, so that a card can take a step as one CUDA graph.
+    """The steps of n images' restarts, so that a card can take each as one CUDA graph.
 
     Args:
         objective: of the descent.
@@ -154,13 +194,10 @@ class DescentLoop:
     """
 
     def __init__(self, objective: Objective, descent: Descent, images: Tensor, begin: DescentState, calls: int) -> None:
-        self._objective, self._descent = objective, descent
-        self._latents = torch.empty_like(begin.latents, memory_format=torch.contiguous_format)
-        self._memory = {name: torch.empty_like(self._latents) for name in begin.memory}
-        self._targets = images.new_empty((*self._latents.shape[:2], *images.shape[1:]))
-        self._errors = self._latents.new_empty(self._latents.shape[:2])
-        self._count = torch.zeros((), dtype=torch.float64, device=images.device)  # of steps, on the device
-        self._step = Captured(self._advance, images.device, calls)
+        self._objective = objective
+        # what the step holds does not hold the step: a graph and its memory go with the loop, not when Python cleans up
+        self._held = Buffers(objective, descent, images, begin)
+        self._step = Captured(self._held.advance, images.device, calls)
 
     def run(self, images: Tensor, begin: DescentState, record: Sequence[int]) -> tuple[Tensor, Tensor, DescentState]:
         """Steps up to the last of `record`.
@@ -173,35 +210,16 @@ class DescentLoop:
         Returns:
             Latents (n, S, R, latent_dim) and errors (n, S, R) at the recorded steps, and where they stand at last.
         """
-        self._begin(images, begin)
-        latents, errors = [], []
+        held, latents, errors = self._held, [], []
+        held.begin(images, begin)
         for step in range(begin.step, record[-1]):
             if step in record:
-                latents.append(self._latents.clone())
+                latents.append(held.latents.clone())
             self._step()
             if step in record:
-                errors.append(self._errors.clone())
-        latents.append(self._latents.clone())
-        last = self._objective.errors(self._latents.flatten(0, 1), self._targets.flatten(0, 1))
-        errors.append(last.view_as(self._errors))
-        memory = {name: tensor.clone() for name, tensor in self._memory.items()}
+                errors.append(held.errors.clone())
+        latents.append(held.latents.clone())
+        last = self._objective.errors(held.latents.flatten(0, 1), held.targets.flatten(0, 1))
+        errors.append(last.view_as(held.errors))
+        memory = {name: tensor.clone() for name, tensor in held.memory.items()}
         return torch.stack(latents, 1), torch.stack(errors, 1), DescentState(record[-1], latents[-1], memory)
-
-    def _begin(self, images: Tensor, begin: DescentState) -> None:
-        self._latents.copy_(begin.latents)
-        self._targets.copy_(images.unsqueeze(1).expand_as(self._targets))
-        for name, tensor in begin.memory.items():
-            self._memory[name].copy_(tensor)
-        self._count.fill_(begin.step)
-
-    def _advance(self) -> None:
-        """One step of every restart; `_errors` are those of where they stood before it."""
-        z = self._latents.flatten(0, 1)
-        errors, gradient = self._objective.slope(z, self._targets.flatten(0, 1))
-        self._errors.copy_(errors.view_as(self._errors))
-        self._count += 1
-        memory = {name: part.flatten(0, 1) for name, part in self._memory.items()}
-        moved, remembered = self._descent(self._count, z, gradient, memory)
-        z.copy_(moved)
-        for name, part in remembered.items():
-            memory[name].copy_(part)

@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 
 PRETENDED = "LATENT_DEFENSE_PRETENDED_GPUS"  # set in tests of a cluster whose nodes only say that they have GPUs
 LOST = 75  # status of a process that ends itself after such an error, for Ray to start another
-_FULL = ("out of memory", "ALLOC_FAILED")  # cuBLAS and cuDNN have a word of their own for it
-_OF_GPU = ("CUDA error", "CUDA out of memory", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS")
+# cuBLAS and cuDNN have words of their own for it; where the memory of no algorithm was there, torch has found no engine
+_FULL = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "unable to find an engine")
+_OF_GPU = ("CUDA error", "CUDA out of memory", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "find an engine")
 _SIZES = re.compile(r"allocate ([\d.]+ \w+)\..*total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", re.DOTALL)
 
 

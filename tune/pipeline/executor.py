@@ -17,6 +17,7 @@ from itertools import groupby
 import torch
 
 from components.files import read_json
+from components.hardware import let_go
 from tune.pipeline.job import Inputs, Job, Progress, Work
 from tune.pipeline.recipe import Bounds, Development, Recipe
 from tune.pipeline.stage import Stage
@@ -193,6 +194,8 @@ class Executor:
                 draft.description.update(job.description, follows_from=facts, built_by=path.owner)
                 report(Progress(name, 0, 0))
                 node.stage.build(job)
+                if not node.stage.divisible:  # its parts are many, and leave nothing
+                    let_go(self.device)
             if base is not None:
                 held = {"restarts": list(self.bounds.restarts), "steps": list(self.bounds.steps)}
                 self.store.relate(name, base, path.signatures[name], held)

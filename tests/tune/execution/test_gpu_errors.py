@@ -40,6 +40,8 @@ def cuda_error() -> RuntimeError:
         (torch.OutOfMemoryError(FULL), "expected 20.00 GiB free, found 1.25 GiB of 79.11 GiB; give each trial more"),
         (RuntimeError("CUDA error: out of memory\nCompile with"), "expected what the trial needs free, found less ("),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), "GPU out of memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "GPU out of memory"),
+        (RuntimeError("FIND was unable to find an engine to execute this computation"), "GPU out of memory"),
     ],
 )
 def test_out_of_memory_says_what_to_change(error: Exception, expected: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from components.datasets.dataset import Dataset
 from components.defense import Defense
-from tests.pretend_accelerator import PRETEND, not_pretending, pretending
+from tests.pretend_accelerator import PRETEND, PretendTensor, not_pretending, pretending
 from tests.tune.executor_fixture import PATH, executor_on, path_to, setting_on, tiny_config
 from tune.evaluation.retraining import retrain_seed, save_defense
 from tune.execution.seeds import final_executor
@@ -42,6 +43,14 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "projector__realism_weight": 0.1,
         "attack__labels": "predicted",
         "unet__label_weight": 0,
+    },
+    "trained against attacks": {
+        "gan__encoder_steps": 4,
+        "gan__encoder_width": 4,
+        "projector__init": "encoder",
+        "projector__levels": 2,
+        "unet__training": "adaptive",
+        "unet__augment": 0.5,
     },
 }
 
@@ -141,3 +150,17 @@ def test_the_measurements_of_the_dry_run(tiny_dataset: Dataset, device: torch.de
     rates = measure([recipe], device, seconds=0.0)
     assert {"classifier", "gan", "projection", "unet"} <= set(rates)
     assert all(rate.seconds > 0 for rate in rates.values())
+
+
+def test_what_stages_have_done_leaves_nothing_there(
+    tmp_path: Path, tiny_dataset: Dataset, device: torch.device
+) -> None:
+    """Without Python's own cleaning up, which may come minutes later; a card that is shared has no room for that."""
+    executor = replace(executor_on(tmp_path, tiny_dataset), device=device)
+    gc.collect()
+    gc.disable()
+    try:
+        executor.get(tiny_config(), PATH)
+        assert not [value for value in gc.get_objects() if type(value) is PretendTensor]
+    finally:
+        gc.enable()
