@@ -35,3 +35,16 @@ def test_it_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_real_product_takes_time_and_one_that_is_refused_takes_forever(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < precision._seconds("cpu", torch.float32) < float("inf")
     assert precision._seconds("nowhere", torch.bfloat16) == float("inf")
+
+
+def test_a_card_is_judged_by_products_that_outlast_their_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def ones(*shape: int, **of: object) -> None:
+        asked.append(shape)
+
+    monkeypatch.setattr(torch, "ones", ones)
+    monkeypatch.setattr(precision, "_timed", lambda work, kind: 1.0)
+    for kind in ("cpu", "cuda"):
+        precision._seconds(kind, torch.float32)
+    assert asked == [(512, 512), (2048, 2048)]
