@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from components.classifiers.base import ImageClassifier
+from components.hardware import images_at_once
 from components.layout import channels_first
 from components.projector.trace import Projection
 from components.purifiers import Purifier, Surrogates
@@ -27,7 +28,6 @@ from components.unet.network import UNet, join
 __all__ = ["Defense", "DefenseError", "Purification", "Surrogates", "in_batches"]
 
 ROUNDING = 1.001e-4  # beyond [0, 1] what resizing or x ± ε leaves, a fortieth of one of 256 grey levels: clamped
-_BATCH, _GPU_BATCH = 250, 4096  # images through a network at once
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Defense(nn.Module):
         device, images = self.projector.device, self._checked(images)
         logits = []
         with uncast(device):
-            for part in channels_first(images.to(device)).split(_BATCH if device.type == "cpu" else _GPU_BATCH):
+            for part in channels_first(images.to(device)).split(images_at_once(images, device)):
                 generated = self.reconstructed(part, surrogates)
                 logits.append(self.classifier(self.unet(join(self.unet.input, generated, part))))
         return torch.cat(logits).to(images.device)
@@ -294,6 +294,6 @@ def _check_generated(generated: Tensor) -> None:
 @torch.no_grad()
 def in_batches(module: nn.Module, images: Tensor, device: torch.device, size: int | None = None) -> Tensor:
     """`module` over `images` (N, …) in groups that fit the memory, with the result on the images' device."""
-    size = size or (_BATCH if device.type == "cpu" else _GPU_BATCH)
+    size = size or images_at_once(images, device)
     done = torch.cat([module(part.to(device)).to(images.device) for part in images.split(size)])
     return done.contiguous()  # whoever flattens it by `view` relies on that

@@ -52,10 +52,12 @@ class Smoothing:
         """The smoothed images, and their mean squared distance from the squeezed ones; there are no latents."""
         import torch
 
+        from components.hardware import images_at_once
         from components.projector.trace import Projection
 
+        size = max(1, 2 * images_at_once(images, self.device) // self.config.window**2)  # each pixel's neighbourhood
         with torch.no_grad():
-            parts = [self._smoothed(part.to(self.device)).to(images.device) for part in images.split(500)]
+            parts = [self._smoothed(part.to(self.device)).to(images.device) for part in images.split(size)]
         return Projection.concatenate(parts)
 
     def _smoothed(self, images: Tensor) -> Projection:

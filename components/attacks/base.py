@@ -83,7 +83,9 @@ def _flaw(name: str, settings: object) -> str | None:
 ATTACKS: Registry[type[Attack]] = Registry("attack.name", _flaw)
 
 
-def attack(config: Attack, classifier: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> Tensor:
+def attack(
+    config: Attack, classifier: nn.Module, images: Tensor, labels: Tensor, batch_size: int | None = None
+) -> Tensor:
     """Attacks `images` (N, C, H, W) in [0, 1] as `config` says.
 
     It computes on the classifier's device and returns the attacked images on their own. The attack works on copies, so
@@ -98,9 +100,11 @@ def attack(config: Attack, classifier: nn.Module, images: Tensor, labels: Tensor
     """
     import torch
 
+    from components.hardware import images_at_once
     from components.training import evaluating
 
     device = next(classifier.parameters()).device
+    batch_size = batch_size or images_at_once(images, device)
     attacked = []
     for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         given, target = batch.to(device, copy=True), truth.to(device, copy=True)

@@ -13,7 +13,8 @@ from torch import Tensor
 from components.attacks.flags import Count, Evidence, Seeds, reasons
 from components.attacks.losses import input_gradient, margin, misread
 from components.attacks.presets import PresetName
-from components.attacks.target import Target, in_parts
+from components.attacks.target import Target
+from components.hardware import images_at_once
 from components.purifiers import NoGradient
 from components.robustness import AttackResult, Robustness
 
@@ -108,7 +109,7 @@ class Campaign:
         index = self.stands.nonzero().squeeze(1)
         if not len(index):
             return
-        parts = in_parts(index)
+        parts = index.split(images_at_once(self.images, self.images.device))
         left_by, before = [], len(index)
         for number in range(planned.seeds):
             for_seed = self.seed + number

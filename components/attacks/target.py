@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from components.attacks.bits import Cells
 from components.attacks.eot import EOT
 from components.defense import Defense
+from components.hardware import images_at_once
 from components.purifiers import Surrogates
 from components.squeezing import Surrogate as Squeezing
 from components.squeezing import squeezed_with_gradient
 from components.training import evaluating, uncast
 
 Stage = Literal["classifier", "threshold", "gan", "defense"]
-CPU_IMAGES, GPU_IMAGES = 250, 10_000  # attacked, and judged, at once
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class Target:
     @torch.no_grad()
     def judge(self, images: Tensor) -> Tensor:
         """The logits (N, classes) of the real model."""
+        parts = images.split(images_at_once(images, images.device))
         with evaluating(self.model):
-            return torch.cat([self.model(part).to(images.device) for part in in_parts(images)])
+            return torch.cat([self.model(part).to(images.device) for part in parts])
 
     def cells(self, images: Tensor, epsilon: float) -> Cells | None:
         """The grey levels that each pixel can be given; None where images are not squeezed."""
@@ -136,12 +137,6 @@ def _descents(defense: Defense) -> list[Literal["encoder", "unrolled"] | None]:
     if "generator" not in networks:
         return [None]
     return ["encoder", "unrolled"] if "encoder" in networks else ["unrolled"]
-
-
-def in_parts(tensor: Tensor) -> Sequence[Tensor]:
-    """A tensor (N, …) in parts of as many images as a model is given at once."""
-    parts: Sequence[Tensor] = tensor.split(CPU_IMAGES if tensor.device.type == "cpu" else GPU_IMAGES)
-    return parts
 
 
 def with_draws(target: Target, images: Tensor, draws: int) -> Target:

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from components.hardware import images_at_once
+
 LOGITS = "logits"  # names the last layer, whatever a network calls it
 PENULTIMATE = "penultimate"  # and the one before
 
@@ -57,9 +59,10 @@ class ImageClassifier(nn.Module, ABC):
         return self.features_and_logits(images, layer)[0]
 
     @torch.no_grad()
-    def predict(self, images: Tensor, batch_size: int = 250) -> Tensor:
+    def predict(self, images: Tensor, batch_size: int | None = None) -> Tensor:
         """Labels int64 (N,) of `images` (N, C, H, W), on the images' own device."""
         device = next(self.parameters()).device
+        batch_size = batch_size or images_at_once(images, device)
         labels = [self(batch.to(device)).argmax(1) for batch in images.split(batch_size)]
         return torch.cat(labels).to(images.device)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from components import hardware
-from components.hardware import WARM_UP, WORTHWHILE, Captured, in_threads, keep_memory
+from components.hardware import WARM_UP, WORTHWHILE, Captured, images_at_once, in_threads, keep_memory
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
 from tests.tiny_networks import generator_of
@@ -206,6 +206,12 @@ def test_a_projection_in_threads_is_that_in_one(init: str) -> None:
     assert told == [2, 4, 6, 8, 9]
     torch.set_num_threads(1)
     torch.testing.assert_close(in_three, projected(), rtol=1e-9, atol=1e-9)
+
+
+def test_of_large_images_fewer_go_through_a_network_at_once() -> None:
+    shapes = ((1, 28, 28), (3, 32, 32), (3, 224, 224), (3, 4000, 4000))
+    assert [images_at_once(torch.empty(0, *shape), CUDA) for shape in shapes] == [1024, 682, 13, 1]
+    assert {images_at_once(torch.empty(0, *shape), CPU) for shape in shapes} == {250}
 
 
 def test_memory_is_kept_where_the_c_library_is_gnus() -> None:

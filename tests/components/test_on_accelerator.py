@@ -90,3 +90,12 @@ def test_a_projection_goes_on_there_from_where_it_stood_here(settings: dict[str,
     whole = projector("cpu", 3).trace(images, [2, 4])
     torch.testing.assert_close(extended.select(3, 4).errors, whole.select(3, 4).errors, rtol=1e-3, atol=1e-4)
     assert extended.latents.device.type == "cpu"
+
+
+def test_a_card_gets_more_images_at_once_than_a_processor(saved: Path) -> None:
+    classifier, images = Defense.load(saved, PRETEND).classifier, images_of(1300)
+    sizes: list[int] = []
+    classifier.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    classifier.predict(images)
+    attack(AttackConfig(), classifier, images, torch.arange(len(images)) % 4)
+    assert sizes == [1024, 276] * 2

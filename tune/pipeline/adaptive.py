@@ -13,6 +13,7 @@ from components.datasets.dataset import DataSplit
 from components.defense import Defense, in_batches
 from components.gan.encoder import Encoder
 from components.gan.networks import Discriminator, Generator
+from components.hardware import images_at_once
 from components.metrics import agreement
 from components.purifiers import PurifierConfig
 from components.squeezing import squeezed
@@ -59,7 +60,8 @@ def _measured(job: Job, training: AdversarialTraining, judge: ImageClassifier) -
     config = job.config.projector
     seen = squeezed(attacked_of(job, "attack"), config.levels, config.threshold)
     parts = training.averaged
-    generated = in_batches(parts.generator, in_batches(parts.encoder, seen, job.device), job.device)
+    size = images_at_once(seen, job.device)  # latents are small, what is made of them is not
+    generated = in_batches(parts.generator, in_batches(parts.encoder, seen, job.device), job.device, size)
     logits = in_batches(judge, in_batches(parts.unet, generated, job.device), job.device)
     return {
         "psd": agreement(logits.argmax(1), held.labels),

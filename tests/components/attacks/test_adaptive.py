@@ -20,9 +20,10 @@ from components.attacks.fgsm import FGSM
 from components.attacks.losses import cross_entropy, dlr, input_gradient, log_odds, margin, targeted_dlr
 from components.attacks.pgd import PGD
 from components.attacks.presets import PRESETS
-from components.attacks.target import CPU_IMAGES, Target, target_of
+from components.attacks.target import Target, target_of
 from components.datasets.dataset import load_dataset
 from components.defense import Defense
+from components.hardware import CPU_IMAGES
 from components.pretrained import shipped_defense
 from components.robustness import Robustness
 from components.squeezing import squeezed_with_gradient
