@@ -5,9 +5,8 @@ ARGS     ?=
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
 python  := $(VENV)/bin/python
-uv      := $(shell command -v uv 2>/dev/null)
-# uv installs in a third of pip's time. Where it is there already, the environment needs no pip.
-install := $(if $(uv),$(uv) pip install --python $(python),$(python) deploy/install.py) -e
+# uv installs in a third of pip's time. Where it is there already, and works, the environment needs no pip.
+uv      := $(shell uv --version >/dev/null 2>&1 && command -v uv)
 
 .DEFAULT_GOAL := help
 .PHONY: help search test test-all test-gpu check stage-code clean
@@ -46,7 +45,7 @@ $(VENV)/.check:    extras := [check]
 
 $(VENV)/.search $(VENV)/.test $(VENV)/.test-all $(VENV)/.check: pyproject.toml | $(VENV)/.created
 	$(if $(uv),,@$(python) -m pip --version >/dev/null 2>&1 || $(python) -m ensurepip --upgrade)
-	$(install) '.$(extras)'
+	$(python) deploy/install.py -e '.$(extras)'
 	@touch $@
 
 $(VENV)/.created:
