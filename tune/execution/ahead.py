@@ -7,15 +7,16 @@ will be chosen, such as the classifier in a space that searches none of its sett
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.tune.experiment import Trial
 
 from components.datasets.dataset import Dataset
+from tune.cluster.resources import NodeKind
 from tune.execution.seeds import Beginning, Retraining, build_ahead, share_of
 from tune.execution.trial import Setting, arrays_of, last_line
 from tune.metrics import DEFENSE_TARGETS
@@ -162,7 +163,6 @@ class SharedStages:
 
 
 def room(setting: Setting) -> int:
-    """Number of shares that are free on the nodes that are there: for more an autoscaler would start nodes."""
-    free = ray.available_resources()
-    gpus = free.get("GPU", 0.0) / setting.gpus if setting.gpus else math.inf
-    return int(min(free.get("CPU", 0.0) / setting.cpus, gpus) + 1e-6)
+    """Number of shares that are free, each on one node that is there: for more an autoscaler would start nodes."""
+    free = available_resources_per_node().values()
+    return sum(NodeKind(node).holds(setting.cpus, setting.gpus) for node in free)

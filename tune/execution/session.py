@@ -183,6 +183,7 @@ class Session:
         budget = self.plan.config.search.budget
         return None if budget is None else (seconds_of(budget), Clock(self.ledger.outcomes()).seconds())
 
+
 def _without_sharing(search: SearchConfig) -> str:
     """The settings that have no effect where trials share nothing, in words; empty where there are none."""
     dropped = ["the best ones are not compared (search.finalists)"] if search.finalists > 1 else []

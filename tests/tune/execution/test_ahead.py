@@ -145,6 +145,17 @@ def test_the_next_seed_begins_where_one_is_done(cores: Made, monkeypatch: pytest
     assert search.look(Trial.RUNNING) == [0, 1, 2]
 
 
+def test_cores_that_are_free_on_several_nodes_are_no_share(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fits no node that is there would wait, and an autoscaler would start one for it."""
+    nodes = {"a": {"CPU": 2.0, "GPU": 1.0}, "b": {"CPU": 2.0}, "c": {"CPU": 9.0, "GPU": 1.0}, "d": {}}
+    monkeypatch.setattr(ahead, "available_resources_per_node", lambda: nodes)
+    setting = setting_on(tmp_path, tiny_dataset)
+    assert ahead.room(replace(setting, cpus=4.0)) == 2
+    assert ahead.room(replace(setting, cpus=2.0, gpus=0.5)) == 1 + 2
+
+
 @pytest.mark.parametrize(
     "states",
     [
