@@ -293,8 +293,11 @@ def _die(*_: object) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("two_cores")
-def test_the_last_trial_leaves_a_core_that_begins_the_retraining(tmp_path: Path, tiny_dataset: Dataset) -> None:
-    space = tiny_space(search__trials=3, unet__epochs=12)
+def test_the_last_trial_leaves_a_core_that_begins_the_retraining(
+    tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune.execution.trial_callback.LOOK", 0.02)  # the tiny trial is over in half a second
+    space = tiny_space(search__trials=3, unet__epochs=60)
     setting = setting_on(tmp_path / "ahead", tiny_dataset, space)
     searcher = LedgerSearcher(space, Ledger(setting.home), trials=3, seed=0)
     begun = Ahead(setting, tiny_dataset, searcher, 2, [0, 1], lambda said: None)
