@@ -149,7 +149,7 @@ def _search(experiment: Experiment, request: Request, options: Options, dry_run:
     if not options.quiet:
         print(_first_line(experiment), flush=True)
     asked = (options.data_dir, options.warm_start, options.reuse)
-    if not dry_run and request.address is None and is_finished(experiment, *asked):
+    if request.address is None and is_finished(experiment, *asked):
         return _tell_of_report(experiment)
     interrupt()
     plan = _prepared(experiment, options.data_dir)

@@ -172,6 +172,16 @@ def test_on_windows_a_search_says_one_sentence() -> None:
     assert not packages & HEAVY
 
 
+@pytest.mark.parametrize("module", ["tune", "tune.search"])
+def test_where_it_is_not_installed_it_says_where_it_is(module: str) -> None:
+    command = [sys.executable, "-S", "-m", module, "report", "results/quickstart"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: fire: expected this package")
+    assert ". .venv/bin/activate" in done.stderr
+
+
 def test_components_and_storage_import_without_file_locks() -> None:
     modules = sorted(
         path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")

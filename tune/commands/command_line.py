@@ -13,7 +13,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import fire
+try:
+    import fire
+except ModuleNotFoundError as missing:
+    remedy = "`make search` or `make test` installs it into .venv; then: . .venv/bin/activate"
+    sys.exit(f"error: {missing.name}: expected this package for {sys.executable}, found none; {remedy}")
 
 from components.config import nearest
 from tune.commands.help import command_help, commands_help

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from components.intervals import paired_error, standard_error
-from tune.metrics import DEFENSE_TARGETS
 from tune.optimizer.cost_limit import CostLimit
-from tune.space.config import Fidelity, rungs
+from tune.space.config import Fidelity, rungs, stops_early
 from tune.space.space import SearchSpace
 from tune.storage.ledger import Outcome, Params
 
@@ -133,9 +132,4 @@ def halving_of(space: SearchSpace, known: Iterable[Outcome], images: int) -> Suc
 
     Args: see `SuccessiveHalving`.
     """
-    fixed = space.fixed
-    if not fixed["search.early_stopping"] or fixed["search.target"] not in DEFENSE_TARGETS:
-        return None
-    if fixed["search.objective"] != COMPARED:
-        return None  # an epoch measures PSD, by which the most robust may be the worst
-    return SuccessiveHalving(space, known, images)
+    return SuccessiveHalving(space, known, images) if stops_early(space.fixed) else None

@@ -17,6 +17,7 @@ from tune.pipeline.stage import Rates
 from tune.planning.estimate import Artifacts, Counted, count
 from tune.planning.preflight import Plan
 from tune.planning.rates import measure, seconds_of_attacks, seconds_of_reference, seconds_of_test
+from tune.space.config import stops_early
 from tune.storage.mounts import free_bytes
 from tune.storage.sizes import size_text
 
@@ -131,8 +132,9 @@ def _cost(plan: Plan, rows: Sequence[Row], concurrent: int, rates: Rates) -> str
     lines = [
         f"Estimated: {_time(computing)} of computing, about {_time(wall)} with {concurrent} trials at once",
         f"measured here: {speed}",
-        "early stopping is not counted, which saves part of the U-Nets",
     ]
+    if stops_early(plan.space.fixed):
+        lines.append("early stopping is not counted, which saves part of the U-Nets")
     if search.budget:
         lines.append(f"nor is search.budget, after {search.budget} of which no further trial begins")
     return "\n  ".join(lines)

@@ -106,22 +106,25 @@ def _beside(known: Robustness, facts: Facts) -> Table:
 def _courses(known: Robustness) -> list[Block]:
     """The courses over ε and over steps, where they have at least two points."""
     some = _on_curves(known)
-    short = (
-        f"A short attack on {some:,} of the images, of which one is {percent(1 / some)} points: for its course, as "
-        "fewer images and one attack leave another share than the table above. "
-    )
+    short = f"{some:,} of the images, of which one is {percent(1 / some)} points: for its course, as fewer images and "
+    short += "attacks leave another share than the table above. "
+    preset = PRESETS.get(known.preset)
+    steps = f"{preset.curve_steps} steps of APGD" if preset else "A few steps of APGD"
+    searched = f"{steps} for each ε, then as many rounds of a greedy search over grey levels, on {short}"
+    alone = "APGD alone, without such a search, hence more stay right than above at the same ε "
+    alone += f"({known.epsilon:g}), on {short}"
     grey = "At 0.5 plain grey is within reach: only images of the class as which that is read may then stay right."
     wanted: Sequence[tuple[str, str, Sequence[tuple[float, float]], str]] = (
-        ("adaptive_epsilon", "ε of the attack (images in [0, 1])", known.over_epsilon, grey),
-        ("adaptive_steps", "gradient steps of the attack", known.over_steps, "It must have levelled off."),
+        ("adaptive_epsilon", "ε of the attack (images in [0, 1])", known.over_epsilon, searched + grey),
+        ("adaptive_steps", "gradient steps of the attack", known.over_steps, alone + "It should level off."),
     )
     return [
         Drawing(
             render(name, _course(label, points)),
-            short + meaning,
+            caption,
             ", ".join(f"{at:g}: {percent(share)} %" for at, share in points),
         )
-        for name, label, points, meaning in wanted
+        for name, label, points, caption in wanted
         if len(points) > 1
     ]
 

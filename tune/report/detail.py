@@ -62,7 +62,9 @@ def worst(facts: Facts) -> Section:
     pictures = facts.saved and facts.saved.worst
     if not pictures:
         return Section("Worst cases", (Text("Left out: the folder holds no misclassified images."),))
-    caption = "The test images that the defense gets wrong with the highest confidence; rows and labels as above."
+    caption = "The test images that the defense gets wrong with the highest confidence; rows and labels as above. "
+    lost_anyway = int((pictures.labels[0] != pictures.true).sum())
+    caption += f"The classifier gets {lost_anyway} of them wrong without an attack."
     return Section("Worst cases", (_drawing("worst", pictures, caption, facts.purifier),))
 
 

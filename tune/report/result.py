@@ -43,7 +43,10 @@ def asked(facts: Facts) -> Section:
     goals = " and ".join(
         f"{'higher' if d == 'max' else 'lower'} {title_of(m)}" for m, d in facts.objectives.items()
     )
-    blocks: list[Block] = [Text(f"{sentence} It sought {goals} on validation images, which no training sees.")]
+    seen = ", which no training of this search sees"
+    if facts.setting("gan.pretrained"):
+        seen += "; what the pretrained generator was trained on stands below, and may have them in it"
+    blocks: list[Block] = [Text(f"{sentence} It sought {goals} on validation images{seen}.")]
     blocks += [Text(str(note)) for note in facts.record.get("notes") or ()]
     blocks += _warm_start(facts.record.get("warm_start"))
     if facts.ranges:

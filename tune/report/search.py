@@ -133,13 +133,14 @@ def _finalists(facts: Facts, metric: str) -> list[Block]:
         )
         for row in rows
     ]
-    columns = ("trial", f"{metric} in the search %", *over_seeds, "below the best", "told apart")
+    columns = ("trial", f"{metric} in the search %", *over_seeds, "below the best", "by more than one error")
     how = f"trained with up to {most} seeds and" if most > 1 else "as the search trained them,"
     note = (
         f"The best {len(rows)} of the search, {how} compared on the same validation images and seeds; ± one standard "
         f"error of the difference{'' if most > 1 else ' by the choice of images alone'}. "
         + (f"{ELIMINATION} " if most > 1 else "")
-        + "Of those that cannot be told from the best, the cheapest is chosen."
+        + "Of those that are not further below the best than one standard error, the cheapest is chosen: one that is "
+        "further below may still be as good, which chance makes so for one in six."
     )
     for trial, reason in facts.finalists.left_out.items():
         note += f" Trial {trial} was left out, as a training of it failed: {reason}."

@@ -41,7 +41,8 @@ def _tiles(facts: Facts) -> list[Tile]:
         "pco": "PCO: as the original",
     }
     known = [(label, facts.test[name]) for name, label in names.items() if name in facts.test]
-    return [Tile(label, f"{percent(score.mean)} %", f"95 %: {interval(score.widest)}") for label, score in known]
+    by = "95 %, seeds and images"
+    return [Tile(label, f"{percent(score.mean)} %", f"{by}: {interval(score.widest)}") for label, score in known]
 
 
 def _verdict(facts: Facts) -> str:

@@ -134,6 +134,15 @@ class Fidelity(NamedTuple):
 FIDELITY = tuple(f"unet.{name}" for name in Fidelity._fields)
 
 
+def stops_early(fixed: Mapping[str, Any]) -> bool:
+    """True where a U-Net may be stopped after an epoch, given a space's fixed fields by dotted key.
+
+    An epoch measures PSD, by which the most robust may be the worst.
+    """
+    wanted, target = bool(fixed["search.early_stopping"]), fixed["search.target"]
+    return wanted and target in DEFENSE_TARGETS and fixed["search.objective"] == "psd"
+
+
 def rungs(first: int, epochs: int) -> list[int]:
     """Epochs of a U-Net after which early stopping decides: `first`, twice as many and so on, but not the last."""
     found = []

@@ -36,6 +36,12 @@ def test_nothing_is_left_to_do_and_nothing_heavy_is_imported(finished: Path) -> 
     assert not packages & (HEAVY - {"pyarrow", "numpy"})  # which the storage needs
 
 
+def test_a_dry_run_of_it_promises_no_work(finished: Path) -> None:
+    _, said = imported(SEARCH, ["--space", "quickstart", "--storage", str(finished), "--resume", "--dry-run"])
+    assert "STATUS 0" in said
+    assert "Nothing is left to do" in said
+
+
 @pytest.mark.parametrize("name", ["trials/000.json", "report.html", "best/choice.json"])
 def test_a_file_that_is_another_one_is_noticed(finished: Path, name: str) -> None:
     assert is_finished(found(finished), None, None, True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tune.experiment_fixture import write_experiment
+from tests.tune.experiment_fixture import do_not_draw, write_experiment
 from tune.report.writer import write_report
 
 
@@ -46,8 +46,20 @@ def test_the_page_says_what_a_reader_must_know(written: Path, page: str) -> None
         "On 1,000 of the 2,000 test images, drawn by a fixed seed",
         "highest validation PSD, ties to the cheaper",
         "0.1 to 0.4; only when projector.distance is insensitive",
+        "on validation images, which no training of this search sees.",
+        "95 %, seeds and images: ",
+        "of them wrong without an attack.",
     ):
         assert words in text, words
+
+
+def test_a_pretrained_generator_may_have_seen_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    do_not_draw(monkeypatch)
+    folder = write_experiment(tmp_path / "shipped")
+    space = folder / "space.yaml"
+    space.write_text(f"{space.read_text()}gan.pretrained: mnist\n")
+    write_report(folder)
+    assert "what the pretrained generator was trained on stands below" in (folder / "report.md").read_text()
 
 
 class Resources(HTMLParser):
