@@ -139,8 +139,8 @@ def stops_early(fixed: Mapping[str, Any]) -> bool:
 
     An epoch measures PSD, by which the most robust may be the worst.
     """
-    wanted, target = bool(fixed["search.early_stopping"]), fixed["search.target"]
-    return wanted and target in DEFENSE_TARGETS and fixed["search.objective"] == "psd"
+    by_epoch = all(fixed[f"search.{name}"] in values for name, values in _BY_EPOCH.items())
+    return by_epoch and bool(fixed["search.early_stopping"])
 
 
 def rungs(first: int, epochs: int) -> list[int]:
