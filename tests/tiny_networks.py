@@ -1,6 +1,7 @@
 """Networks that are real, small and quick to make."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,16 @@ from components.unet.network import UNet
 with CLASSIFIERS.scope():  # a plug-in defines it, and only where one is given is its name known
     from tests.small_resnet import SmallResNet
 
-__all__ = ["SmallResNet", "defense_of", "encoder_of", "generator_of"]
+__all__ = ["DESCENTS", "SmallResNet", "defense_of", "encoder_of", "generator_of"]
+
+# settings of the projector that go through different parts of a descent
+DESCENTS: dict[str, dict[str, Any]] = {
+    "as by default": {},
+    "as published": {"init": "random", "optimizer": "sgd", "learning_rate": 1.0, "distance": "l2"},
+    "from an encoder": {"init": "encoder", "levels": 2},
+    "regularised": {"prior_weight": 0.1, "realism_weight": 0.1, "distance": "huber"},
+    "in bfloat16": {"precision": "bfloat16"},
+}
 
 
 def generator_of(shape: Sequence[int] = (1, 8, 8), latent_dim: int = 5, seed: int = 0) -> Generator:

@@ -28,7 +28,7 @@ from components.unet.training import UNetTraining
 from tests.pretend_accelerator import PRETEND, PretendTensor, pretending, taped
 from tests.pretend_graph import graphs
 from tests.tiny import tiny_split
-from tests.tiny_networks import defense_of, encoder_of, generator_of
+from tests.tiny_networks import DESCENTS, defense_of, encoder_of, generator_of
 
 
 @pytest.fixture(autouse=True)
@@ -114,15 +114,6 @@ def test_a_replayed_training_ends_in_the_same_weights(make: Callable[[], Trainin
 def weights(training: Training) -> list[Tensor]:
     networks = [part for part in training.parts().values() if isinstance(part, nn.Module)]
     return [value.cpu() for network in networks for value in network.state_dict().values()]
-
-
-DESCENTS: dict[str, dict[str, Any]] = {
-    "as by default": {},
-    "as published": {"init": "random", "optimizer": "sgd", "learning_rate": 1.0, "distance": "l2"},
-    "from an encoder": {"init": "encoder", "levels": 2},
-    "regularised": {"prior_weight": 0.1, "realism_weight": 0.1, "distance": "huber"},
-    "in bfloat16": {"precision": "bfloat16"},
-}
 
 
 @pytest.mark.parametrize("settings", DESCENTS.values(), ids=DESCENTS)

@@ -15,15 +15,7 @@ from components.defense import Defense
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
 from tests.pretend_accelerator import PRETEND, pretending
-from tests.tiny_networks import defense_of, encoder_of, generator_of
-
-SETTINGS: dict[str, dict[str, Any]] = {
-    "as by default": {},
-    "as published": {"init": "random", "optimizer": "sgd", "learning_rate": 1.0, "distance": "l2"},
-    "from an encoder": {"init": "encoder", "levels": 2},
-    "regularised": {"prior_weight": 0.1, "realism_weight": 0.1, "distance": "huber"},
-    "in bfloat16": {"precision": "bfloat16"},
-}
+from tests.tiny_networks import DESCENTS, defense_of, encoder_of, generator_of
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +36,7 @@ def saved(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("saved", SETTINGS.values(), ids=SETTINGS, indirect=True)
+@pytest.mark.parametrize("saved", DESCENTS.values(), ids=DESCENTS, indirect=True)
 def test_a_defense_does_there_what_it_does_here(saved: Path, tmp_path: Path) -> None:
     here, there = Defense.load(saved), Defense.load(saved, PRETEND)
     images = images_of()
@@ -76,7 +68,7 @@ def test_an_attack_leaves_images_where_they_were(saved: Path) -> None:
         assert float((attacked - images).abs().max()) <= config.epsilon + 1e-6
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("settings", DESCENTS.values(), ids=DESCENTS)
 def test_a_projection_goes_on_there_from_where_it_stood_here(settings: dict[str, Any]) -> None:
     def projector(device: torch.device | str, restarts: int) -> Projector:
         config = ProjectorConfig.model_validate({"steps": 4, "bank_size": 16, "restarts": restarts, **settings})
