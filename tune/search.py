@@ -88,7 +88,7 @@ def search(
         address: of a running Ray cluster (auto = the one on this machine); none = this machine alone.
         data_dir: where a named data set lies, or is downloaded to.
         max_cost: the largest restarts × steps that the best configuration may have.
-        plugin: a Python file of yours whose classifiers, attacks and data sets the space names; it is run.
+        plugin: one Python file of yours, with the classifiers, attacks and data sets that the space names; it is run.
         set: other values for fields of the space, such as "classifier.architecture: E, unet.epochs: 2"; may be given
             again.
         warm_start: folder of an earlier experiment to learn from.

@@ -63,7 +63,7 @@ def test_a_commands_help_and_refusal_import_nothing_heavy(command: str, word: st
         (["evaluate", "mnist", "--images", "0"], "--images: expected an integer ≥ 1, found 0"),
         (["evaluate", "mnist", "--reference", "-1"], "--reference: expected an integer ≥ 0, found -1"),
         (["evaluate", "mnist", "--attacks", "all"], "--attacks: expected one of quick, standard, full"),
-        (["purify", "mnist", "a.png"], "--out: expected text, found nothing"),
+        (["purify", "mnist", "a.png"], "--out: expected DIR, found no --out; for example: python -m"),
         (["store", "results", "--yes"], "--yes: expected together with --prune, found alone"),
         (["store", "results", "--verify", "--pin", "x"], "--verify: expected without --pin, found both"),
         (["store", "results", "--prune", "--older-than", "x"], "--older-than: expected a duration"),

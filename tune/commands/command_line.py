@@ -20,7 +20,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name}: expected this package for {sys.executable}, found none; {remedy}")
 
 from components.config import nearest
-from tune.commands.help import command_help, commands_help
+from tune.commands.help import command_help, commands_help, first_example
 from tune.commands.output import drop_output, reader_is_gone, tolerant_output
 from tune.commands.types import Later, Parameter, parameters
 from tune.errors import DONE, REFUSED, Refused
@@ -92,7 +92,7 @@ def check(function: Command, words: Sequence[str]) -> list[str]:
     Raises:
         UsageError: unknown or repeated flag, missing value, value of the wrong type, stray or missing word.
     """
-    return _Line(parameters(function)).read(words)
+    return _Line(parameters(function), first_example(function)).read(words)
 
 
 def joined(flag: str, one: str, other: str) -> str:
@@ -108,10 +108,10 @@ def joined(flag: str, one: str, other: str) -> str:
 
 
 class _Line:
-    """One command line, read word by word against a signature."""
+    """One command line, read word by word against a signature; whoever left something out is shown the example."""
 
-    def __init__(self, known: Mapping[str, Parameter]) -> None:
-        self.known = known
+    def __init__(self, known: Mapping[str, Parameter], example: str) -> None:
+        self.known, self.example = known, example
         self.flags: dict[str, Any] = {}
         self.words: list[str] = []
 
@@ -135,7 +135,8 @@ class _Line:
         parameter, negated = self.parameter(flag)
         before = self.flags.get(parameter.name)
         if before is not None and not parameter.is_mapping:
-            raise UsageError(f"{parameter.flag}: expected once, found again as {word}")
+            once = f"once, with one {parameter.shown_as}" if parameter.shown_as else "once"
+            raise UsageError(f"{parameter.flag}: expected {once}, found again as {word}")
         if negated and equals:
             raise UsageError(f"{flag}: expected no value, found {value!r}")
         if parameter.is_switch and not equals:
@@ -179,7 +180,9 @@ class _Line:
             raise UsageError(f"expected flags, found a stray word {stray!r}" + nearest(f"--{stray}", flags))
         for parameter in self.known.values():
             if parameter.is_required and parameter.name not in self.flags:
-                raise UsageError(f"{parameter.label}: expected {parameter.expected}, found nothing")
+                found = "nothing" if parameter.is_word else f"no {parameter.flag}"
+                shown = f"; for example: {self.example}" if self.example else ""
+                raise UsageError(f"{parameter.label}: expected {parameter.expected}, found {found}{shown}")
         self.many = many
 
     def value(self, parameter: Parameter, label: str, *texts: str) -> Any:

@@ -37,6 +37,11 @@ def command_help(function: Callable[..., Any], name: str) -> str:
     return "\n\n".join(blocks)
 
 
+def first_example(function: Callable[..., Any]) -> str:
+    """The first command line of a docstring's examples, without the remark beside it; empty where there is none."""
+    return re.split(r"\s{2,}", _sections(function).get("Examples", "").strip(), maxsplit=1)[0]
+
+
 def summary(command: Callable[..., Any] | Later | Mapping[str, Any]) -> str:
     """The first line of a command's docstring; the names of its commands where it is a group."""
     if isinstance(command, Later):

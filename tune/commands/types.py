@@ -90,6 +90,8 @@ class Parameter:
         """In words: `an integer`."""
         if self.options:
             return f"one of {', '.join(self.options)}"
+        if self.kinds == (str,) and self.shown_as and not self.is_word and not self.is_many:
+            return self.shown_as  # `DIR` says more than `text`; a word has it as its label
         return " and ".join(_EXPECTED[kind] for kind in self.kinds)
 
     def parse(self, *texts: str) -> Any:
