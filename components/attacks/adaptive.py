@@ -8,7 +8,8 @@ al., On adaptive attacks to adversarial example defenses, NeurIPS 2020.)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -200,8 +201,13 @@ def _curves(campaign: Campaign, preset: Preset) -> tuple[Curve, Curve]:
                 small.make(planned)
         return small.stands
 
-    campaign.tell(f"robust accuracy over ε and over steps, {len(images)} images")
+    def course(name: str, places: Sequence[float], measured: Callable[[Any], Tensor]) -> Curve:
+        found: list[tuple[float, Tensor]] = []
+        for number, place in enumerate(places, 1):
+            campaign.tell(f"robust accuracy over {name}, {number} of {len(places)}: {place:g}, {len(images)} images")
+            found.append((place, measured(place)))
+        return found
+
     short = preset.curve_steps
-    over_epsilon = [(epsilon, left(epsilon, short, short)) for epsilon in preset.epsilons]
-    over_steps = [(steps, left(campaign.epsilon, steps, 0)) for steps in preset.step_counts]
-    return over_epsilon, over_steps
+    over_epsilon = course("ε", preset.epsilons, lambda epsilon: left(epsilon, short, short))
+    return over_epsilon, course("steps", preset.step_counts, lambda steps: left(campaign.epsilon, steps, 0))

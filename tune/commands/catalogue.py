@@ -104,6 +104,7 @@ def evaluate(
     data_dir: Annotated[str | None, "DIR"] = None,
     epsilon: float | None = None,
     reference: Annotated[int, "EPOCHS"] = 0,
+    curves: bool = True,
     seed: int = 0,
     device: str | None = None,
     out: Annotated[str | None, "FILE.json"] = None,
@@ -120,6 +121,7 @@ def evaluate(
         epsilon: radius of the L∞ ball, on images in [0, 1]; where none is given, the experiment's own, else 0.3.
         reference: also train the classifier itself against the attacker for so many epochs, behind the grey levels
             alone, and attack that by the same list: what a defense without a purifier is worth.
+        curves: leave out how accuracy falls over ε and over steps, and the flags that are read off these.
         seed: of all random starts.
         device: where to compute; a GPU where there is one.
         out: where to write the rows, as JSON.

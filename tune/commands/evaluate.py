@@ -55,6 +55,7 @@ def evaluate_saved(
     data_dir: str | None,
     epsilon: float | None,
     reference: int,
+    curves: bool,
     seed: int,
     device: str | None,
     out: str | None,
@@ -79,15 +80,16 @@ def evaluate_saved(
     keep_memory()
     titles = {str(stage): title.format(purifier=defense.projector.config.title) for stage, title in BESIDE.items()}
     titles["static"] = REFERENCE
-    found: dict[str, Robustness] = {
-        stage: _attacked(defense, test, stage, attacks if stage == "defense" else "quick", epsilon, seed, titles[stage])
-        for stage in BESIDE
-    }
+    found: dict[str, Robustness] = {}
+    for stage in BESIDE:
+        whole = stage == "defense"
+        given = (attacks if whole else "quick", epsilon, seed, titles[stage], curves and whole)
+        found[stage] = _attacked(defense, test, stage, *given)
     try:
         status = _write(target, found)  # before what may take as long again
         if reference:
             trained = _reference(defense, whole_data.train, epsilon, reference, seed)
-            found["static"] = _attacked(trained, test, "threshold", attacks, epsilon, seed, REFERENCE)
+            found["static"] = _attacked(trained, test, "threshold", attacks, epsilon, seed, REFERENCE, False)
             status = _write(target, found)
     finally:  # also where the reference was interrupted
         _show(found, titles)
@@ -158,8 +160,9 @@ def _attacked(
     epsilon: float,
     seed: int,
     title: str,
+    curves: bool,
 ) -> Robustness:
-    """One stage by a list of attacks; with curves where it is the whole defense."""
+    """One stage by a list of attacks; with curves over ε and over steps where these are asked for."""
     began, last = time.perf_counter(), "begun"
 
     def tell(what: str) -> None:
@@ -176,7 +179,7 @@ def _attacked(
             preset=attacks,
             stage=stage,
             seed=seed,
-            curves=stage == "defense",
+            curves=curves,
             tell=tell,
         )
 

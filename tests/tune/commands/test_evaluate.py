@@ -29,8 +29,11 @@ def test_a_saved_defense_is_attacked_and_written_down(
         assert stage in shown.err
     assert re.search(r"whole defense: attack 1 of \d+, .*, on \d images", shown.err)
     assert re.search(r"whole defense: attack 3 of \d+, .*, about \d+ s left", shown.err) or "0 stand" in shown.err
+    for course in ("over ε, 1 of 6: 0, 6 images", "over steps, 1 of 4: 1, 6 images"):
+        assert f"whole defense: robust accuracy {course}" in shown.err
     adaptive = json.loads(out.read_text())["adaptive"]
     assert adaptive["images"] == 6
+    assert adaptive["over_epsilon"]
     assert {"name", "knows", "steps", "restarts", "eot", "right"} <= set().union(*adaptive["attacks"], {"name"}) or (
         adaptive["clean"] == 0
     )
@@ -38,6 +41,16 @@ def test_a_saved_defense_is_attacked_and_written_down(
     assert set(adaptive["beside"]) == {"classifier", "threshold", "gan", "defense", "static"}
     assert "classifier trained on attacks: epoch 1 of 1" in shown.err
     assert "threshold, classifier trained on attacks" in shown.out
+
+
+def test_the_curves_may_be_left_out(tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    defense_of(init="encoder", levels=2, restarts=1).save(tmp_path / "saved")
+    out = tmp_path / "adaptive.json"
+    words = ["evaluate", str(tmp_path / "saved"), "--data", str(tiny_folder), "--images", "2", "--out", str(out)]
+    assert entry.main([*words, "--no-curves"]) == 0
+    assert "robust accuracy over" not in capsys.readouterr().err
+    adaptive = json.loads(out.read_text())["adaptive"]
+    assert (adaptive["over_epsilon"], adaptive["over_steps"]) == ([], [])
 
 
 def test_an_experiments_defense_is_attacked_on_its_own_data_with_its_own_strength(
