@@ -194,6 +194,7 @@ def called(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Call:
 
 def test_a_search_is_repeated_by_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TUNE_STORAGE", raising=False)
+    monkeypatch.setattr("tune.planning.call.interpreter", lambda: "python")
     call = called(monkeypatch, space="my space.yaml", name="mine", resume=True, trials=3, cpus_per_trial=1.0)
     assert call.command == "python -m tune.search --space 'my space.yaml' --trials 3 --name mine --resume"
     assert call.resumed == call.command

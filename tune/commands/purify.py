@@ -27,6 +27,7 @@ from components.hardware import keep_memory
 from components.plugins import plugged
 from components.pretrained import shipped_defense, shipped_defenses
 from tune.commands.image_files import Picture, Reading, batch_of, find_pictures, png_of
+from tune.commands.unfinished import check_finished
 from tune.commands.units import Ticker
 from tune.errors import DONE, REFUSED
 from tune.storage.folder import Storage
@@ -114,8 +115,9 @@ def load_defense(folder: str) -> Defense:
     A folder is a path or an address.
 
     Raises:
-        DefenseError: there is none, or it is damaged.
+        DefenseError: there is none, why not yet, or it is damaged.
     """
+    check_finished(Storage(folder))
     device, home = "cuda" if torch.cuda.is_available() else "cpu", saved_at(folder)
     if home.local is not None:
         return Defense.load(home.local, device)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +32,10 @@ class Call:
 
     @property
     def command(self) -> str:
-        """The command line; of a search of a torch module, which none can name, the call from Python."""
+        """The command line; of a search of a torch module, which none can name, the call from Python.
+
+        Its Python is `python`, on whichever machine it is read.
+        """
         given = {name: value for name, value in self.given.items() if name not in ("classifier", "dry_run")}
         if "classifier" in self.given:
             arguments = ", ".join([*(f"{name}={value!r}" for name, value in given.items()), "classifier=module"])
@@ -39,11 +45,33 @@ class Call:
 
     @property
     def resumed(self) -> str:
-        """The same, to go on with what was interrupted."""
+        """The same, to go on with what was interrupted by this interpreter."""
         given = {name: value for name, value in self.given.items() if name != "resume"}
         if "name" in given and not {"space", "resume"} & self.given.keys():
             given["space"] = DEFAULT  # by a name alone nothing is begun, and perhaps nothing was written yet
-        return Call({**given, "resume": True}).command
+        return resumed(Call({**given, "resume": True}).command)
+
+
+def resumed(command: str) -> str:
+    """A `Call.command`, to be copied where this interpreter runs, that goes on with what it began."""
+    if not command.startswith("python "):
+        return command if "resume=True" in command else f"{command}, and resume=True"
+    words = command.removeprefix("python ")
+    return f"{shlex.quote(interpreter())} {words}{'' if '--resume' in words.split() else ' --resume'}"
+
+
+def interpreter() -> str:
+    """This Python for a command line: `python` where that is the same one, else its path, short below this folder."""
+    own, short = sys.executable or "python", shutil.which("python")
+    if short and os.path.realpath(own) == os.path.realpath(short) and _folder(own) == _folder(short):
+        return "python"
+    below = os.path.relpath(own)
+    return below if os.sep in below and not below.startswith(os.pardir) else own
+
+
+def _folder(file: str) -> str:
+    """Where it lies: a virtual environment's Python is a link to one that knows none of its packages."""
+    return os.path.realpath(os.path.dirname(os.path.abspath(file)))
 
 
 def _words(value: Any) -> list[str]:

@@ -1,6 +1,9 @@
 """`python -m tune purify`: what it writes, prints and refuses."""
 
 import csv
+import json
+import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,8 @@ from tests.tiny_networks import defense_of
 from tune.commands import purify as module
 from tune.commands.catalogue import purify
 from tune.commands.purify import ground_of, load_defense
+from tune.storage.folder import Storage
+from tune.storage.lock import ExperimentLock
 
 
 @pytest.fixture
@@ -228,13 +233,32 @@ def test_what_an_interrupted_run_left_may_be_replaced(
 
 def test_folders_without_a_defense_are_refused(experiment: Path, attacked: Path, tmp_path: Path) -> None:
     (experiment / "best" / "manifest.json").unlink()
-    for folder in (experiment, experiment / "best", tmp_path / "none"):
+    for folder in (experiment / "best", tmp_path / "none"):
         with pytest.raises(DefenseError, match=r"expected a saved defense, found no manifest\.json"):
             purify(str(folder), str(attacked), out=str(tmp_path / "out"))
     defense_of((2, 8, 8)).save(tmp_path / "two")
     with pytest.raises(ValueError, match="expected a defense of images with 1 or 3 channels, found 2"):
         purify(str(tmp_path / "two"), str(attacked), out=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_experiment_that_has_not_finished_says_how_to_go_on(
+    experiment: Path, attacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal() -> str:
+        with pytest.raises(DefenseError, match="expected a saved defense, found a search ") as refused:
+            purify(str(experiment), str(attacked), out=str(tmp_path / "out"))
+        return str(refused.value)
+
+    monkeypatch.setattr("tune.planning.call.interpreter", lambda: "python")
+    (experiment / "best" / "manifest.json").unlink()
+    sessions = [{"command": f"python -m tune.search --trials {trials}"} for trials in (3, 5)]
+    (experiment / "record.json").write_text(json.dumps({**sessions[0], "sessions": sessions}))
+    assert refusal().endswith("that has not finished. To go on with it:\n  python -m tune.search --trials 5 --resume")
+    with ExperimentLock(Storage(experiment)):
+        assert refusal().endswith(f"not finished yet: it runs on {socket.gethostname()} with process id {os.getpid()}")
+    (experiment / "space.yaml").write_text("search.target: projection\n")
+    assert refusal().endswith("with the target projection, which saves none (those that do: unet, defense)")
 
 
 def test_a_defense_is_found_by_address(experiment: Path) -> None:

@@ -58,7 +58,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         assert search.gone()
         before = snapshot(home)
         command = search.output.strip().splitlines()[-1].strip()
-    assert command.startswith("python -m tune.search ")
+    assert " -m tune.search " in command
     assert command.endswith("--resume")
     status, output = run(shlex.split(command)[3:], log)
     assert status == 0, output
