@@ -53,7 +53,7 @@ class Call:
 
 
 def resumed(command: str) -> str:
-    """A `Call.command`, to be copied where this interpreter runs, that goes on with what it began."""
+    """Turns a `Call.command` into one to be copied here, for this interpreter, that goes on with what it began."""
     if not command.startswith("python "):
         return command if "resume=True" in command else f"{command}, and resume=True"
     words = command.removeprefix("python ")
@@ -61,7 +61,7 @@ def resumed(command: str) -> str:
 
 
 def interpreter() -> str:
-    """This Python for a command line: `python` where that is the same one, else its path, short below this folder."""
+    """The name of this Python on a command line: `python` where that is the same, else its path, short below here."""
     own, short = sys.executable or "python", shutil.which("python")
     if short and os.path.realpath(own) == os.path.realpath(short) and _folder(own) == _folder(short):
         return "python"
