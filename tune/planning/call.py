@@ -70,7 +70,7 @@ def interpreter() -> str:
 
 
 def _folder(file: str) -> str:
-    """Where it lies: a virtual environment's Python is a link to one that knows none of its packages."""
+    """Its folder: a virtual environment's Python is a link to one that knows none of its packages."""
     return os.path.realpath(os.path.dirname(os.path.abspath(file)))
 
 
