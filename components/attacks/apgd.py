@@ -24,6 +24,7 @@ class APGD(Attack):
     attacks (ICML 2020), algorithm 1 and section 4.
     """
 
+    title: ClassVar[str] = "APGD"
     attacker: ClassVar[str] = (
         f"{KNOWS} raises a loss of its logits in steps along the sign of the gradient, whose size the attack chooses, "
         "by at most ε of the range from 0 to 1 in each pixel"

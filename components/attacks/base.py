@@ -35,11 +35,13 @@ class Attack(Config):
     """Settings of an attack in the L∞ ball around each image.
 
     Attributes:
+        title: the attack's name, in reports; where there is none, `name` as it is spelled.
         knows: what the attacker knows of the classifier, in reports.
         attacker: what the attacker knows and does, in reports.
         not_tried: attacks on the classifier that this one is not, in reports.
     """
 
+    title: ClassVar[str] = ""
     knows: ClassVar[str] = "the classifier"
     attacker: ClassVar[str] = f"{KNOWS} changes the images in the L∞ ball of radius ε, on pixels from 0 to 1"
     not_tried: ClassVar[str] = "other attacks on the classifier"

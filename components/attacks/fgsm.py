@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 class FGSM(Attack):
     """Fast gradient sign method."""
 
+    title: ClassVar[str] = "FGSM"
     attacker: ClassVar[str] = (
         f"{KNOWS} moves every pixel once, by at most ε of the range from 0 to 1, in the direction that raises the "
         "classifier's loss"

@@ -19,6 +19,7 @@ class PGD(Attack):
     Source: Madry et al., Towards deep learning models resistant to adversarial attacks (ICLR 2018), section 2.1.
     """
 
+    title: ClassVar[str] = "PGD"
     attacker: ClassVar[str] = (
         f"{KNOWS} raises the classifier's loss in steps along the sign of its gradient, by at most ε of the range "
         "from 0 to 1 in each pixel"

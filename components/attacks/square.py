@@ -23,6 +23,7 @@ class Square(Attack):
     random search (ECCV 2020), algorithms 1 and 2.
     """
 
+    title: ClassVar[str] = "Square"
     knows: ClassVar[str] = "the classifier's answers"
     attacker: ClassVar[str] = (
         "sees the logits that the classifier gives to images, neither its weights nor its gradient, and changes random "

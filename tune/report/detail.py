@@ -121,7 +121,7 @@ def over_epsilon(facts: Facts) -> Section:
     rows = [(f"{e:g}", *(percent(course[i]) for course in means.values())) for i, e in enumerate(grid)]
     caption = f"{_sampled(facts.seeds[0])} Not tuned again for each ε. "
     caption += "Mean over seeds; bands from the lowest seed to the highest."
-    columns = ("ε", *(f"{title_of(name)} %" for name in means))
+    columns = ("% of test images, at ε", *(_named(facts, name) for name in means))
     table = Table(columns, rows, numbers=len(means), note=facts.switched_on)
     chart = Drawing(render("epsilon", _lines(facts, courses)), caption, "Lines over ε; the table below has the values.")
     return Section("Strength of the attack", (chart, table))
@@ -147,15 +147,19 @@ def _lines(facts: Facts, courses: Mapping[str, np.ndarray]) -> Figure:
         axes.annotate(f"ε = {attacked_with:g}", place, xycoords=("data", "axes fraction"), ha="center", color=MUTED)
     for name, values in courses.items():
         hue, line, marker = COURSES[name]
-        label = facts.part(name) or title_of(name)
         axes.fill_between(x, values.min(0), values.max(0), color=hue, alpha=0.18, linewidth=0)
-        axes.plot(x, values.mean(0), line, color=hue, marker=marker, label=label)
+        axes.plot(x, values.mean(0), line, color=hue, marker=marker, label=_named(facts, name))
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("ε of the attack (images in [0, 1])")
     axes.set_ylabel("share of test images")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     figure.legend(loc="outside upper left", ncols=2, fontsize=8)
     return figure
+
+
+def _named(facts: Facts, metric: str) -> str:
+    """The name of a course: the part of the defense that it is of, else its metric."""
+    return facts.part(metric) or title_of(metric)
 
 
 def _courses(seeds: Sequence[SeedScore]) -> dict[str, np.ndarray]:

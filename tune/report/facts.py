@@ -176,7 +176,7 @@ class Facts:
     def attack(self) -> str:
         """The attack with its strength."""
         name, epsilon = self.setting("attack.name") or "fgsm", self.setting("attack.epsilon")
-        return str(name).upper() + ("" if epsilon is None else f", ε = {epsilon:g}")
+        return (self.attack_type.title or str(name)) + ("" if epsilon is None else f", ε = {epsilon:g}")
 
     @property
     def attack_type(self) -> type[Attack]:

@@ -191,6 +191,9 @@ def stages(facts: Facts) -> Section:
     columns = ("attacked images behind", "% right", "95 % seeds", "95 % images", "both ahead by")
     note = f"Both ahead by: {facts.part('psd')} above it in percentage points, compared seed by seed; "
     note += "mean and 95 % interval. "
+    if "psd_unet" in facts.test:
+        note += f"{facts.part('psd_unet')}: the attacked images go to the U-Net as they are, though it was trained on "
+        note += f"those that the {facts.purifier} makes. "
     note += facts.circumstances
     if facts.levels:
         note += f" Every row with the {facts.purifier} contains the reduction of grey levels; the threshold is two "

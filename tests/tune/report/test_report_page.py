@@ -49,8 +49,29 @@ def test_the_page_says_what_a_reader_must_know(written: Path, page: str) -> None
         "on validation images, which no training of this search sees.",
         "95 %, seeds and images: ",
         "of them wrong without an attack.",
+        "U-Net only: the attacked images go to the U-Net as they are, though it was trained on those",
+        "19 finished, 3 stopped early, 2 failed",
     ):
         assert words in text, words
+
+
+def test_a_part_of_the_defense_has_one_name_in_chart_and_table(written: Path) -> None:
+    lines = (written / "report.md").read_text().splitlines()
+    heads = ("GAN and U-Net", "PCO", "GAN only", "threshold at 0.5", "no defense")
+    assert f"| {' | '.join(['% of test images, at ε', *heads])} |" in lines
+    assert not [line for line in lines if "no U-Net" in line]
+
+
+@pytest.mark.parametrize(("name", "called"), [("myNoise", "myNoise"), ("apgd", "APGD"), ("square", "Square")])
+def test_an_attack_is_called_by_its_title_or_as_it_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, called: str
+) -> None:
+    do_not_draw(monkeypatch)
+    folder = write_experiment(tmp_path / "mine")
+    space = folder / "space.yaml"
+    space.write_text(f"{space.read_text()}attack.name: {name}\n".replace("attack.name: fgsm\n", ""))
+    write_report(folder)
+    assert f"Gray-box {called}, ε = 0.3" in (folder / "report.md").read_text()
 
 
 def test_a_pretrained_generator_may_have_seen_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
