@@ -25,6 +25,7 @@ from rich.live import Live
 
 from tune.monitor.terminal_page import Snapshot, alive, describe, duration, one_line
 from tune.monitor.terminal_rows import ENDED, State, TrialView, shown
+from tune.storage.ledger import in_words
 
 __all__ = ["LiveView", "TrialView"]
 
@@ -134,7 +135,7 @@ class LiveView:
 
     def _resumed(self) -> None:
         if self._counts:
-            self.note("known from before: " + ", ".join(f"{n} {state}" for state, n in self._counts.items()))
+            self.note("known from before: " + ", ".join(f"{n} {in_words(state)}" for state, n in self._counts.items()))
 
     def _report(self, before: TrialView | None, trial: TrialView) -> None:
         """One line for each event; beside the page, which shows them all, only if that is wished for."""
@@ -166,7 +167,7 @@ class LiveView:
             yield f"{trial.stage} {trial.done:g}/{trial.total:g}"
         if ended and trial.state != "failed":
             names = dict.fromkeys([*self._view.objectives, "pco"])
-            yield f"{trial.state}{self._since(trial.started)} {describe(trial.metrics, names)}".rstrip()
+            yield f"{in_words(trial.state)}{self._since(trial.started)} {describe(trial.metrics, names)}".rstrip()
 
     def _since(self, started: float | None) -> str:
         return "" if started is None else f" ({duration(time.time() - started)})"

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tune.metrics import text_of, title_of
 from tune.monitor.terminal_rows import ENDED, FAILURE_ROWS, State, TrialView, choose_rows, ranked
+from tune.storage.ledger import in_words
 
 STYLES: Mapping[State, str] = {
     "waiting": "dim",
@@ -83,7 +84,7 @@ def _counts(view: Snapshot) -> Text:
     counts: Counter[State] = Counter(view.counted)
     ended = sum(counts[state] for state in ENDED)
     parts = [Text(f"{ended}/{view.total} {view.kind}s", style="bold")]
-    parts += [Text(f"{counts[state]} {state}", STYLES[state]) for state in STYLES if counts[state]]
+    parts += [Text(f"{counts[state]} {in_words(state)}", STYLES[state]) for state in STYLES if counts[state]]
     parts.append(Text(duration(view.seconds) + _left(view, ended)))
     return Text(" · ").join(parts)
 
@@ -168,7 +169,7 @@ def _metric_columns(view: Snapshot, width: int) -> list[str]:
 
 
 def _state(trial: TrialView) -> Text:
-    words = trial.stage if trial.state == "running" and trial.stage else trial.state
+    words = trial.stage if trial.state == "running" and trial.stage else in_words(trial.state)
     return Text(words, style=STYLES[trial.state])
 
 

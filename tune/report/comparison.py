@@ -19,6 +19,7 @@ from tune.report.scores import SHARES, Score, clearly_above
 from tune.report.style import GREEN, INK, blank, drawing, render
 from tune.report.writer import write_pages
 from tune.storage.folder import Storage
+from tune.storage.ledger import in_words
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ _SEARCH: Mapping[str, Row] = {
     "its validation score": _validation,
     "its projection cost": _cost,
     "finished": _count("finished"),
-    "pruned": _count("pruned"),
+    in_words("pruned"): _count("pruned"),
     "failed": _count("failed"),
     "results built": lambda facts: f"{facts.worked('built'):g}",
     "results reused": lambda facts: f"{facts.worked('reused'):g}",

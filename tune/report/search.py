@@ -19,7 +19,7 @@ from tune.report.effects import spaced, stride
 from tune.report.facts import Facts
 from tune.report.reading import Finalist
 from tune.report.style import BLUE, GREEN, GREY, MUTED, ORANGE, RED, blank, render
-from tune.storage.ledger import Outcome
+from tune.storage.ledger import Outcome, in_words
 
 SHOWN, FRONT = 10, 30  # trials in the tables
 DRAWN = 500  # trials in a chart beside the best: more cover each other, and make the page slow
@@ -182,7 +182,7 @@ def _trials(facts: Facts, outcomes: Sequence[Outcome], note: str) -> Table:
 
 
 def history(facts: Facts) -> Section:
-    counts = [f"{len(facts.with_status(status))} {status}" for status in ("finished", "pruned", "failed")]
+    counts = [f"{len(facts.with_status(status))} {in_words(status)}" for status in ("finished", "pruned", "failed")]
     ended = facts.record.get("stopped")
     why = f" No further one was begun: {ended}." if isinstance(ended, str) else ""
     blocks: list[Block] = [Text(f"{len(facts.outcomes)} trials: {', '.join(counts)}.{_promoted(facts)}{why}")]
@@ -207,7 +207,7 @@ def _promoted(facts: Facts) -> str:
     promoted = [o for o in facts.outcomes if o.promotions]
     aside = [o for o in facts.outcomes if o.promotions or o.status == "pruned"]
     end = Counter(o.status for o in promoted)
-    became = f": {', '.join(f'{n} {status}' for status, n in end.items())}" if promoted else ""
+    became = f": {', '.join(f'{n} {in_words(status)}' for status, n in end.items())}" if promoted else ""
     return f" Promoted were {len(promoted)} of {len(aside)} that had been set aside{became}."
 
 
@@ -226,7 +226,7 @@ def _history(facts: Facts) -> Figure | None:
     axes.plot(x[::step], y[::step], "o", color=BLUE, label="finished")
     pruned = [o for o in facts.with_status("pruned")[::step] if o.intermediate]
     if seen := [(o.trial, o.intermediate[max(o.intermediate, key=int)]) for o in pruned]:
-        axes.plot(*zip(*seen, strict=True), "v", color=ORANGE, mfc="none", label="pruned, last value")
+        axes.plot(*zip(*seen, strict=True), "v", color=ORANGE, mfc="none", label=f"{in_words('pruned')}, last value")
     if failed := [o.trial for o in facts.with_status("failed")[::step]]:
         axes.plot(failed, [0.02] * len(failed), "x", color=RED, label="failed", transform=axes.get_xaxis_transform())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

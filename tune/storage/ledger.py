@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tune.storage.folder import Storage
 
-__all__ = ["Ledger", "Outcome", "Params", "Status"]
+__all__ = ["Ledger", "Outcome", "Params", "Status", "in_words"]
 
 Status = Literal["finished", "failed", "pruned"]
 Value = bool | int | float | str | None
@@ -30,6 +30,11 @@ Params = dict[str, Value]
 _FILE = re.compile(r"(\d+)\.json")
 _READERS = 16  # requests in flight against an object store, where each takes tens of milliseconds
 _log = logging.getLogger(__name__)
+
+
+def in_words(status: str) -> str:
+    """A status as people read it, who prune stores and not trials."""
+    return "stopped early" if status == "pruned" else status
 
 
 class Proposal(BaseModel):

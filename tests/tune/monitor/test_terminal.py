@@ -105,7 +105,7 @@ def test_a_log_is_told_now_and_then_that_a_long_stage_goes_on(monkeypatch: pytes
 def test_page_counts_trials_by_state() -> None:
     text = page()
     assert "quickstart · defense" in text
-    assert "4/20 trials · 1 running · 2 finished · 1 pruned · 1 failed · 2:05, about 8:20 left" in text
+    assert "4/20 trials · 1 running · 2 finished · 1 stopped early · 1 failed · 2:05, about 8:20 left" in text
 
 
 def test_seeds_are_not_called_trials() -> None:
@@ -248,7 +248,7 @@ def test_trials_known_from_before_are_counted_and_not_listed() -> None:
     with view:
         view.update(TRIALS[:4], STAGES)
         view.update(TRIALS[:4], STAGES)
-    assert lines(file)[1:] == ["known from before: 2 finished, 1 failed, 1 pruned"]
+    assert lines(file)[1:] == ["known from before: 2 finished, 1 failed, 1 stopped early"]
 
 
 def test_a_promoted_trial_is_said_to_go_on_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:

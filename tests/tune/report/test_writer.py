@@ -70,7 +70,7 @@ def test_promotions_are_told(folder: Path) -> None:
         edit(folder / f"trials/{trial:03d}.json", promoted)
     write_report(folder)
     said = (folder / "report.md").read_text()
-    assert "Promoted were 3 of 5 that had been set aside: 2 finished, 1 pruned." in said
+    assert "Promoted were 3 of 5 that had been set aside: 2 finished, 1 stopped early." in said
     assert "Set aside for good, because others were better after as many epochs: 009, 014, 021." in said
     assert json.loads((folder / "report.json").read_text())["search"]["promoted"] == 3
 
