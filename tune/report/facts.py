@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
@@ -19,7 +19,7 @@ from tune.report.reading import Choice, Finalists, ProjectionMap, Reader, SeedSc
 from tune.report.scores import ClassScore, Score, gain, per_class, scores
 from tune.space.config import PURIFIERS, SearchConfig
 from tune.storage.folder import Storage
-from tune.storage.ledger import Outcome
+from tune.storage.ledger import Outcome, warn
 
 _READ = {"both": "x_g and the attacked image", "attacked": "the attacked image alone, and no x_g"}
 
@@ -264,13 +264,13 @@ class Facts:
         return self.wall_s != self.recorded_s or 0 < len(timed) < len(rows)
 
 
-def facts_of(storage: Storage) -> Facts:
-    """The facts in an experiment's folder.
+def facts_of(storage: Storage, tell: Callable[[str], None] = warn) -> Facts:
+    """The facts in an experiment's folder; `tell` is told of each file that cannot be read, as `problems` keeps it.
 
     Raises:
         FileNotFoundError: the folder holds neither a space nor a trial: no experiment.
     """
-    reader = Reader(storage)
+    reader = Reader(storage, tell)
     outcomes, space = reader.outcomes(), reader.space()
     if not outcomes and not space:
         found = "; ".join(problem for problem in reader.problems if problem.startswith("space.yaml")) or "neither"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import math
 import zipfile
 from collections.abc import Callable, Mapping
@@ -27,7 +26,7 @@ from components.robustness import Robustness
 from tune.metrics import Direction
 from tune.space.strict_yaml import read_mapping
 from tune.storage.folder import Storage
-from tune.storage.ledger import Ledger, Outcome
+from tune.storage.ledger import Ledger, Outcome, warn
 
 ROWS = ("original", "attacked", "gan", "denoised")  # the rows of the published figure, a to d
 
@@ -137,19 +136,23 @@ class ProjectionMap(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
-log = logging.getLogger(__name__)
 
 
 class Reader:
-    """Reads the files of one experiment, and collects what is wrong with them in `problems`."""
+    """Reads the files of one experiment, and collects what is wrong with them in `problems`.
 
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
+    Args:
+        storage: the experiment's folder.
+        tell: told of each of them at once.
+    """
+
+    def __init__(self, storage: Storage, tell: Callable[[str], None] = warn) -> None:
+        self.storage, self.tell = storage, tell
         self.problems: list[str] = []
 
     def outcomes(self) -> tuple[Outcome, ...]:
         """The trials, by number."""
-        ledger = Ledger(self.storage)
+        ledger = Ledger(self.storage, self.tell)
         outcomes = tuple(ledger.outcomes())
         self.problems += ledger.problems  # which the ledger has told
         return outcomes
@@ -222,7 +225,7 @@ class Reader:
 
     def _tell(self, problem: str) -> None:
         self.problems.append(problem)
-        log.warning("%s/%s", self.storage.uri, problem)
+        self.tell(f"{self.storage.uri}/{problem}")
 
     def _bytes(self, name: str) -> bytes | None:
         try:

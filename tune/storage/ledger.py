@@ -13,8 +13,9 @@ import json
 import logging
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,6 +36,12 @@ _log = logging.getLogger(__name__)
 def in_words(status: str) -> str:
     """A status as people read it, who prune stores and not trials."""
     return "stopped early" if status == "pruned" else status
+
+
+@cache
+def warn(problem: str) -> None:
+    """Logs what is wrong with a file; once in a process, in which several may read it."""
+    _log.warning(problem)
 
 
 class Proposal(BaseModel):
@@ -100,12 +107,16 @@ class Ledger:
     `problems`, and replaced by the next one.
 
     Every method raises OSError where the storage fails: a record out of reach is not a lost one.
+
+    Args:
+        storage: the experiment's folder.
+        tell: told of each problem at once.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, tell: Callable[[str], None] = warn) -> None:
         self._storage = storage
-        self._outcomes = _Records(storage.child("trials"), Outcome)
-        self._proposals = _Records(storage.child("proposals"), Proposal)
+        self._outcomes = _Records(storage.child("trials"), Outcome, tell)
+        self._proposals = _Records(storage.child("proposals"), Proposal, tell)
 
     @property
     def uri(self) -> str:
@@ -182,9 +193,10 @@ Record = TypeVar("Record", bound=Proposal)
 class _Records(Generic[Record]):
     """The numbered JSON files of one folder, as records of one kind."""
 
-    def __init__(self, folder: Storage, kind: type[Record]) -> None:
+    def __init__(self, folder: Storage, kind: type[Record], tell: Callable[[str], None]) -> None:
         self._folder = folder
         self._kind = kind
+        self._tell = tell
         self.known: dict[int, Record] = {}
         self.problems: dict[int, str] = {}
 
@@ -243,7 +255,7 @@ class _Records(Generic[Record]):
         found = f"found {len(data)} bytes that are none ({reason}); treated as not there"
         problem = f"{self._folder.uri}/{_name(trial)}: {expected}, {found}"
         if self.problems.get(trial) != problem:
-            _log.warning(problem)
+            self._tell(problem)
         self.problems[trial] = problem
 
 

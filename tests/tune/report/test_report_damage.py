@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.tune.experiment_fixture import do_not_draw, edit, rebuilt, seed_file, write_experiment
+from tune.commands.catalogue import report
 from tune.report.writer import write_report
 from tune.storage.folder import Storage
 from tune.storage.ledger import Ledger
@@ -61,12 +63,14 @@ PIECES = [
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("content", [b"{", b"[1]"], ids=repr)
 def test_a_torn_piece_is_named_and_left_out(
-    folder: Path, piece: str, content: bytes, caplog: pytest.LogCaptureFixture
+    folder: Path, piece: str, content: bytes, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Named in the report, and where it is asked for."""
+    """Named in the report, and, once, where it is asked for."""
     (folder / piece).write_bytes(content)
-    assert any(piece in caution for caution in rebuilt(folder)["cautions"])
-    assert f"{folder / piece}: " in caplog.text
+    report(str(folder))
+    assert any(piece in caution for caution in json.loads((folder / "report.json").read_text())["cautions"])
+    assert sum(piece in line for line in capsys.readouterr().out.splitlines()) == 1
+    assert piece not in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\x00", b"{}"], ids=repr)
