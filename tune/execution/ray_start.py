@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -22,11 +22,14 @@ from tune.storage.lock import ExperimentLock
 
 
 @contextmanager
-def running_ray(plan: Plan, request: Request, *, verbose: bool = False) -> Iterator[tuple[Resources, ExperimentLock]]:
+def running_ray(
+    plan: Plan, request: Request, *, quiet: bool = False, verbose: bool = False
+) -> Iterator[tuple[Resources, ExperimentLock]]:
     """Starts or joins Ray and locks the experiment for the block; yields the resources of each trial, and the lock.
 
     A cluster is joined before the experiment is locked: the request may be refused there, and then nothing may be
-    written. A local Ray is started after, as another driver may hold the experiment.
+    written. A local Ray is started after, as another driver may hold the experiment; it takes seconds, and so does its
+    end: unless `quiet`, both are said.
 
     Raises:
         Refused: there is no such cluster, it has too little, or its nodes do not share the storage.
@@ -38,7 +41,9 @@ def running_ray(plan: Plan, request: Request, *, verbose: bool = False) -> Itera
             check_ray()
             resources = resources_here(plan, request)
             stack.enter_context(lock)
+            _say("Starting Ray on this machine …", quiet)
             stack.enter_context(connect(None, verbose=verbose))
+            stack.callback(_say, "Stopping Ray …", quiet)
         else:
             stack.enter_context(connect(request.address, verbose=verbose))
             resources = _of_cluster(plan, request)
@@ -47,6 +52,13 @@ def running_ray(plan: Plan, request: Request, *, verbose: bool = False) -> Itera
             stack.enter_context(lock)
         start_coordinator()  # long before the first trial, for which it need not start then
         yield resources, lock
+
+
+def _say(sentence: str, quiet: bool) -> None:
+    """One line of progress; where nobody reads it any more, that is no reason to leave Ray running."""
+    if not quiet:
+        with suppress(OSError):
+            print(sentence, flush=True)
 
 
 def resources_of_cluster(plan: Plan, request: Request) -> Resources:

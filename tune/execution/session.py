@@ -60,7 +60,7 @@ def run(plan: Plan, request: Request, options: Options) -> int:
         OSError: the storage failed; what was saved stays valid.
     """
     earlier = earlier_ledgers(options.warm_start, plan.home, recorded(plan.home))
-    with running_ray(plan, request, verbose=options.verbose) as (resources, lock):
+    with running_ray(plan, request, quiet=options.quiet, verbose=options.verbose) as (resources, lock):
         interrupt()
         tell_of(resources)
         return Session(plan, resources, options, lock).run(earlier)
@@ -170,7 +170,7 @@ class Session:
             ahead = Ahead(*given, seeds_of(search), view.note)
             run_trials(*given, view, self.lock.check, ahead.look)
             stopped = searcher.stopped
-            view.note(f"no further trial: {stopped}")
+            view.note(f"no further trial is begun: {stopped}")
         write_record(plan.home, {**recorded(plan.home), "stopped": stopped})
         self.ledger.write_csv()
         if plan.home.local is not None:
