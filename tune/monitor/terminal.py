@@ -31,6 +31,8 @@ __all__ = ["LiveView", "TrialView"]
 
 REMEMBERED = 500  # ended trials, of which a page shows the best, the latest and the latest failures
 REFRESH = 4  # redraws per second: clocks and bars move between two updates
+EARLY = 5.0  # seconds before the view opened, from which a stage was begun ahead of it; clocks of nodes differ a little
+WAITING = "waiting "  # what stages that only wait begin with
 SILENCE = 60.0  # seconds after which a log is told that the search is alive
 
 
@@ -159,15 +161,25 @@ class LiveView:
         if trial.state == "waiting" and before is not None and before.state == "running":
             yield f"{trial.stage}; others have its share of the machine"
         ended = trial.state in ENDED and (before is None or before.state not in ENDED)
-        if old_stage and before is not None and (trial.stage != old_stage or ended):
+        works = not old_stage.startswith(WAITING)
+        if old_stage and works and before is not None and (trial.stage != old_stage or ended):
             yield f"{old_stage} done{self._since(before.stage_started)}"
         if trial.state == "running" and trial.stage and trial.stage != old_stage:
-            yield f"{trial.stage} started" + (f" on {trial.host}" if trial.host else "")
+            yield self._entered(trial)
         elif self._verbose and before is not None and _quarter(trial) > _quarter(before):
             yield f"{trial.stage} {trial.done:g}/{trial.total:g}"
         if ended and trial.state != "failed":
             names = dict.fromkeys([*self._view.objectives, "pco"])
             yield f"{in_words(trial.state)}{self._since(trial.started)} {describe(trial.metrics, names)}".rstrip()
+
+    def _entered(self, trial: TrialView) -> str:
+        """The event of a stage that is new to this view, which work done ahead may have been in for long."""
+        if trial.stage.startswith(WAITING):
+            return trial.stage
+        began, place = trial.stage_started, f" on {trial.host}" if trial.host else ""
+        if began is not None and began < self._began - EARLY:
+            return f"{trial.stage} goes on, begun {duration(time.time() - began)} ago{place}"
+        return f"{trial.stage} started{place}"
 
     def _since(self, started: float | None) -> str:
         return "" if started is None else f" ({duration(time.time() - started)})"

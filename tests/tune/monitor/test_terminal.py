@@ -203,6 +203,7 @@ def test_without_a_terminal_each_event_is_a_line() -> None:
     view, file = plain(hint="TensorBoard: tensorboard --logdir x")
     with view:
         view.update([], {})
+        view._began -= 60
         for stage in ("gan", "projection", "projection"):
             view.update([replace(RUNNING, stage=stage, stage_started=time.time() - 30)], STAGES)
         done = replace(finished(4, 0.875, 60), name=RUNNING.name, started=time.time() - 95)
@@ -221,6 +222,19 @@ def test_without_a_terminal_each_event_is_a_line() -> None:
     ]
 
 
+def test_work_that_was_begun_ahead_goes_on_and_waiting_is_no_work() -> None:
+    view, file = plain()
+    with view:
+        for stage, seconds in (("gan", 65), ("waiting to be trained", 0), ("unet", 0)):
+            view.update([replace(RUNNING, stage=stage, stage_started=time.time() - seconds)], STAGES)
+    assert lines(file)[2:] == [
+        "004 R2 L30 λ0.3: gan goes on, begun 1:05 ago",
+        "004 R2 L30 λ0.3: gan done (1:05)",
+        "004 R2 L30 λ0.3: waiting to be trained",
+        "004 R2 L30 λ0.3: unet started",
+    ]
+
+
 @pytest.mark.parametrize("state", ["failed", "pruned"])
 def test_a_stage_that_was_cut_short_is_not_done(state: State) -> None:
     view, file = plain()
@@ -234,6 +248,7 @@ def test_a_stage_that_was_cut_short_is_not_done(state: State) -> None:
 def test_a_trial_that_lost_its_worker_says_so() -> None:
     view, file = plain()
     with view:
+        view._began = NOW - 90
         view.update([], {})
         view.update([RUNNING], STAGES)
         view.update([replace(RUNNING, started=time.time(), stage="")], STAGES)
@@ -283,6 +298,7 @@ def test_a_resumed_searchs_failures_stay_failures_until_they_run_again() -> None
 def test_a_stage_on_another_node_names_it() -> None:
     view, file = plain()
     with view:
+        view._began = NOW - 90
         view.update([replace(RUNNING, host="ip-172-31-0-7")], {})
     assert lines(file)[-1].endswith(f": {RUNNING.stage} started on ip-172-31-0-7")
 
