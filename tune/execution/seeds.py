@@ -15,7 +15,7 @@ from components.datasets.dataset import Dataset
 from tune.evaluation.retraining import measured, retrain_seed
 from tune.execution.gpu_errors import free_memory
 from tune.execution.trainings import results_of, seed_view
-from tune.execution.trial import Arrays, Setting, arrays_of, prepared, split_of
+from tune.execution.trial import Arrays, Setting, arrays_of, last_line, prepared, split_of
 from tune.monitor.progress import ProgressChannel, ProgressFeed, ProgressReporter
 from tune.monitor.tensorboard import TensorBoardRun
 from tune.monitor.terminal import LiveView
@@ -90,10 +90,17 @@ def run_seeds(
     ahead = {task: seed for seed, task in begun.ahead.items() if seed in runs}
     tasks = {**ahead, **{begin(seed): seed for seed in runs if seed not in begun.ahead}}
 
+    warned: set[str] = set()
+
     def get(task: Any) -> Any:
-        # Whatever became of a task that went ahead, it is not asked: what it has not built the training builds. And
-        # only now is that begun, so that it neither fails with the task nor holds a core while the task has the lease.
-        return begin(ahead[task]) if task in ahead else ray.get(task)
+        # Whatever became of a task that went ahead, what it has not built the training builds. And only now is that
+        # begun, so that it neither fails with the task nor holds a core while the task has the lease.
+        if task not in ahead:
+            return ray.get(task)
+        if (reason := _failure(task)) and reason not in warned:
+            warned.add(reason)
+            view.note(f"seed {ahead[task]}: what idle cores began failed, and is done again now: {reason}")
+        return begin(ahead[task])
 
     def show(results: dict[int, Any]) -> None:
         ended = known | results
@@ -101,6 +108,15 @@ def run_seeds(
 
     show({})
     return known | results_of(tasks, begun.feed, check, show, get)
+
+
+def _failure(task: Any) -> str | None:
+    """The reason why a task that went ahead has not built all it should, its worker's death included; None = it has."""
+    try:
+        reason: str | None = ray.get(task)
+    except ray.exceptions.RayError as error:
+        return f"its worker was lost: {type(error).__name__}"
+    return reason
 
 
 def share_of(setting: Setting) -> dict[str, Any]:
@@ -141,21 +157,28 @@ class Retraining:
             yield executor, config, ProgressReporter(self.seed, self.channel, run, judged=False), run
 
 
-def build_ahead(one: Retraining, arrays: Arrays, stages: Sequence[str]) -> None:
+def build_ahead(one: Retraining, arrays: Arrays, stages: Sequence[str]) -> str | None:
     """Builds stages of a seed's final path in its name, so that its training finds them as its own.
 
     It raises nothing: what it could not build the training will, or tells why not.
+
+    Returns:
+        The reason why it could not; None where it could.
     """
+    failed = None
     reporter = ProgressReporter(one.seed, one.channel, None, judged=False)
     try:
         with prepared(one.setting):
             config = one.setting.space.config(one.params)
             executor = final_executor(one.setting, arrays, one.fingerprint, config, one.seed)
             executor.get(config, stages, reporter)
-    except Exception:
+    except Exception as error:
         log.debug("seed %d", one.seed, exc_info=True)
+        failed = last_line(error, one.setting.gpus)
+    if failed:
         free_memory()
     reporter(Progress("waiting to be trained", 0, 0))
+    return failed
 
 
 def train_seed(one: Retraining, arrays: Arrays) -> None:
@@ -169,12 +192,16 @@ def _with_earlier_epochs(executor: Executor, reporter: ProgressReporter) -> Call
     """A report that also has the epochs of what was trained for this seed ahead, when it had no run in TensorBoard."""
     told: set[str] = set()
 
+    def note(earlier: Progress) -> None:
+        if earlier.row:
+            reporter.epoch(earlier.stage, earlier.row)  # to TensorBoard alone: the live view has shown it
+
     def report(progress: Progress) -> None:
         if progress.row:
             told.add(progress.stage)
         found = progress.artifact
         if found and progress.stage not in told and found.manifest.get("built_by") == executor.owner:
-            replay(progress.stage, found, reporter)
+            replay(progress.stage, found, note)
         reporter(progress)
 
     return report

@@ -123,7 +123,7 @@ class ProgressReporter:
         if progress.seconds:
             self._unfinished = {progress.stage: round(progress.seconds, 3)}
         if progress.row:
-            self._epoch(progress.stage, progress.row)
+            self.epoch(progress.stage, progress.row)
         if progress.waits_for and self.judged and now - self._offered > self._patience:
             self._offered, self._patience = now, min(2 * self._patience, LONGEST_PATIENCE)
             self._offer_share(progress.waits_for)
@@ -151,7 +151,8 @@ class ProgressReporter:
         """Tells Tune that there is nothing left but to wait; where it pauses the trial, this does not return."""
         tell_tune({"trial": self.trial, "waits": list(signatures), "seconds": self.seconds})
 
-    def _epoch(self, stage: str, row: Row) -> None:
+    def epoch(self, stage: str, row: Row) -> None:
+        """Notes what was measured after an epoch; of a trial's U-Net, Tune is told."""
         epoch = int(row["epoch"])
         if self.run:
             numbers = {f"{stage}/{name}": value for name, value in row.items() if name not in ("epoch", RIGHT)}

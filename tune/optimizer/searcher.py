@@ -113,9 +113,9 @@ class LedgerSearcher(Searcher):
 
     @property
     def stopped(self) -> str | None:
-        """The reason why no further trial is proposed, as `rule: …`; None while one may be."""
+        """The reason why no further trial is proposed, with the rule that ended it; None while one may be."""
         if self._next is None:
-            return f"trials: all {self._trials} were proposed"
+            return f"all {self._trials} trials that were asked for have run"
         if self._study.exhausted:
             within = "" if self._settings[3] is None else " within search.max_cost"
             return f"exhausted: all {self._study.size} points of the space{within} were tried"

@@ -212,6 +212,7 @@ def test_no_trial_is_handed_out_any_more_only_where_none_can_be(tmp_path: Path) 
     assert not searcher.finished
     first, _ = (searcher.suggest(name) for name in ("a", "b"))
     assert searcher.finished
+    assert searcher.stopped == "all 2 trials that were asked for have run"
     ledger.record(Outcome(**first, status="pruned"))
     searcher.on_trial_complete("a")
     assert searcher.finished
@@ -234,11 +235,16 @@ def test_a_seed_takes_what_was_built_ahead_for_its_own(tmp_path: Path, tiny_data
     """Whichever trial it was built from, and with its curves in TensorBoard."""
     setting, data = setting_on(tmp_path, tiny_dataset), Development.for_retraining(tiny_dataset)
     arrays = arrays_of(train=data.train)
-    chosen = retraining_of(setting, data)
-    build_ahead(retraining_of(setting, data, **{"unet.high_level_weight": 7.0}), arrays, ("classifier", "gan"))
+    told = mock.Mock()
+    chosen = replace(retraining_of(setting, data), channel=told)
+    other = retraining_of(setting, data, **{"unet.high_level_weight": 7.0})
+    assert build_ahead(other, arrays, ("classifier", "gan")) is None
     before = {name: setting.store.listed(name) for name in ("classifier", "gan", "attack_train")}
     assert [len(found) for found in before.values()] == [1, 1, 0]
     train_seed(chosen, arrays)
+    shown = [call.args[1].stage for call in told.tell.call_args_list]
+    assert "unet" in shown
+    assert not {"classifier", "gan"} & set(shown), "the view went back to what was done ahead"
     assert {name: setting.store.listed(name) for name in ("classifier", "gan")}.items() <= before.items()
     (folder,) = (tmp_path / "one/tensorboard").iterdir()
     scalars = EventAccumulator(str(folder)).Reload()
@@ -258,7 +264,8 @@ def test_what_cannot_be_built_ahead_is_left_to_the_training(
     with monkeypatch.context() as patch:
         patch.setattr("tune.pipeline.executor.Executor.get", full)
         told = mock.Mock()
-        build_ahead(replace(retraining_of(setting, data), channel=told), arrays, ("classifier",))
+        failed = build_ahead(replace(retraining_of(setting, data), channel=told), arrays, ("classifier",))
+        assert failed == "OSError: [Errno 28] No space left on device"
         assert told.tell.call_args.args[1].stage == "waiting to be trained"
         with pytest.raises(OSError, match="No space left"):
             train_seed(retraining_of(setting, data), arrays)
@@ -276,8 +283,8 @@ def two_cores() -> Iterator[None]:
         ray.shutdown()
 
 
-def view_of(seeds: int) -> LiveView:
-    return LiveView("one", seeds, {"psd": "max"}, console=Console(file=io.StringIO()))
+def view_of(seeds: int, file: io.StringIO | None = None) -> LiveView:
+    return LiveView("one", seeds, {"psd": "max"}, console=Console(file=file or io.StringIO()))
 
 
 def found_alike(found: Mapping[int, Mapping[str, Any]]) -> Any:
@@ -315,10 +322,12 @@ def test_the_last_trial_leaves_a_core_that_begins_the_retraining(
     assert " retraining with seed 0" in owners
     begun.beginning.ahead[1] = ray.remote(max_retries=0)(_die).remote()  # what becomes of it matters to no seed
     checked: list[bool] = []
-    with view_of(2) as view:
+    with view_of(2, said := io.StringIO()) as view:
         args = tiny_dataset, best.params, best.trial, [0, 1], view
         ahead = run_seeds(setting, *args, lambda: checked.append(True), begun.beginning)
         alone = run_seeds(setting_on(tmp_path / "alone", tiny_dataset, space), *args, lambda: None)
     assert checked
+    begun_again = "seed 1: what idle cores began failed, and is done again now: its worker was lost: WorkerCrashedError"
+    assert said.getvalue().count(begun_again) == 1
     assert found_alike(ahead) == found_alike(alone)
     assert ahead[0]["work"]["classifier"]["built"] == 1, "as if another had built it"
