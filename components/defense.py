@@ -190,7 +190,10 @@ class Defense(nn.Module):
             raise ValueError(f"images: expected values in [0, 1], found {low:g} … {high:g}")
         if images.is_inference():
             images = images.clone()  # autograd, by which the projector descends, may not keep the original
-        return images.to(next(self.unet.parameters()).dtype).clamp(0, 1)
+        images = images.to(next(self.unet.parameters()).dtype)
+        # the values of clamp, but not its gradient, which torch 2.14 makes zero at 0 and 1 themselves: an attacker
+        # would see none for the pixels of a black ground
+        return images + (images.detach().clamp(0, 1) - images.detach())
 
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode, also inside a module that trains: its normalisation would learn from every call."""

@@ -538,3 +538,23 @@ def test_a_precision_that_is_too_narrow_is_named() -> None:
     generator.load_state_dict({name: value * torch.nan for name, value in generator.state_dict().items()})
     with pytest.raises(ValueError, match="found nan … nan; float16 is too narrow"):
         defense.float().purify(images_of(2, (1, 8, 8)))
+
+
+@pytest.mark.parametrize("levels", [2, None])
+def test_black_and_white_pixels_have_a_gradient(levels: int | None) -> None:
+    """An attacker would else see none for most of a digit."""
+    defense = defense_of(init="encoder", levels=levels, restarts=1).double()
+    inside = torch.where(images_of(4, (1, 8, 8)) > 0.5, 0.999, 0.001).double()
+    gradients = []
+    for images in (inside.round(), inside):
+        images.requires_grad_()
+        gradients += torch.autograd.grad(defense(images)[:, 0].sum(), images)
+    assert bool((gradients[0] != 0).any(0).all())
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0.1 if levels is None else 1e-9, atol=1e-3)
+
+
+def test_what_rounding_left_outside_is_clamped_exactly() -> None:
+    defense = defense_of()
+    images = torch.tensor([-1e-6, -1e-9, 0.0, 0.3, 1.0, 1 + 1e-6]).repeat(11)[:64].view(1, 1, 8, 8)
+    assert torch.equal(defense.purify(images), defense.purify(images.clamp(0, 1)))
+    assert torch.equal(defense._checked(images), images.clamp(0, 1))
