@@ -103,7 +103,7 @@ def plan(campaign: Campaign, preset: Preset) -> Iterator[Planned]:
         yield _gradient("APGD targeted DLR", name, view, epsilon, loss, preset.steps, 1, starts)
     if preset.square:
         square = Square(epsilon=epsilon, queries=preset.square)
-        made = _perturbing(square, target.model)
+        made = _perturbing(square, target.remembering())
         yield Planned("Square", "logits", "none", preset.square, preset.seeds, made, preset.square, gradient=False)
 
 
@@ -142,16 +142,16 @@ def _perturbing(config: APGD | Square, model: nn.Module) -> Made:
 
 def _bits(campaign: Campaign, preset: Preset, name: str, view: nn.Module) -> Iterator[Planned]:
     """Searches over grey levels, from the image, from the most harmful candidate so far, and from random levels."""
-    judge, levels = campaign.target.judge, campaign.target.levels or 2
+    target, levels = campaign.target, campaign.target.levels or 2
 
     def by_gradient(cells: bits.Cells, labels: Tensor, begin: Tensor, seed: int) -> Tensor:
-        return bits.greedy(judge, view, cells, labels, begin, preset.greedy, preset.screened)[0]
+        return bits.greedy(target.remembering(), view, cells, labels, begin, preset.greedy, preset.screened)[0]
 
     def by_single_changes(cells: bits.Cells, labels: Tensor, begin: Tensor, seed: int) -> Tensor:
-        return climb(judge, view, cells, labels, begin, preset.climb, preset.width)[0]
+        return climb(target.remembering(), view, cells, labels, begin, preset.climb, preset.width)[0]
 
     def by_blocks(cells: bits.Cells, labels: Tensor, begin: Tensor, seed: int) -> Tensor:
-        return bits.blocks(judge, cells, labels, begin, preset.blocks, seed)[0]
+        return bits.blocks(target.remembering(), cells, labels, begin, preset.blocks, seed)[0]
 
     for origin in preset.origins:
         seeds, made = preset.seeds if origin == "random" else 1, _begun(campaign, origin, by_gradient)

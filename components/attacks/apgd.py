@@ -65,13 +65,13 @@ class APGD(Attack):
     def _loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, restart: int) -> Loss:
         import torch
 
-        from components.attacks.losses import dlr, log_odds, logits_of, targeted_dlr
+        from components.attacks.losses import TargetedDLR, dlr, log_odds, logits_of
 
         if self.loss != "targeted":
             return log_odds if self.loss == "ce" else dlr
         logits = logits_of(classifier, images).scatter(1, labels.unsqueeze(1), -torch.inf)
         others = max(1, logits.shape[1] - 1)
-        return targeted_dlr(logits.argsort(1, descending=True)[:, restart % others])
+        return TargetedDLR(logits.argsort(1, descending=True)[:, restart % others])
 
 
 def ascend(
@@ -92,13 +92,16 @@ def ascend(
     """
     import torch
 
-    from components.attacks.losses import input_gradient, logits_of, margin, uphill
+    from components.attacks.losses import margin, uphill
+    from components.attacks.remembered import answers_of, gradients_of
 
+    rows = torch.arange(len(labels), device=labels.device)
+    slope, read = gradients_of(model, labels, loss), None if judge is None else answers_of(judge)
     low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
     x = previous = best = found = start
-    gradient, logits = input_gradient(model, x, labels, loss)
+    gradient, logits = slope(x, rows)
     values = highest = loss(logits, labels)
-    best_gradient, widest = gradient, margin(logits if judge is None else logits_of(judge, x), labels)
+    best_gradient, widest = gradient, margin(logits if read is None else read(x), labels)
     size = torch.full_like(values, 2 * epsilon, dtype=images.dtype)
     rises = torch.zeros_like(values)
     checked_best, shrunk = highest, torch.zeros_like(values, dtype=torch.bool)
@@ -108,9 +111,9 @@ def ascend(
         share = 0.75 if step > 1 else 1.0
         ahead = torch.clamp(x + _wide(size) * uphill(gradient), low, high)
         x, previous = torch.clamp(x + share * (ahead - x) + (1 - share) * (x - previous), low, high), x
-        gradient, logits = input_gradient(model, x, labels, loss)
+        gradient, logits = slope(x, rows)
         reached = loss(logits, labels)
-        wide = margin(logits if judge is None else logits_of(judge, x), labels)
+        wide = margin(logits if read is None else read(x), labels)
         rises += reached > values
         values, since = reached, since + 1
         better, wider = reached > highest, wide > widest

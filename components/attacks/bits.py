@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from components.attacks.losses import input_gradient, logits_of, margin
+from components.attacks.losses import margin
+from components.attacks.remembered import answers_of, gradients_of
 from components.draws import chance_of, integers, uniform
 from components.squeezing import squeezed, thresholds
 from components.training import mix
@@ -90,7 +90,7 @@ def greedy(
     Returns:
         Images in the ball, and their margins (N,).
     """
-    levels = start.clone()
+    slope, likely, levels = gradients_of(view, labels, margin), answers_of(view), start.clone()
     widest = margin(judge(cells.realised(levels)), labels)
     tried = torch.zeros_like(levels, dtype=torch.bool).flatten(1)
     low, high, counts = cells.low, cells.high, _FEWER if screened else _TOGETHER
@@ -100,7 +100,7 @@ def greedy(
         if not len(going):
             break
         some, own = cells.of(going), levels[going]
-        gradient, _ = input_gradient(view, some.realised(own), labels[going], margin)
+        gradient, _ = slope(some.realised(own), going)
         furthest = torch.where(gradient > 0, high[going], low[going])
         # the gradient is that of a straight line: with more than two levels the next one may serve better than the last
         goals = [furthest] if cells.levels == 2 else [furthest, own + (furthest - own).sign()]
@@ -113,7 +113,7 @@ def greedy(
             useful |= order.values[:, 0] > 0
         open_[going[~useful]] = False
         if screened:
-            attempts = [_best_of(partial(logits_of, view), some, labels[going], attempts)[1]]
+            attempts = [_best_of(likely, some, labels[going], attempts)[1]]
         reached, changed = _best_of(judge, some, labels[going], attempts)
         better = reached > widest[going]
         levels[going[better]], widest[going[better]] = changed[better], reached[better]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -53,19 +54,26 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     return margin(logits, labels) / (ordered[:, 0] - ordered[:, 2]).clamp(min=1e-12)
 
 
-def targeted_dlr(targets: Tensor) -> Loss:
+@dataclass(frozen=True)
+class TargetedDLR:
     """The ratio towards `targets` (N,) (Croce and Hein 2020, equation 7); with fewer than four classes, as `dlr`."""
 
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+    targets: Tensor
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits (N, classes) and labels (N,), of the rows of `targets`, → (N,)."""
         if logits.shape[1] < 3:
             return dlr(logits, labels)
         ordered = logits.sort(dim=1, descending=True).values
         last = logits.shape[1] - 1
         spread = ordered[:, 0] - (ordered[:, min(2, last)] + ordered[:, min(3, last)]) / 2
-        towards = logits.gather(1, targets.unsqueeze(1)) - logits.gather(1, labels.unsqueeze(1))
+        towards = logits.gather(1, self.targets.unsqueeze(1)) - logits.gather(1, labels.unsqueeze(1))
         return towards.squeeze(1) / spread.clamp(min=1e-12)
 
-    return loss
+
+def loss_of_rows(loss: Loss, rows: Tensor) -> Loss:
+    """A loss of N images, of some of them."""
+    return TargetedDLR(loss.targets[rows]) if isinstance(loss, TargetedDLR) else loss
 
 
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:

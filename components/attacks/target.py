@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from components.attacks.bits import Cells
 from components.attacks.eot import EOT
+from components.attacks.remembered import Answers, Grey, grey_of
 from components.defense import Defense
 from components.hardware import images_at_once
 from components.purifiers import Surrogates
@@ -45,6 +46,11 @@ class Target:
         with evaluating(self.model):
             return torch.cat([self.model(part).to(images.device) for part in parts])
 
+    def remembering(self) -> Answers:
+        """The judge, for one search: it is not asked twice about the same grey levels, unless it is random."""
+        random = any(isinstance(view, EOT) for view in self.views.values())
+        return Answers(self.judge, None if random else grey_of(self.model))
+
     def cells(self, images: Tensor, epsilon: float) -> Cells | None:
         """The grey levels that each pixel can be given; None where images are not squeezed."""
         return None if self.levels is None else Cells(images, epsilon, self.levels, self.threshold)
@@ -62,6 +68,9 @@ class Part(nn.Module):
     def __init__(self, defense: Defense, stage: Stage, surrogates: Surrogates | None = None) -> None:
         super().__init__()
         self.defense, self.stage = defense, stage
+        levels = defense.projector.config.levels
+        # behind the plain threshold is what is set beside a defense that squeezes nothing
+        self.levels = {"classifier": None, "threshold": levels or 2}.get(stage, levels)
         self.surrogates = surrogates or defense.surrogates
         # a stand-in answers as such even where no gradient is asked for; one that unrolls cannot, and is no quicker
         self.stands_in = surrogates is not None and surrogates.descent != "unrolled"
@@ -69,10 +78,19 @@ class Part(nn.Module):
     @property
     def stand_ins(self) -> str:
         """The surrogates that its gradient goes through, by name; none where it needs none."""
-        squeezes = self.stage == "threshold" or (self.stage != "classifier" and self.defense.projector.config.levels)
         descent = self.surrogates.descent if self.stage in ("gan", "defense") else None
-        names = [self.surrogates.squeezing if squeezes else None, descent]
+        names = [self.surrogates.squeezing if self.levels else None, descent]
         return ", ".join(name for name in names if name) or "none"
+
+    @property
+    def grey(self) -> Grey | None:
+        """The grey levels of images, where it sees nothing else of them."""
+        if self.levels is None or (self.stage == "defense" and self.defense.unet.input != "generated"):
+            return None
+        squeezing, threshold = self.surrogates.squeezing, self.defense.projector.config.threshold
+        by_identity = replace(self.surrogates, squeezing="straight_through")
+        straight = self if by_identity == self.surrogates else Part(self.defense, self.stage, by_identity)
+        return Grey(self.levels, threshold, squeezing, straight)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
@@ -80,14 +98,14 @@ class Part(nn.Module):
             return self._logits(images)
 
     def _logits(self, images: Tensor) -> Tensor:
-        defense, config = self.defense, self.defense.projector.config
+        defense = self.defense
         with_gradient = self.stands_in or (torch.is_grad_enabled() and images.requires_grad)
         if self.stage == "defense":
             return defense.through(images, self.surrogates) if with_gradient else defense(images)
         seen = images.to(next(defense.unet.parameters()))
         if self.stage == "threshold":
-            levels = config.levels or 2  # one that squeezes nothing is set beside the plain threshold
-            seen = squeezed_with_gradient(seen, levels, config.threshold, self.surrogates.squeezing)
+            threshold = defense.projector.config.threshold
+            seen = squeezed_with_gradient(seen, self.levels, threshold, self.surrogates.squeezing)
         elif self.stage == "gan" and with_gradient:
             seen = defense.reconstructed(seen, self.surrogates)
         elif self.stage == "gan":
@@ -115,7 +133,7 @@ def target_of(model: nn.Module, stage: Stage = "defense") -> Target:
     if stage == "threshold":
         for squeezing in squeezings:
             views[squeezing] = Part(model, stage, Surrogates(squeezing))
-        return Target(threshold, views, sources, config.levels or 2, config.threshold)
+        return Target(threshold, views, sources, threshold.levels, config.threshold)
     if config.levels:
         sources["the classifier and the grey levels"] = threshold
     for descent in _descents(model):
@@ -127,8 +145,8 @@ def target_of(model: nn.Module, stage: Stage = "defense") -> Target:
                 # a U-Net can hide the way that leads through the purifier: of 20 images behind plain L2 its gradient
                 # broke 9, and that of the purifier alone 9 of the 11 left
                 sources.setdefault("all but the U-Net", Part(model, "gan", surrogates))
-    blind = stage == "gan" or model.unet.input == "generated"  # to all but the grey levels
-    return Target(Part(model, stage), views, sources, config.levels if blind else None, config.threshold)
+    whole = Part(model, stage)
+    return Target(whole, views, sources, whole.levels if whole.grey else None, config.threshold)
 
 
 def _descents(defense: Defense) -> list[Literal["encoder", "unrolled"] | None]:

@@ -17,7 +17,7 @@ from components.attacks.campaign import Campaign
 from components.attacks.climb import climb
 from components.attacks.eot import EOT
 from components.attacks.fgsm import FGSM
-from components.attacks.losses import cross_entropy, dlr, input_gradient, log_odds, margin, targeted_dlr
+from components.attacks.losses import TargetedDLR, cross_entropy, dlr, input_gradient, log_odds, margin
 from components.attacks.pgd import PGD
 from components.attacks.presets import PRESETS
 from components.attacks.target import Target, target_of
@@ -357,7 +357,7 @@ def test_losses_are_their_formulas() -> None:
     logits, labels = torch.tensor([[3.0, 1.0, 0.0, -1.0]]), torch.tensor([0])
     assert margin(logits, labels).tolist() == [-2]
     assert dlr(logits, labels).tolist() == pytest.approx([-2 / 3])
-    assert targeted_dlr(torch.tensor([2]))(logits, labels).tolist() == pytest.approx([-3 / 3.5])
+    assert TargetedDLR(torch.tensor([2]))(logits, labels).tolist() == pytest.approx([-3 / 3.5])
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ def test_log_odds_are_the_cross_entropy_s() -> None:
 
 def test_two_classes_have_a_ratio_that_can_be_raised() -> None:
     logits, labels = torch.tensor([[3.0, 1.0], [0.5, 2.0]]).requires_grad_(), torch.tensor([0, 1])
-    for loss in (dlr, targeted_dlr(1 - labels)):
+    for loss in (dlr, TargetedDLR(1 - labels)):
         (gradient,) = torch.autograd.grad(loss(logits, labels).sum(), logits)
         assert bool((gradient != 0).all())
         torch.testing.assert_close(loss(logits, labels), torch.tensor([-2.0, -1.5]))
