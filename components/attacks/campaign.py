@@ -20,6 +20,8 @@ from components.robustness import AttackResult, Robustness
 
 Tell = Callable[[str], None]
 Made = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # images, labels, their places, seed → candidates
+_LOOKED_AT = 100  # images whose gradients are looked at
+_INSIDE = 1 / 512  # half a grey level of 256
 Curve = Sequence[tuple[float, Tensor]]  # of a short attack: its ε or steps, and bool (n,), the images it leaves right
 
 
@@ -150,10 +152,12 @@ class Campaign:
         """The accuracy that remains under all attacks together, with the reasons not to believe it."""
         escaped = self._escaped(over_epsilon)
         again = self.target.judge(self.images).argmax(1)
+        dead, bounded = _poor_gradients(self)
         evidence = Evidence(
             self.logits,
             broken=(self._broken(by_gradient=True), self._broken(by_gradient=False)),
-            dead=_dead_gradients(self),
+            dead=dead,
+            bounded=bounded,
             unsteady=float((again != self.logits.argmax(1)).double().mean()),
             escaped=escaped or (0, 0),
             over_steps=[left for _, left in over_steps],
@@ -199,16 +203,29 @@ class Campaign:
         return int((left[0] & within_reach).sum()), int(within_reach.sum())
 
 
-def _dead_gradients(campaign: Campaign) -> Count:
-    """Of some images, those whose gradient through the best view is zero, NaN or infinite; all where there is none."""
+def _poor_gradients(campaign: Campaign) -> tuple[Count, Count]:
+    """Of some images, those whose gradient through the best view is poor: none, and none where a pixel is 0 or 1.
+
+    Returns:
+        Images whose gradient is zero, NaN or infinite, all where there is none; and images where the pixels of exactly
+        0 or 1 have none, though they have one where they are moved inwards.
+    """
     _, view = next(iter(campaign.target.views.items()))
-    images, labels = campaign.images[:100], campaign.labels[:100]
-    try:
+    images, labels = campaign.images[:_LOOKED_AT], campaign.labels[:_LOOKED_AT]
+    at_bounds = (images == 0) | (images == 1)
+
+    def reached(images: Tensor) -> Tensor:
         gradient, _ = input_gradient(view, images, labels, margin)
+        return torch.where(gradient.flatten(1).isfinite().all(1).view(-1, 1, 1, 1), gradient != 0, False)
+
+    try:
+        at = reached(images)
+        missing = at_bounds.flatten(1).any(1) & ~(at & at_bounds).flatten(1).any(1)
+        if bool(missing.any()):
+            missing &= (reached(images.clamp(_INSIDE, 1 - _INSIDE)) & at_bounds).flatten(1).any(1)
     except NoGradient:
-        return len(images), len(images)
-    size = gradient.abs().flatten(1).sum(1)
-    return int((~size.isfinite() | (size == 0)).sum()), len(images)
+        return (len(images), len(images)), (0, len(images))
+    return (int((~at.flatten(1).any(1)).sum()), len(images)), (int(missing.sum()), len(images))
 
 
 def _minutes(seconds: float) -> str:

@@ -48,6 +48,7 @@ class Evidence:
         logits: (N, classes) of the clean images.
         broken: images broken by gradients through the model, and of those left by queries alone.
         dead: images whose gradient is zero or not finite.
+        bounded: images whose pixels of exactly 0 or 1 all have a zero gradient, though just inside they have one.
         unsteady: share of clean images with another label when asked again.
         escaped: images that stay right at ε 0.5 though a plain grey image, which is in the ball, would be misread.
         over_steps: bool (n,) each: which images stay right after so many steps, in ascending order of these.
@@ -57,6 +58,7 @@ class Evidence:
     logits: Tensor
     broken: tuple[int, int]
     dead: Count = (0, 0)
+    bounded: Count = (0, 0)
     unsteady: float = 0.0
     escaped: Count = (0, 0)
     over_steps: Sequence[Tensor] = ()
@@ -94,6 +96,11 @@ def _weak_attacks(seen: Evidence) -> Iterator[str]:
 def _odd_model(seen: Evidence) -> Iterator[str]:
     if more_than_chance(*seen.dead, DEAD):
         yield f"the gradient of {seen.dead[0] / seen.dead[1]:.0%} of the images is zero, missing or not finite"
+    if more_than_chance(*seen.bounded, DEAD):
+        yield (
+            f"in {seen.bounded[0] / seen.bounded[1]:.0%} of the images no gradient reaches pixels of exactly 0 or 1 "
+            "and one does just inside: torch.clamp has none at its bounds (since torch 2.14)"
+        )
     if seen.unsteady > 0:
         yield f"{seen.unsteady:.1%} of the clean images get another label when asked again: the model is random"
     if _are_probabilities(seen.logits):

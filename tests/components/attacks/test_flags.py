@@ -127,3 +127,27 @@ def test_an_honest_model_is_not_flagged_on_twenty_images() -> None:
     found = evaluate_defense(Learned(), images, labels, preset="quick")
     assert found.worst < 0.9
     assert found.flags == ()
+
+
+class Clamping(nn.Module):
+    """A model that clamps what it is given, with no gradient at the bounds, as torch 2.14 has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Learned()
+
+    def forward(self, images: Tensor) -> Tensor:
+        within = (images > 0) & (images < 1)
+        logits: Tensor = self.inner(torch.where(within, images, images.detach()))
+        return logits
+
+
+@pytest.mark.parametrize(("model", "flagged"), [(Clamping(), True), (Learned(), False)], ids=["clamping", "plain"])
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_gradient_that_ends_at_the_bounds_is_flagged(model: nn.Module, flagged: bool, bound: bool) -> None:
+    images, labels = digits(20)
+    images = images.clamp(0.01, 0.99)
+    if bound:
+        images[:, :, :4] = images[:, :, :4].round()
+    found = evaluate_defense(model, images, labels, preset="quick", curves=False)
+    assert any("exactly 0 or 1" in flag for flag in found.flags) == (flagged and bound)
