@@ -142,8 +142,8 @@ def target_of(model: nn.Module, stage: Stage = "defense") -> Target:
             view = Part(model, stage, surrogates)
             views[view.stand_ins] = view
             if stage == "defense":
-                # a U-Net can hide the way that leads through the purifier: of 20 images behind plain L2 its gradient
-                # broke 9, and that of the purifier alone 9 of the 11 left
+                # a U-Net can hide the way that leads through the purifier: of 1,000 images behind `mnist_robust`
+                # its gradient broke 6 after that of the purifier alone had broken 17
                 sources.setdefault("all but the U-Net", Part(model, "gan", surrogates))
     whole = Part(model, stage)
     return Target(whole, views, sources, whole.levels if whole.grey else None, config.threshold)
