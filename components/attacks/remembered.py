@@ -1,7 +1,7 @@
 """Answers that are kept: behind few grey levels an attack asks about most of what it tries more than once.
 
 What a model makes of an image then follows from its grey levels alone, and so does the gradient behind them. Behind two
-levels two of three steps of APGD (of 40; of 100 five of six) show levels that the same image had before.
+levels 24 to 36 of the 41 passes of an image in 40 steps of APGD are left, of 150 random blocks 37, of 2,000 411.
 """
 
 from __future__ import annotations
