@@ -37,7 +37,7 @@ class Grey:
     straight: nn.Module
 
     def keys(self, images: Tensor) -> list[bytes]:
-        """What tells images apart whose levels differ."""
+        """Keys of images, which differ where their levels do."""
         seen = squeezed(images.detach(), self.levels, self.threshold).flatten(1).contiguous()
         return [blake2b(row, digest_size=16).digest() for row in seen.view(torch.uint8).numpy()]
 
@@ -102,7 +102,7 @@ class Answers(nn.Module):
 
 
 def grey_of(model: nn.Module) -> Grey | None:
-    """What a model says that it sees of images, by an attribute `grey`; None where it says nothing."""
+    """The grey levels of which a model says, by its attribute `grey`, that it sees nothing else; None: it says nothing."""
     grey = getattr(model, "grey", None)
     return grey if isinstance(grey, Grey) else None
 

@@ -12,7 +12,7 @@ from components.attacks import remembered
 from components.attacks.adaptive import evaluate_defense, plan
 from components.attacks.apgd import APGD
 from components.attacks.campaign import Campaign
-from components.attacks.losses import TargetedDLR, dlr, input_gradient, log_odds, margin
+from components.attacks.losses import TargetedDLR, input_gradient, log_odds, margin
 from components.attacks.presets import PRESETS
 from components.attacks.remembered import Remembered, answers_of, gradients_of, grey_of
 from components.attacks.square import Square
@@ -48,7 +48,7 @@ def forgetting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("loss", [log_odds, dlr, margin, TargetedDLR(LABELS.flip(0))], ids=["ce", "dlr", "cw", "to"])
+@pytest.mark.parametrize("loss", [log_odds, TargetedDLR(LABELS.flip(0))], ids=["ce", "targeted"])
 @pytest.mark.parametrize("levels", [2, 3])
 @pytest.mark.parametrize("squeezing", ["straight_through", "sigmoid"])
 @pytest.mark.parametrize("descent", ["encoder", "unrolled"])
@@ -102,7 +102,7 @@ def test_apgd_finds_the_same_and_asks_less(loss: Any, monkeypatch: pytest.Monkey
 
 def test_all_attacks_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     preset = PRESETS["standard"].model_copy(
-        update={"steps": 8, "transfer_steps": 5, "square": 60, "blocks": 60, "climb": 60, "greedy": 8, "targets": 2}
+        update={"steps": 8, "transfer_steps": 5, "square": 60, "blocks": 60, "climb": 60, "greedy": 8, "seeds": 1}
     )
 
     def campaign() -> tuple[Campaign, int]:
