@@ -102,7 +102,7 @@ class Answers(nn.Module):
 
 
 def grey_of(model: nn.Module) -> Grey | None:
-    """The grey levels of which a model says, by its attribute `grey`, that it sees nothing else; None: it says nothing."""
+    """The grey levels that are all a model says to see of images, by an attribute `grey`; None: it says nothing."""
     grey = getattr(model, "grey", None)
     return grey if isinstance(grey, Grey) else None
 
@@ -112,9 +112,7 @@ def answers_of(model: nn.Module) -> Answers:
     return Answers(partial(logits_of, model), grey_of(model))
 
 
-def gradients_of(
-    model: nn.Module, labels: Tensor, loss: Loss
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def gradients_of(model: nn.Module, labels: Tensor, loss: Loss) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The function from images and their rows among `labels` (N,) to `losses.input_gradient`, likewise remembered."""
     grey = grey_of(model)
 
