@@ -5,6 +5,8 @@ ARGS     ?=
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
 python  := $(VENV)/bin/python
+# Where it is set, as in many images of containers, every process and worker of Ray compiles torch anew, for 4 s each.
+unexport PYTHONDONTWRITEBYTECODE
 # uv installs in a third of pip's time. Where it is there already, and works, the environment needs no pip.
 uv      := $(shell uv --version >/dev/null 2>&1 && command -v uv)
 
