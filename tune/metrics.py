@@ -116,7 +116,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             ),
             Metric(
                 "robust",
-                "robust",
+                "robust accuracy",
                 "images that stay right under the worst of all adaptive attacks, per image",
                 row="worst case of an attacker who knows the defense, right",
             ),

@@ -5,7 +5,7 @@ import pytest
 from components.attacks.presets import PRESETS
 
 LITTLE = {
-    "transfer_steps": 1, "steps": 2, "greedy": 2, "square": 2, "curve_images": 4, "curve_steps": 1,
+    "transfer_steps": 1, "steps": 2, "greedy": 2, "square": 2, "curve_steps": 1,
     "epsilons": (0.0, 0.3, 0.5), "step_counts": (1, 2),
 }  # fmt: skip
 

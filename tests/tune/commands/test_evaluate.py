@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from components.attacks.presets import PRESETS
 from components.classifiers.catalogue import network_of
 from components.defense import Defense
 from components.plugins import plugged
@@ -29,8 +30,9 @@ def test_a_saved_defense_is_attacked_and_written_down(
         assert stage in shown.err
     assert re.search(r"whole defense: attack 1 of \d+, .*, on \d images", shown.err)
     assert re.search(r"whole defense: attack 3 of \d+, .*, about \d+ s left", shown.err) or "0 stand" in shown.err
-    for course in ("over ε, 1 of 6: 0, 6 images", "over steps, 1 of 4: 1, 6 images"):
-        assert f"whole defense: robust accuracy {course}" in shown.err
+    quick = PRESETS["quick"]
+    for course, places in (("over ε", quick.epsilons), ("over steps", quick.step_counts)):
+        assert f"whole defense: robust accuracy {course}, 1 of {len(places)}: {places[0]:g}, 6 images" in shown.err
     adaptive = json.loads(out.read_text())["adaptive"]
     assert adaptive["images"] == 6
     assert adaptive["over_epsilon"]

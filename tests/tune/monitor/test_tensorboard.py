@@ -109,7 +109,7 @@ def test_page_declares_metrics_with_display_names(mixed: Storage) -> None:
         "result/validation_loss": "validation loss",
         "test/psd": "test PSD",
         "test/pco": "test PCO",
-        "test/robust": "test robust",
+        "test/robust": "test robust accuracy",
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from components.attacks.presets import PRESETS
 from components.intervals import wilson
 from tests.tune.experiment_fixture import do_not_draw, edit, rebuilt, seed_file, write_experiment
 
@@ -71,7 +72,7 @@ def test_the_page_answers_and_doubts(folder: Path, page: str) -> None:
         "96.34",
         "A reason not to believe this figure: 30% stay right at ε 0.5",
         "Not covered: other norms than L∞",
-        "4 steps of APGD for each ε, then as many rounds of a greedy search",
+        f"{PRESETS['quick'].curve_steps} steps of APGD for each ε, then as many rounds of a greedy search",
         "APGD alone, without such a search, hence more stay right than above at the same ε (0.3)",
     ):
         assert words in text, words

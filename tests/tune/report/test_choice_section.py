@@ -13,6 +13,8 @@ from tune.report.reading import Finalist, Finalists
 from tune.report.search import _pareto, choice
 from tune.storage.ledger import Outcome
 
+FRONT = "The Pareto front, {} first: no trial beats one of it in {}."
+
 
 def with_robust(folder: Path, target: str) -> Facts:
     """A finished search for both objectives in which the third trial has the best robust score and the worst PSD."""
@@ -33,7 +35,7 @@ def test_of_three_objectives_the_front_that_is_drawn_is_that_of_the_two_axes(tmp
     (line,) = [line for line in figure.axes[0].lines if line.get_label() == "Pareto front"]
     assert line.get_xydata().tolist() == [[10, 0.5], [20, 0.6], [30, 0.7]]
     (table,) = (block for block in choice(known).blocks if isinstance(block, Table))
-    assert table.note == "The Pareto front, cheapest first: no trial beats one of it in all of robust, PSD and cost."
+    assert table.note == FRONT.format("cheapest", "all of robust accuracy, PSD and cost")
     assert len(table.rows) == 4
 
 
@@ -41,7 +43,7 @@ def test_without_cost_among_the_objectives_there_is_no_chart_of_it(tmp_path: Pat
     blocks = choice(with_robust(tmp_path, "unet")).blocks
     assert not [block for block in blocks if isinstance(block, Drawing)]
     (table,) = (block for block in blocks if isinstance(block, Table))
-    assert table.note == "The Pareto front, best in PSD first: no trial beats one of it in both robust and PSD."
+    assert table.note == FRONT.format("best in PSD", "both robust accuracy and PSD")
     assert [row[0] for row in table.rows] == ["003", "002"]
 
 
@@ -56,4 +58,4 @@ def test_fresh_seeds_may_be_better_or_worse(tmp_path: Path, scores: dict[str, fl
     text = " ".join(block.text for block in blocks if isinstance(block, Text))
     assert said in text
     assert "-1.00" not in text
-    assert "Rule: finalists by the highest validation robust; of those that cannot be told from the one" in text
+    assert "Rule: finalists by the highest validation robust accuracy; of those that cannot be told from" in text
