@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,6 +22,8 @@ from tune.planning.machine import memory_of, resources_here
 from tune.planning.preflight import Plan
 from tune.planning.user_code import UserCode
 from tune.storage.lock import ExperimentLock
+
+UNKEPT = "PYTHONDONTWRITEBYTECODE"  # what Python compiles is not kept
 
 
 @contextmanager
@@ -42,6 +47,7 @@ def running_ray(
             resources = resources_here(plan, request)
             stack.enter_context(lock)
             _say("Starting Ray on this machine …", quiet)
+            _say_slow(quiet)
             stack.enter_context(connect(None, verbose=verbose))
             stack.callback(_say, "Stopping Ray …", quiet)
         else:
@@ -52,6 +58,13 @@ def running_ray(
             stack.enter_context(lock)
         start_coordinator()  # long before the first trial, for which it need not start then
         yield resources, lock
+
+
+def _say_slow(quiet: bool) -> None:
+    """Says where each process of Ray compiles torch anew, for seconds: images of containers often ask for it unseen."""
+    spec = find_spec("torch")
+    if os.environ.get(UNKEPT) and not (spec and spec.cached and Path(spec.cached).exists()):
+        _say(f"{UNKEPT} is set: each process compiles torch anew, for seconds; once without it, and it is kept", quiet)
 
 
 def _say(sentence: str, quiet: bool) -> None:

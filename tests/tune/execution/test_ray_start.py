@@ -28,6 +28,7 @@ def _pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_start, "connect", connect)
     for name in ("check_ray", "resources_here", "_of_cluster", "check_shared", "_check_user_code", "start_coordinator"):
         monkeypatch.setattr(ray_start, name, mock.Mock())
+    monkeypatch.delenv(ray_start.UNKEPT, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,17 @@ def test_the_start_and_the_end_of_an_own_ray_are_said(
     with running_ray(mock.Mock(home=Storage(tmp_path)), Request(1.0, None, None, address), quiet=quiet):
         print("runs")
     assert capsys.readouterr().out.splitlines() == expected
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_where_byte_code_is_not_kept_the_slow_start_has_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    monkeypatch.setenv(ray_start.UNKEPT, "1")
+    compiled = tmp_path / "torch.pyc"
+    if kept:
+        compiled.touch()
+    monkeypatch.setattr(ray_start, "find_spec", lambda name: mock.Mock(cached=str(compiled)))
+    with running_ray(mock.Mock(home=Storage(tmp_path)), Request(1.0, None, None, None)):
+        pass
+    assert ("PYTHONDONTWRITEBYTECODE is set: each process compiles" in capsys.readouterr().out) is not kept
