@@ -318,7 +318,9 @@ def test_a_model_is_never_given_more_images_than_fit_at_once() -> None:
 
 
 @pytest.mark.parametrize("ambient", AMBIENT)
-def test_what_the_caller_set_for_all_of_torch_changes_nothing(ambient: str) -> None:
+def test_what_the_caller_set_for_all_of_torch_changes_nothing(ambient: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = {"transfer_steps": 2, "steps": 3, "greedy": 2, "climb": 5, "blocks": 3, "square": 3, "step_counts": (2,)}
+    monkeypatch.setitem(PRESETS, "quick", SMALL.model_copy(update=fewer))
     defense = defense_of(init="encoder", levels=3, restarts=1)
     labels = defense(IMAGES).argmax(1)
 
