@@ -19,7 +19,7 @@ class NoChoiceError(ValueError):
 def choose(
     outcomes: Iterable[Outcome], target: Target | Objectives = "defense", max_cost: float | None = None
 ) -> Outcome:
-    """The finished trial with the best first objective; ties to the cheaper, then to the lower number.
+    """The finished trial with the best first objective; ties go to the next, then to the cheaper, then to the earlier.
 
     Args:
         outcomes: of one search, in any order.
@@ -41,11 +41,12 @@ def choose(
     return min(affordable, key=by_rank(objectives))
 
 
-def by_rank(objectives: Objectives) -> Callable[[Outcome], tuple[float, float, int]]:
-    """The key by which outcomes are ranked: first objective, ties to the cheaper, then to the earlier trial."""
-    metric, direction = next(iter(objectives.items()))
-    sign = -1 if direction == "max" else 1
-    return lambda o: (sign * o.metrics[metric], cost_of(o), o.trial)
+def by_rank(objectives: Objectives) -> Callable[[Outcome], tuple[float, ...]]:
+    """The key by which outcomes are ranked: objectives in their order, then cost, then the earlier trial.
+
+    So no outcome stands before one that beats it: few images are attacked, and equal shares of them are common.
+    """
+    return lambda o: (*losses_of(o, objectives), cost_of(o), o.trial)
 
 
 def pareto_front(outcomes: Iterable[Outcome], target: Target | Objectives = "defense") -> list[Outcome]:
@@ -72,14 +73,16 @@ def has_objectives(outcome: Outcome, objectives: Iterable[str]) -> bool:
 
 def rule(objectives: Objectives, finalists: bool = False) -> str:
     """The rule of `choose`, or of `finalists.decide`, in words, for choice.json and the report."""
-    metric, direction = next(iter(objectives.items()))
+    (metric, direction), *others = objectives.items()
     best = "highest" if direction == "max" else "lowest"
     if finalists:
         return (
             f"finalists by the {best} validation {title_of(metric)}; of those that cannot be told from the one with "
             "the best mean over equal seeds, the cheapest, ties to the better mean, then to the earlier trial"
         )
-    return f"{best} validation {title_of(metric)}, ties to the cheaper, then to the earlier trial"
+    further = [f"{'higher' if way == 'max' else 'lower'} {title_of(key)}" for key, way in others if key != "cost"]
+    ties = ", then to the ".join([*further, "cheaper"])
+    return f"{best} validation {title_of(metric)}, ties to the {ties}, then to the earlier trial"
 
 
 def _objectives(target: Target | Objectives) -> Objectives:

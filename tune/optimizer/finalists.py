@@ -83,7 +83,7 @@ class Verdict:
 def finalists_of(
     outcomes: Iterable[Outcome], objectives: Objectives, count: int, max_cost: float | None = None
 ) -> list[Outcome]:
-    """The `count` best finished trials by the first objective, ties to the cheaper, then to the earlier."""
+    """The `count` best finished trials, as `by_rank` has them."""
     fit = [o for o in outcomes if has_objectives(o, objectives) and (max_cost is None or cost_of(o) <= max_cost)]
     return sorted(fit, key=by_rank(objectives))[:count]
 

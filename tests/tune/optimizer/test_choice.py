@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune.metrics import OBJECTIVES
+from tune.metrics import OBJECTIVES, objectives_of
 from tune.optimizer.choice import NoChoiceError, choose, pareto_front, rule
 from tune.storage.ledger import Outcome
 
@@ -27,6 +27,19 @@ def test_the_highest_psd_wins_whatever_it_costs() -> None:
 
 def test_ties_go_to_the_cheaper_then_to_the_earlier() -> None:
     assert choose([trial(0, cost=80), trial(1, cost=40), trial(2, cost=40)]).trial == 1
+
+
+def test_where_robustness_decides_ties_go_to_the_higher_psd() -> None:
+    """As `search.objective: both` is described: a trial that another beats is never chosen."""
+    both = objectives_of("defense", "both")
+    outcomes = [
+        Outcome(trial=number, status="finished", params={}, metrics={"robust": robust, "psd": psd, "cost": 5})
+        for number, (robust, psd) in enumerate([(0.7, 0.77), (0.7, 0.81), (0.6, 0.9)])
+    ]
+    assert choose(outcomes, both).trial == 1
+    assert rule(both) == (
+        "highest validation robust accuracy, ties to the higher PSD, then to the cheaper, then to the earlier trial"
+    )
 
 
 def test_order_does_not_matter() -> None:
