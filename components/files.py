@@ -44,9 +44,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON. Raises ValueError, naming the file, where it is torn or not JSON."""
+    """Reads JSON.
+
+    Raises:
+        ValueError: it is torn, or not JSON; the file is named.
+        OSError: it is not there, or no plain file.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(plain(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: expected JSON, found {error}") from error
 

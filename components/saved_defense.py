@@ -236,8 +236,13 @@ def _hashes(folder: Path) -> dict[str, str]:
         shipped = shipped or nearest(folder.name, shipped_defenses())
         if (folder / "best" / "manifest.json").exists():
             shipped = f"; the one of this search is in {folder / 'best'}"
-        raise DefenseError(f"{folder}: expected a saved defense, found no manifest.json{shipped}") from error
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        found = "no manifest.json" if folder.is_dir() else "a file" if folder.exists() else "no such folder"
+        raise DefenseError(f"{folder}: expected a saved defense, found {found}{shipped}") from error
+    except OSError as error:  # such as a folder, or a pipe, in its place
+        raise DefenseError(f"{path}: expected a manifest, found {error.strerror}") from error
+    except ValueError as error:  # which names the file
+        raise DefenseError(f"{error}; it is damaged") from error
+    except (AttributeError, LookupError, TypeError) as error:
         raise DefenseError(f"{path}: expected a manifest, found {error!r}") from error
     if version != FORMAT:
         raise DefenseError(f"{path}: expected format {FORMAT}, found {version!r}")

@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -268,6 +269,19 @@ def test_a_manifest_that_is_none_is_refused(folder: Path, content: bytes) -> Non
         Defense.load(folder)
 
 
+@pytest.mark.parametrize(("kind", "found"), [("pipe", "a pipe or a device"), ("folder", "Is a directory")])
+def test_a_manifest_that_is_no_plain_file_is_refused_unread(folder: Path, kind: str, found: str) -> None:
+    """A pipe would be waited for without end, and of a device all memory be filled."""
+    path = folder / "manifest.json"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(DefenseError, match=rf"manifest\.json: expected a manifest, found {found}"):
+        Defense.load(folder)
+
+
 @pytest.mark.parametrize("version", [1, 3, "2", None])
 def test_another_format_is_refused(folder: Path, version: object) -> None:
     manifest = read_json(folder / "manifest.json")
@@ -379,8 +393,9 @@ def test_a_pickle_is_not_opened(folder: Path, tmp_path: Path, name: str, kind: s
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path, kept: Path) -> None:
-    for path in (tmp_path / "none", tmp_path, kept / "defense.json"):
-        with pytest.raises(DefenseError, match=r"expected a saved defense, found no manifest\.json"):
+    cases = {tmp_path / "none": "no such folder", tmp_path: r"no manifest\.json", kept / "defense.json": "a file"}
+    for path, found in cases.items():
+        with pytest.raises(DefenseError, match=rf"expected a saved defense, found {found}"):
             Defense.load(path)
 
 
