@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from components.plugins import plugged
 from components.registry import raised
 from components.robustness import Robustness
 from components.static_reference import static_reference
+from tune.commands.output import drop_output, reader_is_gone
 from tune.commands.purify import load_defense
 from tune.commands.units import pulse
-from tune.errors import DONE, FAILED
+from tune.errors import DONE, FAILED, INTERRUPTED
 from tune.evaluation.adaptive import DRAW
 from tune.report.reading import Choice, Reader
 from tune.space.unread import unread_data_dir
@@ -62,12 +64,12 @@ def evaluate_saved(
     plugin: str | None,
 ) -> int:
     """Does what `catalogue.evaluate` says, with its arguments, status and errors."""
-    settings = _settings_of(folder)
-    data = settings["data.name"] if data is None else data
-    epsilon = settings["attack.epsilon"] if epsilon is None else epsilon
     target = None if out is None else file_to_write(out, "--out")
     with plugged(plugin):
         defense = load_defense(folder)
+    settings = _settings_of(folder)
+    data = settings["data.name"] if data is None else data
+    epsilon = settings["attack.epsilon"] if epsilon is None else epsilon
     if reference:
         _check_reference(defense)
     if device:
@@ -76,15 +78,20 @@ def evaluate_saved(
     for note in unread_data_dir(data, data_dir):
         print(f"note: {note}", file=sys.stderr)
     test = _images(defense, whole_data, images or IMAGES[attacks])
-    print(f"{len(test):,} test images of {whole_data.name}, ε = {epsilon:g}", flush=True)
-    keep_memory()
     titles = {str(stage): title.format(purifier=defense.projector.config.title) for stage, title in BESIDE.items()}
     titles["static"] = REFERENCE
     found: dict[str, Robustness] = {}
-    for stage in BESIDE:
-        whole = stage == "defense"
-        given = (attacks if whole else "quick", epsilon, seed, titles[stage], curves and whole)
-        found[stage] = _attacked(defense, test, stage, *given)
+    try:
+        print(f"{len(test):,} test images of {whole_data.name}, ε = {epsilon:g}", flush=True)
+        keep_memory()
+        for stage in BESIDE:
+            whole = stage == "defense"
+            given = (attacks if whole else "quick", epsilon, seed, titles[stage], curves and whole)
+            found[stage] = _attacked(defense, test, stage, *given)
+    except OSError:
+        if target is None or not reader_is_gone():
+            raise
+        return _end_unread(target)
     try:
         status = _write(target, found)  # before what may take as long again
         if reference:
@@ -107,6 +114,14 @@ def _write(out: Path | None, found: Mapping[str, Robustness]) -> int:
         print(f"error: --out: expected a file that can be written, found {out}: {error.strerror}", file=sys.stderr)
         return FAILED
     return DONE
+
+
+def _end_unread(out: Path) -> int:
+    """Ends where nobody reads the output any more, as after `2>&1 | head`; the status tells that a file is missing."""
+    drop_output()
+    with suppress(OSError):
+        print(f"interrupted, as its output was closed; {out} was not written", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _check_reference(defense: Defense) -> None:

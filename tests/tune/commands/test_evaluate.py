@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,18 @@ def test_what_was_found_is_shown_where_the_disk_became_full(
     shown = capsys.readouterr()
     assert f"error: --out: expected a file that can be written, found {tmp_path}/x.json: No space left" in shown.err
     assert "whole defense" in shown.out
+
+
+@pytest.mark.parametrize("end", ["2>&1 | head -1", "2>/dev/null | true"])
+def test_output_that_is_closed_is_no_success_where_a_file_was_to_be_written(
+    tmp_path: Path, tiny_folder: Path, end: str
+) -> None:
+    defense_of(init="encoder", levels=2, restarts=1).save(tmp_path / "saved")
+    out = tmp_path / "x.json"
+    words = f"-m tune evaluate {tmp_path}/saved --data {tiny_folder} --images 2 --no-curves --out {out}"
+    line = f"(sleep 0.5; exec {sys.executable} {words}) {end}; exit ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", line], check=False).returncode == 130
+    assert not out.exists()
 
 
 def test_images_of_another_shape_are_refused(
