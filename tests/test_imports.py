@@ -32,6 +32,7 @@ LAYERS = (
 RAY = {
     "tune/execution/session.py",
     "tune/execution/driver.py",
+    "tune/execution/memory_monitor.py",
     "tune/execution/trial_callback.py",
     "tune/execution/finalist_training.py",
     "tune/execution/seeds.py",

@@ -10,6 +10,7 @@ from ray import tune
 
 from components.datasets.dataset import Dataset
 from tune.cluster.shares import Awaited, SharingScheduler
+from tune.execution.memory_monitor import workers_may_be_ended
 from tune.execution.trial import Setting, arrays_of, leases_of, run_trial
 from tune.execution.trial_callback import TrialCallback
 from tune.monitor.kept_runs import KeptRuns
@@ -114,7 +115,8 @@ def _fit(
             ),
         )
         _without_tunes_files()
-        tuner.fit()
+        with workers_may_be_ended():
+            tuner.fit()
 
 
 def _without_tunes_files() -> None:

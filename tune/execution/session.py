@@ -16,6 +16,7 @@ from tune.errors import DONE, FAILED
 from tune.execution.ahead import Ahead
 from tune.execution.driver import run_trials
 from tune.execution.interruption import interrupt
+from tune.execution.memory_monitor import in_words
 from tune.execution.ray_start import running_ray
 from tune.execution.selection import Selection, seeds_of, view_of
 from tune.execution.trial import Setting
@@ -109,8 +110,7 @@ class Session:
             began = math.nan
             return _failed(f"another driver has taken over, and this one stops: {error}")
         except ray.exceptions.RayError as error:
-            last = str(error).strip().splitlines()[-1]
-            return _failed(f"a training failed: {last}\nTo go on:\n  {self.options.call.resumed}")
+            return _failed(f"a training failed: {in_words(str(error))}\nTo go on:\n  {self.options.call.resumed}")
         finally:
             if not math.isnan(began):  # beside another driver nothing more is written
                 add_time(ending, time.monotonic() - began, [outcome.trial for outcome in self.ledger.known()])

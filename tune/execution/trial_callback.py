@@ -13,6 +13,7 @@ from typing import Any
 from ray.tune import Callback
 
 from tune.execution.ended_trials import EndedTrials
+from tune.execution.memory_monitor import in_words
 from tune.execution.trainings import LOOK, running_view
 from tune.execution.trial import Setting
 from tune.monitor.kept_runs import KeptRuns
@@ -191,9 +192,9 @@ def _reason(trial: Any) -> str:
     said = "its worker died"
     with suppress(OSError, TypeError):  # Tune's get_error() looks where the file has not been copied to yet
         said = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
-    last = said.strip().rpartition("Failure # ")[2].splitlines()
-    what = "its worker failed" if _RAISED in "".join(last[:2]) else "its worker was lost"
-    return f"{what} {trial.num_failures} times: {last[-1]}"
+    last = said.strip().rpartition("Failure # ")[2]
+    what = "its worker failed" if _RAISED in "".join(last.splitlines()[:2]) else "its worker was lost"
+    return f"{what} {trial.num_failures} times: {in_words(last)}"
 
 
 def _on(host: str | None) -> str:
