@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -49,12 +49,10 @@ def evaluate_defense(
         tell: told what is done.
 
     Raises:
-        ValueError: ε outside [0, 1], or no images.
+        ValueError: ε or images outside [0, 1], no images, labels that are no whole numbers, or a preset or a stage
+            that there is not.
     """
-    if not 0 <= epsilon <= 1:
-        raise ValueError(f"epsilon: expected a number in 0 … 1, found {epsilon}")
-    if not len(images) or len(images) != len(labels):
-        raise ValueError(f"images: expected at least one, and a label for each, found {len(images)} and {len(labels)}")
+    _check(images, labels, epsilon, preset, stage)
     device, images = next(model.parameters(), images).device, _as_weights(model, images)
     chosen, tell = PRESETS[preset], tell or (lambda _: None)
     target = with_draws(target_of(model, stage), images[:20].to(device), chosen.draws)
@@ -63,6 +61,22 @@ def evaluate_defense(
     campaign.make_all(list(plan(campaign, chosen)))
     over_epsilon, over_steps = _curves(campaign, chosen) if curves else ((), ())
     return campaign.result(over_epsilon, over_steps, preset, time.perf_counter() - began)
+
+
+def _check(images: Tensor, labels: Tensor, epsilon: float, preset: str, stage: str) -> None:
+    """Refuses what would be attacked without sense, or fail in the middle. Raises ValueError."""
+    if not 0 <= epsilon <= 1:
+        raise ValueError(f"epsilon: expected a number in 0 … 1, found {epsilon}")
+    if not len(images) or len(images) != len(labels):
+        raise ValueError(f"images: expected at least one, and a label for each, found {len(images)} and {len(labels)}")
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1):  # NaN, too
+        raise ValueError(f"images: expected values in [0, 1], found {low:g} … {high:g}")
+    if labels.dtype != torch.int64:
+        raise ValueError(f"labels: expected int64, found {labels.dtype}")
+    for name, given, known in (("preset", preset, tuple(PRESETS)), ("stage", stage, get_args(Stage))):
+        if given not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(known)}, found {given!r}")
 
 
 def sampled(

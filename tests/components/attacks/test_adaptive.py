@@ -1,6 +1,7 @@
 """Attacks through a defense: in the ball, judged by the real one, worst case per image, and flagged where in doubt."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -370,6 +371,25 @@ def test_what_cannot_be_attacked_is_refused(changed: dict[str, float], message: 
     n = int(changed.pop("n", 8))
     with pytest.raises(ValueError, match=message):
         evaluate_defense(defense_of(), IMAGES[:n], torch.zeros(n).long(), **changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"images": IMAGES * 255}, r"images: expected values in \[0, 1\], found .* … 25"),
+        ({"images": IMAGES * float("nan")}, "found nan … nan"),
+        ({"labels": torch.zeros(8)}, "labels: expected int64, found torch.float32"),
+        ({"preset": "fancy"}, "preset: expected one of quick, standard, full, found 'fancy'"),
+        ({"stage": "unet"}, "stage: expected one of classifier, threshold, gan, defense, found 'unet'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_an_attack_also_of_a_plain_module(
+    changed: dict[str, Any], message: str
+) -> None:
+    given = {"images": IMAGES, "labels": torch.zeros(8, dtype=torch.int64), "preset": "quick", **changed}
+    with pytest.raises(ValueError, match=message):
+        evaluate_defense(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), **given)
+
 
 
 @pytest.mark.slow
