@@ -61,7 +61,7 @@ def static_reference(
     device = defense.projector.device
     training = StaticTraining(config, defense.classifier, train.images, train.labels, seed, device)
     for metrics in training:
-        right = f"{metrics['attacked_right']:.1%} of the attacked training images right"
+        right = f"{100 * metrics['attacked_right']:.1f} % right of the attacked training images"
         tell(f"epoch {training.epoch} of {training.epochs}: {right}")
     classifier = training.averaged
     assert isinstance(classifier, ImageClassifier)

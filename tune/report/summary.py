@@ -56,12 +56,23 @@ def _verdict(facts: Facts) -> str:
             f"{facts.attack} (gray-box: the attacker knows {facts.attack_type.knows}, not the defense), the classifier "
             f"alone gets {percent(test['noisy'].mean)} % right. Behind the defense it gets "
             f"{percent(test['psd'].mean)} % right (mean of {seeds}, trained with the configuration of "
-            f"trial {best.trial})."
+            f"trial {best.trial}).{_through_the_defense(facts)}"
         )
     return (
         f"Trial {best.trial} is the best of {len(facts.finished)} finished trials, with a validation "
         f"{title_of(facts.objective)} of {percent(best.metrics.get(facts.objective))} %. This report covers the search "
         "alone: the folder holds no test scores."
+    )
+
+
+def _through_the_defense(facts: Facts) -> str:
+    """A sentence on the attacker who knows the defense, with a space before it; empty where there was none."""
+    known = facts.adaptive
+    if known is None:
+        return ""
+    return (
+        f" One who knows the defense, too, leaves {percent(known.worst)} % of {known.images:,} of them right "
+        f"({interval(known.interval)}; saved seed, {known.preset} list of attacks)."
     )
 
 
@@ -77,7 +88,7 @@ def cautions(facts: Facts) -> list[str]:
     if (settled := facts.ruled) and facts.best and settled.trial != facts.best.trial:
         found.append(
             f"best/choice.json names trial {facts.best.trial}; by its own rule it would now be trial "
-            f"{settled.trial}. Trials were added since, or the choice was made by hand."
+            f"{settled.trial}. Trials were added since, it was made by hand, or by an earlier version's rule."
         )
     git = facts.record.get("git")
     if facts.record.get("dirty") is True or (isinstance(git, Mapping) and git.get("dirty") is True):

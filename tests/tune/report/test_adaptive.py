@@ -52,6 +52,8 @@ def test_the_numbers_are_in_the_file_in_both_places(folder: Path) -> None:
     assert known["worst"] == robust["seeds"][report["seeds"].index(report["saved_seed"])]
     assert [row["name"] for row in known["attacks"]] == [row["name"] for row in KNOWN["attacks"]]
     assert known["flags"] == KNOWN["flags"]
+    left = f"{100 * known['worst']:.2f} % of 200 of them right"
+    assert f"One who knows the defense, too, leaves {left}" in report["answer"]
     assert robust["wilson95"] == known["wilson95"] == list(wilson(round(200 * known["worst"]), 200))
     assert {"mean", "std", "ci95", "seeds"} <= robust.keys()
 
@@ -105,6 +107,7 @@ def test_a_search_without_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
     folder = write_experiment(tmp_path / "unknown")
     report = rebuilt(folder)
     assert report["adaptive"] is None
+    assert "who knows the defense" not in report["answer"]
     assert "adaptive" not in report["test"]
     assert "Left out: the saved seed holds no adaptive attacks" in (folder / "report.md").read_text()
 
