@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 RATE, MOMENTUM = 10.0, 0.7
+# the same as settings of our projector: Samangouei, Kabkab, Chellappa, Defense-GAN (ICLR 2018)
+PUBLISHED: Mapping[str, Any] = {
+    "init": "random", "levels": None, "threshold": None, "distance": "l2", "optimizer": "sgd", "learning_rate": RATE,
+    "momentum": MOMENTUM,
+}  # fmt: skip
 
 
 def in_sequence(generator: nn.Module, images: Tensor, starts: Tensor, steps: int) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.baselines import in_one_batch, in_sequence
+from benchmarks.baselines import PUBLISHED, in_one_batch, in_sequence
 from benchmarks.fused import Fused
 from benchmarks.gpu_hours import mnist_like
 from benchmarks.printing import Paper
@@ -182,8 +182,7 @@ def _chosen_chunk(defense: Defense, device: torch.device, sizes: Sizes, precisio
 
 
 def _settings(steps: int, precision: str, chunk: int | None) -> ProjectorConfig:
-    published = {"distance": "l2", "init": "random", "optimizer": "sgd", "learning_rate": 10.0}
-    settings = {"restarts": RESTARTS, "steps": steps, "precision": precision, "chunk": chunk, **published}
+    settings = {"restarts": RESTARTS, "steps": steps, "precision": precision, "chunk": chunk, **PUBLISHED}
     return ProjectorConfig.model_validate(settings)
 
 

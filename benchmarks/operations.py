@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.baselines import PUBLISHED
 from components.projector.config import ProjectorConfig
 from components.projector.projector import Projector
 
@@ -80,8 +81,7 @@ def _matrix_rates(dtype: torch.dtype) -> dict[str, float]:
 
 def _evaluations_per_second(generator: Any, precision: str, chunk: int) -> float:
     """Of the whole projector: forward, distance, backward and step."""
-    settings: dict[str, Any] = {"distance": "l2", "init": "random", "optimizer": "sgd", "learning_rate": 10.0}
-    config = ProjectorConfig(restarts=RESTARTS, steps=STEPS, chunk=chunk, precision=precision, **settings)
+    config = ProjectorConfig(restarts=RESTARTS, steps=STEPS, chunk=chunk, precision=precision, **PUBLISHED)
     projector = Projector(generator, config)
     images = torch.rand(CHUNKS_TIMED * (chunk // RESTARTS), *generator.image_shape)
     # after the last step comes a forward, which is left out of the count

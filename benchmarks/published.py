@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import argparse
 
+from benchmarks.baselines import PUBLISHED
 from components.attacks.adaptive import evaluate_defense
 from components.attacks.presets import PRESETS
 from components.datasets.dataset import load_dataset
 from components.defense import Defense
 from components.pretrained import shipped_defense
 from components.projector.projector import Projector
-
-PUBLISHED = {
-    "init": "random", "levels": None, "threshold": None, "distance": "l2", "optimizer": "sgd", "learning_rate": 10.0,
-    "momentum": 0.7, "precision": "float32",
-}  # fmt: skip
 
 
 def main() -> None:
@@ -33,7 +29,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     options = parser.parse_args()
     shipped = Defense.load(shipped_defense(options.defense))
-    changed = {**PUBLISHED, "restarts": options.restarts, "steps": options.steps}
+    changed = {**PUBLISHED, "precision": "float32", "restarts": options.restarts, "steps": options.steps}
     config = shipped.projector.config.model_copy(update=changed)
     projector = Projector(shipped.generator, config)  # type: ignore[arg-type]
     defense = Defense(projector, shipped.unet, shipped.classifier)
