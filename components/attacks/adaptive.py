@@ -7,7 +7,6 @@ al., On adaptive attacks to adversarial example defenses, NeurIPS 2020.)
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
@@ -19,6 +18,7 @@ from components.attacks.apgd import APGD
 from components.attacks.campaign import Attacked, Campaign, Curve, Made, Planned, Tell
 from components.attacks.climb import climb
 from components.attacks.eot import draws_of
+from components.attacks.kept import Kept
 from components.attacks.presets import PRESETS, Origin, Preset, PresetName
 from components.attacks.square import Square
 from components.attacks.target import Stage, stand_ins_of, target_of, with_draws
@@ -35,6 +35,7 @@ def evaluate_defense(
     seed: int = 0,
     curves: bool = True,
     tell: Tell | None = None,
+    kept: Kept | None = None,
 ) -> Attacked:
     """Attacks a model in every way of the preset and says what is left.
 
@@ -47,6 +48,7 @@ def evaluate_defense(
         seed: of all random starts.
         curves: whether to measure some images over ε and over steps, too.
         tell: told what is done.
+        kept: where the progress is kept after each attack, and gone on with.
 
     Raises:
         ValueError: ε or images outside [0, 1], no images, labels that are no whole numbers, or a preset or a stage
@@ -57,10 +59,9 @@ def evaluate_defense(
     chosen, tell = PRESETS[preset], tell or (lambda _: None)
     target = with_draws(target_of(model, stage), images[:20].to(device), chosen.draws)
     campaign = Campaign(target, images.to(device), labels.to(device), epsilon, seed, tell)
-    began = time.perf_counter()
-    campaign.make_all(list(plan(campaign, chosen)))
+    campaign.make_all(list(plan(campaign, chosen)), kept)
     over_epsilon, over_steps = _curves(campaign, chosen) if curves else ((), ())
-    return campaign.result(over_epsilon, over_steps, preset, time.perf_counter() - began)
+    return campaign.result(over_epsilon, over_steps, preset)
 
 
 def _check(images: Tensor, labels: Tensor, epsilon: float, preset: str, stage: str) -> None:

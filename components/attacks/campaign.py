@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from components.attacks.flags import Count, Evidence, Seeds, reasons
+from components.attacks.kept import Kept, Progress
 from components.attacks.losses import input_gradient, margin, misread
 from components.attacks.presets import PresetName
 from components.attacks.target import Target
@@ -57,6 +58,11 @@ class Planned:
     draws: int = 1  # passes of which the mean is taken
     carried: bool = False
 
+    @property
+    def title(self) -> str:
+        """Its name and its surrogate, which no other of the list has both."""
+        return f"{self.name} ({self.surrogate})"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -78,6 +84,7 @@ class Campaign:
     def __init__(
         self, target: Target, images: Tensor, labels: Tensor, epsilon: float, seed: int, tell: Tell
     ) -> None:
+        self._began, self._before = time.perf_counter(), 0.0  # seconds of what was interrupted
         self.target, self.images, self.labels = target, images, labels
         self.epsilon, self.seed, self.tell = epsilon, seed, tell
         self.logits = target.judge(images)
@@ -94,10 +101,19 @@ class Campaign:
         cells = self.target.cells(self.images, self.epsilon)
         return 0 if cells is None else int((cells.high - cells.low).flatten(1).sum(1).max())
 
-    def make_all(self, planned: Sequence[Planned]) -> None:
-        """Makes one attack after the other, and says before each how long the rest may take."""
+    @property
+    def seconds(self) -> float:
+        """The time that it has taken, with what was done before an interruption."""
+        return self._before + time.perf_counter() - self._began
+
+    def make_all(self, planned: Sequence[Planned], kept: Kept | None = None) -> None:
+        """Makes one attack after the other, and says before each how long the rest may take.
+
+        Where `kept` has the progress of the same attacks on the same images it goes on after them.
+        """
+        before = self._restored(planned, kept) if kept else 0
         began, done = time.perf_counter(), 0
-        for number, one in enumerate(planned, 1):
+        for number, one in enumerate(planned[before:], before + 1):
             standing = int(self.stands.sum())
             rest = standing * sum(each.seeds * each.passes for each in planned[number - 1 :])
             spent = time.perf_counter() - began
@@ -105,6 +121,33 @@ class Campaign:
             self.tell(f"attack {number} of {len(planned)}, {one.name}, on {standing} images{left}")
             self.make(one)
             done += standing * one.seeds * one.passes
+            if kept:
+                self._keep(planned[:number], kept)
+
+    def _keep(self, made: Sequence[Planned], kept: Kept) -> None:
+        places = {id(one): place for place, one in enumerate(made)}
+        outcomes = tuple((places[id(one.planned)], one.broken, one.by_one) for one in self.outcomes)
+        names = tuple(one.title for one in made)
+        try:
+            kept.write(
+                Progress(names, tuple(self.rows), outcomes, self.worst, self.margins, self.stands, self.seconds)
+            )
+        except OSError as error:  # such as a full disk, which ends nothing
+            self.tell(f"the attacks so far could not be kept: {kept.path}: {error.strerror}")
+
+    def _restored(self, planned: Sequence[Planned], kept: Kept) -> int:
+        """Takes over the progress that is kept; the number of attacks made, 0 where there is nothing to go on with."""
+        found = kept.read()
+        if found is None or found.made != tuple(one.title for one in planned[: len(found.made)]):
+            return 0
+        device = self.images.device
+        self.worst, self.margins, self.stands = (
+            tensor.to(device) for tensor in (found.worst, found.margins, found.stands)
+        )
+        self.rows, self._before = list(found.rows), found.seconds
+        self.outcomes = [Outcome(planned[place], broken, by_one) for place, broken, by_one in found.outcomes]
+        self.tell(f"going on after {len(found.made)} of {len(planned)} attacks, kept in {kept.path}")
+        return len(found.made)
 
     def make(self, planned: Planned) -> None:
         """Makes an attack with each of its seeds on the images that stand, and notes what it leaves."""
@@ -148,7 +191,7 @@ class Campaign:
         self.stands[index[wrong]] = False
         return ~wrong
 
-    def result(self, over_epsilon: Curve, over_steps: Curve, preset: PresetName, seconds: float) -> Attacked:
+    def result(self, over_epsilon: Curve, over_steps: Curve, preset: PresetName) -> Attacked:
         """The accuracy that remains under all attacks together, with the reasons not to believe it."""
         escaped = self._escaped(over_epsilon)
         again = self.target.judge(self.images).argmax(1)
@@ -174,7 +217,7 @@ class Campaign:
             over_steps=tuple((int(steps), share) for steps, share in _shares(over_steps)),
             grey=escaped,
             preset=preset,
-            seconds=seconds,
+            seconds=self.seconds,
             stands=self.stands.cpu(),
         )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from rich.table import Table
 
 from components.adversarial_training import AdversarialConfig
 from components.attacks.adaptive import evaluate_defense
-from components.attacks.presets import PresetName
+from components.attacks.kept import Kept
+from components.attacks.presets import PRESETS, PresetName
 from components.attacks.target import Stage
 from components.classifiers.base import ClassifierError
 from components.classifiers.training import trainable
@@ -28,10 +30,11 @@ from components.registry import raised
 from components.robustness import Robustness
 from components.static_reference import static_reference
 from tune.commands.output import drop_output, reader_is_gone
-from tune.commands.purify import load_defense
+from tune.commands.purify import load_defense, saved_at
 from tune.commands.units import pulse
 from tune.errors import DONE, FAILED, INTERRUPTED
 from tune.evaluation.adaptive import DRAW
+from tune.pipeline.unet import QUICK_LIST
 from tune.report.reading import Choice, Reader
 from tune.space.unread import unread_data_dir
 from tune.storage.folder import Storage
@@ -81,39 +84,69 @@ def evaluate_saved(
     titles = {str(stage): title.format(purifier=defense.projector.config.title) for stage, title in BESIDE.items()}
     titles["static"] = REFERENCE
     found: dict[str, Robustness] = {}
+    kept = _kept(target, folder, test, attacks, epsilon, seed)
     try:
         print(f"{len(test):,} test images of {whole_data.name}, ε = {epsilon:g}", flush=True)
         keep_memory()
         for stage in BESIDE:
             whole = stage == "defense"
             given = (attacks if whole else "quick", epsilon, seed, titles[stage], curves and whole)
-            found[stage] = _attacked(defense, test, stage, *given)
+            with _to_go_on(kept):
+                found[stage] = _attacked(defense, test, stage, *given, kept if whole else None)
     except OSError:
         if target is None or not reader_is_gone():
             raise
         return _end_unread(target)
     try:
-        status = _write(target, found)  # before what may take as long again
+        status = _write(target, found, kept)  # before what may take as long again
         if reference:
             trained = _reference(defense, whole_data.train, epsilon, reference, seed)
             found["static"] = _attacked(trained, test, "threshold", attacks, epsilon, seed, REFERENCE, False)
-            status = _write(target, found)
+            status = _write(target, found, kept)
     finally:  # also where the reference was interrupted
         _show(found, titles)
     return status
 
 
-def _write(out: Path | None, found: Mapping[str, Robustness]) -> int:
+def _write(out: Path | None, found: Mapping[str, Robustness], kept: Kept | None) -> int:
     """Writes the rows; the exit status. What was found is shown all the same where they cannot be written."""
     beside = {stage: {"clean": one.clean, "worst": one.worst} for stage, one in found.items()}
-    if out is None:
+    if out is None or kept is None:
         return DONE
     try:
         write_json(out, {"adaptive": found["defense"].model_copy(update={"beside": beside}).to_json()})
     except OSError as error:  # such as a disk that has become full
         print(f"error: --out: expected a file that can be written, found {out}: {error.strerror}", file=sys.stderr)
         return FAILED
+    kept.end()
     return DONE
+
+
+def _kept(
+    out: Path | None, folder: str, test: DataSplit, attacks: PresetName, epsilon: float, seed: int
+) -> Kept | None:
+    """The file beside `out` in which the attacks on the whole defense are kept until its rows are written."""
+    if out is None:
+        return None
+    asked = {
+        "defense": hashlib.sha256(saved_at(folder).read("manifest.json")).hexdigest(),
+        "images": hashlib.sha256(test.images.numpy().tobytes() + test.labels.numpy().tobytes()).hexdigest(),
+        "attacks": [PRESETS[attacks].model_dump(mode="json"), QUICK_LIST],
+        "epsilon": epsilon,
+        "seed": seed,
+    }
+    return Kept(out.with_name(f"{out.name}.unfinished"), asked)
+
+
+@contextmanager
+def _to_go_on(kept: Kept | None) -> Iterator[None]:
+    """Within the block, an interruption ends with a line on what is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if kept and kept.path.exists():
+            print(f"the same command goes on after the attacks kept in {kept.path}", file=sys.stderr)
+        raise
 
 
 def _end_unread(out: Path) -> int:
@@ -176,6 +209,7 @@ def _attacked(
     seed: int,
     title: str,
     curves: bool,
+    kept: Kept | None = None,
 ) -> Robustness:
     """One stage by a list of attacks; with curves over ε and over steps where these are asked for."""
     began, last = time.perf_counter(), "begun"
@@ -196,6 +230,7 @@ def _attacked(
             seed=seed,
             curves=curves,
             tell=tell,
+            kept=kept,
         )
 
 

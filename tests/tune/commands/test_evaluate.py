@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from components.attacks.campaign import Campaign, Planned
 from components.attacks.presets import PRESETS
 from components.classifiers.catalogue import network_of
 from components.defense import Defense
@@ -164,6 +165,31 @@ def test_output_that_is_closed_is_no_success_where_a_file_was_to_be_written(
     line = f"(sleep 0.5; exec {sys.executable} {words}) {end}; exit ${{PIPESTATUS[0]}}"
     assert subprocess.run(["bash", "-c", line], check=False).returncode == 130
     assert not out.exists()
+
+
+def test_after_an_interruption_the_same_command_goes_on(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defense_of(init="encoder", levels=2, restarts=1).save(tmp_path / "saved")
+    out = tmp_path / "x.json"
+    words = ["evaluate", f"{tmp_path}/saved", "--data", str(tiny_folder), "--images", "8", "--no-curves", "--out"]
+    assert entry.main([*words, str(tmp_path / "undisturbed.json")]) == 0
+    make = Campaign.make
+
+    def interrupted(campaign: Campaign, planned: Planned) -> None:
+        make(campaign, planned)
+        if planned.name == "APGD cross-entropy" and len(campaign.rows) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Campaign, "make", interrupted)
+        assert entry.main([*words, str(out)]) == 130
+    assert f"goes on after the attacks kept in {out}.unfinished" in capsys.readouterr().err
+    assert entry.main([*words, str(out)]) == 0
+    assert "going on after 3 of" in capsys.readouterr().err
+    one, other = (json.loads(path.read_text())["adaptive"] for path in (out, tmp_path / "undisturbed.json"))
+    assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert sorted(path.name for path in tmp_path.glob("*.json*")) == ["undisturbed.json", "x.json"]
 
 
 def test_images_of_another_shape_are_refused(
