@@ -233,8 +233,8 @@ def test_what_an_interrupted_run_left_may_be_replaced(
 
 def test_folders_without_a_defense_are_refused(experiment: Path, attacked: Path, tmp_path: Path) -> None:
     (experiment / "best" / "manifest.json").unlink()
-    for folder in (experiment / "best", tmp_path / "none"):
-        with pytest.raises(DefenseError, match=r"expected a saved defense, found no manifest\.json"):
+    for folder, found in ((experiment / "best", r"no manifest\.json"), (tmp_path / "none", "no such folder")):
+        with pytest.raises(DefenseError, match=f"expected a saved defense, found {found}"):
             purify(str(folder), str(attacked), out=str(tmp_path / "out"))
     defense_of((2, 8, 8)).save(tmp_path / "two")
     with pytest.raises(ValueError, match="expected a defense of images with 1 or 3 channels, found 2"):
