@@ -176,7 +176,7 @@ class Campaign:
             seeds=tuple(float(one.double().mean()) for one in left_by),
         )
         self.rows.append(row)
-        self.tell(f"{row.name} ({row.surrogate}): {before - left} of {before} broken, {left} stand")
+        self.tell(f"{planned.title}: {before - left} of {before} broken, {left} stand")
 
     def _judged(self, index: Tensor, candidates: Tensor) -> Tensor:
         """Judges candidates for the images at `index`; bool (n,), those that they leave right."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from components.files import plain, write_atomic
 from components.robustness import AttackResult
 
+_TENSORS = ("worst", "margins", "stands")
 _ROWS = TypeAdapter(tuple[AttackResult, ...])
 
 
@@ -58,7 +59,7 @@ class Kept:
         try:
             with safe_open(plain(self.path), "pt") as file:
                 noted = json.loads((file.metadata() or {})["progress"])
-                tensors = {name: file.get_tensor(name) for name in ("worst", "margins", "stands")}
+                tensors = {name: file.get_tensor(name) for name in _TENSORS}
             if noted["asked"] != self._asked:
                 return None
             rows = _ROWS.validate_python(noted["rows"])
@@ -72,7 +73,7 @@ class Kept:
         rows = _ROWS.dump_python(progress.rows, mode="json")
         noted = {"asked": self._asked, "made": progress.made, "rows": rows, "outcomes": progress.outcomes}
         noted["seconds"] = progress.seconds
-        tensors = {name: getattr(progress, name).detach().cpu().contiguous() for name in ("worst", "margins", "stands")}
+        tensors = {name: getattr(progress, name).detach().cpu().contiguous() for name in _TENSORS}
         write_atomic(self.path, save(tensors, {"progress": json.dumps(noted)}))
 
     def end(self) -> None:

@@ -12,5 +12,5 @@ LITTLE = {
 
 @pytest.fixture(autouse=True)
 def _little_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What attacks find is tested with the components: here every kind is made once, in a tenth of the time."""
+    """What attacks find is tested with the components: here little is tried of every kind."""
     monkeypatch.setitem(PRESETS, "quick", PRESETS["quick"].model_copy(update=LITTLE))

@@ -84,7 +84,7 @@ def evaluate_saved(
     titles = {str(stage): title.format(purifier=defense.projector.config.title) for stage, title in BESIDE.items()}
     titles["static"] = REFERENCE
     found: dict[str, Robustness] = {}
-    kept = _kept(target, folder, test, attacks, epsilon, seed)
+    kept = _kept(target, folder, whole_data, len(test), attacks, epsilon, seed)
     try:
         print(f"{len(test):,} test images of {whole_data.name}, ε = {epsilon:g}", flush=True)
         keep_memory()
@@ -123,14 +123,14 @@ def _write(out: Path | None, found: Mapping[str, Robustness], kept: Kept | None)
 
 
 def _kept(
-    out: Path | None, folder: str, test: DataSplit, attacks: PresetName, epsilon: float, seed: int
+    out: Path | None, folder: str, data: Dataset, images: int, attacks: PresetName, epsilon: float, seed: int
 ) -> Kept | None:
     """The file beside `out` in which the attacks on the whole defense are kept until its rows are written."""
     if out is None:
         return None
     asked = {
         "defense": hashlib.sha256(saved_at(folder).read("manifest.json")).hexdigest(),
-        "images": hashlib.sha256(test.images.numpy().tobytes() + test.labels.numpy().tobytes()).hexdigest(),
+        "images": [data.test_fingerprint, images],
         "attacks": [PRESETS[attacks].model_dump(mode="json"), QUICK_LIST],
         "epsilon": epsilon,
         "seed": seed,

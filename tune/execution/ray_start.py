@@ -62,8 +62,10 @@ def running_ray(
 
 def _say_slow(quiet: bool) -> None:
     """Says where each process of Ray compiles torch anew, for seconds: images of containers often ask for it unseen."""
+    if not os.environ.get(UNKEPT):
+        return
     spec = find_spec("torch")
-    if os.environ.get(UNKEPT) and not (spec and spec.cached and Path(spec.cached).exists()):
+    if not (spec and spec.cached and Path(spec.cached).exists()):
         _say(f"{UNKEPT} is set: each process compiles torch anew, for seconds; once without it, and it is kept", quiet)
 
 

@@ -391,7 +391,6 @@ def test_what_makes_no_sense_is_refused_before_an_attack_also_of_a_plain_module(
         evaluate_defense(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), **given)
 
 
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "epsilon", "most"), [("classifier", 0.3, 0.005), ("defense", 0.5, 0.05)])
 def test_the_attacks_are_strong(stage: str, epsilon: float, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
