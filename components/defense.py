@@ -185,9 +185,7 @@ class Defense(nn.Module):
             raise ValueError(f"images: expected shape (N, {shape}), found {tuple(images.shape)}")
         if not images.is_floating_point():
             raise ValueError(f"images: expected floating-point values in [0, 1], found {images.dtype}")
-        low, high = (float(images.detach().min()), float(images.detach().max())) if len(images) else (0.0, 1.0)
-        if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # nor NaN, which is neither
-            raise ValueError(f"images: expected values in [0, 1], found {low:g} … {high:g}")
+        check_range(images)
         if images.is_inference():
             images = images.clone()  # autograd, by which the projector descends, may not keep the original
         images = images.to(next(self.unet.parameters()).dtype)
@@ -287,11 +285,24 @@ def _recorded(device: torch.device) -> Iterator[None]:
 
 def _check_generated(generated: Tensor) -> None:
     """Refuses a generator of another range, such as tanh's: everything behind it would be silently wrong."""
-    low, high = (float(generated.detach().min()), float(generated.detach().max())) if len(generated) else (0.0, 1.0)
-    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+    if strayed := _strayed(generated):
         narrow = "float16 is too narrow for it, bfloat16 and float32 are not"
-        remedy = narrow if math.isnan(low) else "if it ends in tanh, let it return (images + 1) / 2"
-        raise ValueError(f"generator: expected images in [0, 1], found {low:g} … {high:g}; {remedy}")
+        remedy = narrow if math.isnan(strayed[0]) else "if it ends in tanh, let it return (images + 1) / 2"
+        raise ValueError(f"generator: expected images in [0, 1], found {strayed[0]:g} … {strayed[1]:g}; {remedy}")
+
+
+def check_range(images: Tensor) -> None:
+    """Refuses images that leave [0, 1] by more than rounding. Raises ValueError."""
+    if strayed := _strayed(images):
+        raise ValueError(f"images: expected values in [0, 1], found {strayed[0]:g} … {strayed[1]:g}")
+
+
+def _strayed(images: Tensor) -> tuple[float, float] | None:
+    """The lowest and the highest value, where one leaves [0, 1] by more than rounding or is NaN; else None."""
+    if not len(images):
+        return None
+    low, high = float(images.detach().min()), float(images.detach().max())
+    return None if low >= -ROUNDING and high <= 1 + ROUNDING else (low, high)
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from components.attacks.kept import Kept
 from components.attacks.presets import PRESETS, Origin, Preset, PresetName
 from components.attacks.square import Square
 from components.attacks.target import Stage, stand_ins_of, target_of, with_draws
+from components.defense import check_range
 
 
 def evaluate_defense(
@@ -51,8 +52,8 @@ def evaluate_defense(
         kept: where the progress is kept after each attack, and gone on with.
 
     Raises:
-        ValueError: ε or images outside [0, 1], no images, labels that are no whole numbers, or a preset or a stage
-            that there is not.
+        ValueError: ε outside [0, 1], images by more than rounding, no images, labels that are no whole numbers, or a
+            preset or a stage that there is not.
     """
     _check(images, labels, epsilon, preset, stage)
     device, images = next(model.parameters(), images).device, _as_weights(model, images)
@@ -70,9 +71,7 @@ def _check(images: Tensor, labels: Tensor, epsilon: float, preset: str, stage: s
         raise ValueError(f"epsilon: expected a number in 0 … 1, found {epsilon}")
     if not len(images) or len(images) != len(labels):
         raise ValueError(f"images: expected at least one, and a label for each, found {len(images)} and {len(labels)}")
-    low, high = float(images.min()), float(images.max())
-    if not (low >= 0 and high <= 1):  # NaN, too
-        raise ValueError(f"images: expected values in [0, 1], found {low:g} … {high:g}")
+    check_range(images)
     if labels.dtype != torch.int64:
         raise ValueError(f"labels: expected int64, found {labels.dtype}")
     for name, given, known in (("preset", preset, tuple(PRESETS)), ("stage", stage, get_args(Stage))):

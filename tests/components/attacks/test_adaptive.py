@@ -391,6 +391,14 @@ def test_what_makes_no_sense_is_refused_before_an_attack_also_of_a_plain_module(
         evaluate_defense(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), **given)
 
 
+def test_images_may_leave_the_range_by_rounding() -> None:
+    """As those of a defense may, which clamps them."""
+    defense, images = defense_of(init="encoder", levels=2, restarts=1), IMAGES.clone()
+    images[0, 0, 0, :2] = torch.tensor([-5e-5, 1 + 5e-5])
+    labels = defense(images).argmax(1)
+    assert evaluate_defense(defense, images, labels, preset="quick", curves=False).clean == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "epsilon", "most"), [("classifier", 0.3, 0.005), ("defense", 0.5, 0.05)])
 def test_the_attacks_are_strong(stage: str, epsilon: float, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
