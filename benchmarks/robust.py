@@ -35,6 +35,7 @@ from components.datasets.dataset import DataSplit, load_dataset
 from components.defense import Defense
 from components.files import write_json
 from components.gan.encoder import Encoder
+from components.hardware import keep_memory
 from components.intervals import t_interval
 from components.pretrained import shipped_defense
 from components.projector.projector import Projector
@@ -85,6 +86,7 @@ def together(found: dict[str, dict[str, Any]], seeds: list[str]) -> dict[str, An
 
 def one(options: argparse.Namespace) -> None:
     """Trains with one seed, and attacks what comes of it."""
+    keep_memory()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -3,10 +3,11 @@
     python -m benchmarks.robust_pairs --out results/pairs --data-dir DIR --images 1000 mnist mnist_robust
 
 The images are taken in a random order, the same for all, and of another process from `--first` on. Every group of them
-is a file in `--out` for each defense, written once all of its attacks are made: called again, it goes on, and at any
-time `--images 0` prints what is there. A file of other images, or by another preset or seed than asked for, is made
-anew, and a defense whose networks have changed has another folder. Of the groups that all defenses have it prints each
-one's share with its interval, how many images only one of two loses, and McNemar's exact test.
+is a file in `--out` for each defense, written once all of its attacks are made, and another has what broke the lost
+ones: called again, it goes on, and at any time `--images 0` prints what is there. A file of other images, or by another
+preset or seed than asked for, is made anew, and a defense whose networks have changed has another folder. Of the groups
+that all defenses have it prints each one's share with its interval, how many images only one of two loses, McNemar's
+exact test, and of three and more how many images are lost by none of them, by one, and so on up to all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -22,11 +24,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 
 from components.attacks.adaptive import evaluate_defense
 from components.attacks.presets import PRESETS
 from components.datasets.dataset import DataSplit, load_dataset
-from components.files import write_json
+from components.files import write_atomic, write_json
+from components.hardware import keep_memory
 from components.intervals import paired_error, sign_test, wilson
 from tune.commands.purify import load_defense, saved_at
 from tune.pipeline.unet import QUICK_LIST
@@ -38,6 +42,7 @@ ORDER = 0  # seed of the order of the images: chosen before anything was seen
 def main() -> None:
     options = read_options()
     if options.images:
+        keep_memory()
         test = load_dataset(options.data, options.data_dir).test
         # in a random order, so that however many are attacked, they stand for all
         test = test.subset(torch.from_numpy(np.random.default_rng(ORDER).permutation(len(test))))
@@ -69,6 +74,8 @@ def attacked(name: str, test: DataSplit, first: int, options: argparse.Namespace
     stands = found.stands.tolist()
     clean = (defense(images).argmax(1) == labels).tolist()
     rows = [row.model_dump(mode="json") for row in found.attacks]
+    lost = found.candidates[found.stands.logical_not()].contiguous()
+    write_atomic(path.with_suffix(".safetensors"), save({"lost": lost}))  # before the file that says it is finished
     write_json(path, {**asked, "seconds": seconds, "clean": clean, "stands": stands, "attacks": rows,
                       "flags": found.flags})  # fmt: skip
     print(f"{name} {first} … {last - 1}: {sum(stands)} of {sum(clean)} stand, {seconds:.0f} s of processor", flush=True)
@@ -121,6 +128,9 @@ def print_pairs(out: Path, names: list[str], asked: Mapping[str, Any]) -> None:
             f"{other} above {one}: {100 * ahead:+.2f} points ± {196 * error:.2f} (95 %); only {one} stands "
             f"{only_first} times, only {other} {only_second}; McNemar, exact, two-sided: {chance:.2g}"
         )
+    if len(names) > 2:
+        losers = Counter(right.count(False) for right in zip(*stands.values(), strict=True))
+        print("images by how many lose them: " + ", ".join(f"{count}: {losers[count]}" for count in sorted(losers)))
 
 
 def as_bits(stands: list[bool]) -> int:

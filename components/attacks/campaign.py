@@ -31,11 +31,13 @@ class Attacked(Robustness):
 
     Attributes:
         stands: bool (N,): right without an attack and after every one; not kept in files.
+        candidates: (N, C, H, W): the most harmful of all that was tried on each image, by the margin; likewise.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     stands: Tensor = Field(exclude=True, repr=False)
+    candidates: Tensor = Field(exclude=True, repr=False)
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,7 @@ class Campaign:
             preset=preset,
             seconds=self.seconds,
             stands=self.stands.cpu(),
+            candidates=self.worst.cpu(),
         )
 
     def _broken(self, by_gradient: bool) -> int:

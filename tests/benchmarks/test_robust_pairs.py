@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks import robust_pairs
@@ -53,6 +54,17 @@ def test_pairs_are_counted_on_common_groups(
     assert f"only {one} stands 0 times, only {other} 3; McNemar, exact, two-sided: 0.25" in said
 
 
+def test_of_three_it_is_told_how_many_lose_an_image(
+    tmp_path: Path, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    defense_of(seed=2).save(tmp_path / "third")
+    names.append(str(tmp_path / "third"))
+    for name, stands in zip(names, ("11000", "11010", "10110"), strict=True):
+        write(tmp_path, name, 0, stands)
+    print_pairs(tmp_path, names, ASKED)
+    assert "images by how many lose them: 0: 1, 1: 2, 2: 1, 3: 1" in capsys.readouterr().out
+
+
 def test_groups_of_other_images_or_settings_are_not_joined(
     tmp_path: Path, names: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,7 +90,7 @@ def test_what_was_attacked_otherwise_is_attacked_again(
 
     def evaluated(model: Any, images: Tensor, labels: Tensor, **_: Any) -> Namespace:
         made.append(len(images))
-        return Namespace(stands=torch.ones(len(images), dtype=torch.bool), attacks=[], flags=())
+        return Namespace(stands=torch.arange(len(images)) > 0, candidates=images + 1, attacks=[], flags=())
 
     monkeypatch.setattr(robust_pairs, "evaluate_defense", evaluated)
     test = DataSplit(torch.rand(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64))
@@ -90,6 +102,8 @@ def test_what_was_attacked_otherwise_is_attacked_again(
         return sum(made)
 
     assert run(images=3) == 3
+    (lost,) = load_file(tmp_path / label(names[0]) / "00000.safetensors").values()
+    assert torch.equal(lost, test.images[:1] + 1)
     assert run() == 4
     assert run() == 0
     assert run(group=2) == 2
