@@ -43,13 +43,16 @@ def main() -> None:
     options = read_options()
     if options.images:
         keep_memory()
-        test = load_dataset(options.data, options.data_dir).test
-        # in a random order, so that however many are attacked, they stand for all
-        test = test.subset(torch.from_numpy(np.random.default_rng(ORDER).permutation(len(test))))
+        test = in_order(load_dataset(options.data, options.data_dir).test)
         for first in range(options.first, min(options.images, len(test)), options.group):
             for name in options.defenses:
                 attacked(name, test, first, options)
     print_pairs(options.out, options.defenses, wanted(options))
+
+
+def in_order(test: DataSplit) -> DataSplit:
+    """The images in a random order, so that however many are attacked, they stand for all."""
+    return test.subset(torch.from_numpy(np.random.default_rng(ORDER).permutation(len(test))))
 
 
 def wanted(options: argparse.Namespace) -> dict[str, Any]:
@@ -108,16 +111,21 @@ def disjoint(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return chosen
 
 
-def print_pairs(out: Path, names: list[str], asked: Mapping[str, Any]) -> None:
-    """Prints the comparison of the groups that all defenses have, attacked as `asked`."""
+def common_groups(out: Path, names: list[str], asked: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """For each defense the groups, attacked as `asked`, that all of them have, in the order of the images."""
     kept = {name: kept_groups(out / label(name), asked) for name in names}
     common = disjoint(set.intersection(*(set(groups) for groups in kept.values())))
-    if not common:
+    return {name: [groups[place] for place in common] for name, groups in kept.items()}
+
+
+def print_pairs(out: Path, names: list[str], asked: Mapping[str, Any]) -> None:
+    """Prints the comparison of the groups that all defenses have, attacked as `asked`."""
+    common = common_groups(out, names, asked)
+    if not common[names[0]]:
         print("no group of images is finished for all of them")
         return
-    stands = {name: [right for group in common for right in kept[name][group]["stands"]] for name in names}
-    for name in names:
-        groups = [kept[name][group] for group in common]
+    stands = {name: [right for group in groups for right in group["stands"]] for name, groups in common.items()}
+    for name, groups in common.items():
         print_one(name, groups, stands[name])
     for one, other in combinations(names, 2):
         first, second = as_bits(stands[one]), as_bits(stands[other])
@@ -155,16 +163,21 @@ def print_one(name: str, groups: list[dict[str, Any]], stands: list[bool]) -> No
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_asked(parser)
+    parser.add_argument("--images", type=int, default=1000, help="so many test images; 0 = only print")
+    parser.add_argument("--first", type=int, default=0, help="where to begin, a multiple of --group")
+    parser.add_argument("--group", type=int, default=50, help="images attacked at once")
+    return parser.parse_args()
+
+
+def add_asked(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which groups are meant."""
     parser.add_argument("defenses", nargs="+", help="folders of saved defenses, or names of shipped ones")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", default="mnist", help="data set by name or folder")
     parser.add_argument("--data-dir")
-    parser.add_argument("--images", type=int, default=1000, help="so many test images; 0 = only print")
-    parser.add_argument("--first", type=int, default=0, help="where to begin, a multiple of --group")
-    parser.add_argument("--group", type=int, default=50, help="images attacked at once")
     parser.add_argument("--preset", choices=list(PRESETS), default="standard")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":
