@@ -10,6 +10,7 @@ from tune.commands import command_line
 from tune.commands.catalogue import compare, evaluate, purify, report, store
 from tune.commands.types import Later
 from tune.errors import FAILED, INTERRUPTED, REFUSED
+from tune.execution.interruption import interrupt
 
 _REFUSALS = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 _SEARCH = "Searches a space, retrains the best configuration over several seeds, and reports it on the test images."
@@ -48,4 +49,5 @@ def _in_words(error: Exception) -> str:
 
 
 if __name__ == "__main__":
+    interrupt()  # a scheduler's SIGTERM and a lost terminal end a command with the words of Ctrl-C
     sys.exit(main())

@@ -197,14 +197,23 @@ import os, runpy, signal, sys
 
 class Finder:
     def find_spec(self, name, *more):
-        if name == "tune.cluster.resources":
-            os.kill(os.getpid(), signal.SIGINT)
+        if name == "{imported}":
+            os.kill(os.getpid(), signal.{signal})
 
 sys.meta_path.insert(0, Finder())
-runpy.run_module("tune.search", run_name="__main__")
+runpy.run_module("{module}", run_name="__main__", alter_sys=True)
 """
 
 
 def test_ctrl_c_while_it_imports_needs_no_word() -> None:
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED, "--help"], cwd=ROOT, capture_output=True, text=True)
+    begun = INTERRUPTED.format(imported="tune.cluster.resources", signal="SIGINT", module="tune.search")
+    done = subprocess.run([sys.executable, "-c", begun, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_whatever_interrupts_a_command_it_says_so(number: str) -> None:
+    begun = INTERRUPTED.format(imported="tune.commands.purify", signal=number, module="tune")
+    command = [sys.executable, "-c", begun, "evaluate", "mnist"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
