@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from components.attacks.flags import Count, Evidence, Seeds, reasons
-from components.attacks.kept import Kept, Progress
+from components.attacks.kept import Begun, Kept, Progress
 from components.attacks.losses import input_gradient, margin, misread
 from components.attacks.presets import PresetName
 from components.attacks.target import Target
@@ -22,6 +23,7 @@ from components.robustness import AttackResult, Robustness
 Tell = Callable[[str], None]
 Made = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # images, labels, their places, seed → candidates
 _LOOKED_AT = 100  # images whose gradients are looked at
+_SAVED_EVERY = 20  # seconds: a shorter part of an attack is not worth a file of its own
 _INSIDE = 1 / 512  # half a grey level of 256
 Curve = Sequence[tuple[float, Tensor]]  # of a short attack: its ε or steps, and bool (n,), the images it leaves right
 
@@ -96,6 +98,8 @@ class Campaign:
         self.stands = self.clean.clone()
         self.rows: list[AttackResult] = []
         self.outcomes: list[Outcome] = []
+        self._begun: Begun | None = None  # taken over from what was interrupted
+        self._saved = self._began
 
     @property
     def most_changes(self) -> int:
@@ -121,21 +125,22 @@ class Campaign:
             spent = time.perf_counter() - began
             left = f", about {_minutes(spent / done * rest)} left" if done and rest else ""
             self.tell(f"attack {number} of {len(planned)}, {one.name}, on {standing} images{left}")
-            self.make(one)
+            self.make(one, partial(self._keep, planned[: number - 1], kept) if kept else None)
             done += standing * one.seeds * one.passes
             if kept:
                 self._keep(planned[:number], kept)
 
-    def _keep(self, made: Sequence[Planned], kept: Kept) -> None:
+    def _keep(self, made: Sequence[Planned], kept: Kept, begun: Begun | None = None) -> None:
+        if begun and time.perf_counter() - self._saved < _SAVED_EVERY:
+            return
         places = {id(one): place for place, one in enumerate(made)}
         outcomes = tuple((places[id(one.planned)], one.broken, one.by_one) for one in self.outcomes)
-        names = tuple(one.title for one in made)
+        names, found = tuple(one.title for one in made), (self.worst, self.margins, self.stands)
         try:
-            kept.write(
-                Progress(names, tuple(self.rows), outcomes, self.worst, self.margins, self.stands, self.seconds)
-            )
+            kept.write(Progress(names, tuple(self.rows), outcomes, *found, self.seconds, begun))
         except OSError as error:  # such as a full disk, which ends nothing
             self.tell(f"the attacks so far could not be kept: {kept.path}: {error.strerror}")
+        self._saved = time.perf_counter()
 
     def _restored(self, planned: Sequence[Planned], kept: Kept) -> int:
         """Takes over the progress that is kept; the number of attacks made, 0 where there is nothing to go on with."""
@@ -148,20 +153,30 @@ class Campaign:
         )
         self.rows, self._before = list(found.rows), found.seconds
         self.outcomes = [Outcome(planned[place], broken, by_one) for place, broken, by_one in found.outcomes]
+        self._begun = found.begun.to(device) if found.begun else None
         self.tell(f"going on after {len(found.made)} of {len(planned)} attacks, kept in {kept.path}")
         return len(found.made)
 
-    def make(self, planned: Planned) -> None:
-        """Makes an attack with each of its seeds on the images that stand, and notes what it leaves."""
-        index = self.stands.nonzero().squeeze(1)
-        if not len(index):
+    def make(self, planned: Planned, keep: Callable[[Begun], None] | None = None) -> None:
+        """Makes an attack with each of its seeds on the images that stand, and notes what it leaves.
+
+        Args:
+            planned: the attack.
+            keep: called after each part of it.
+        """
+        begun, self._begun = self._begun or Begun(self.stands.nonzero().squeeze(1)), None
+        index, left_by, before = begun.index, begun.left_by, len(begun.index)
+        if not before:
             return
-        parts = index.split(images_at_once(self.images, self.images.device))
-        left_by, before = [], len(index)
-        for number in range(planned.seeds):
-            for_seed = self.seed + number
-            made = [planned.make(self.images[part], self.labels[part], part, for_seed) for part in parts]
-            left_by.append(self._judged(index, torch.cat(made)))
+        at_once = images_at_once(self.images, self.images.device)
+        while len(left_by) < planned.seeds:
+            done, for_seed = sum(map(len, begun.made)), self.seed + len(left_by)
+            for part in (index[place : place + at_once] for place in range(done, before, at_once)):
+                begun.made.append(planned.make(self.images[part], self.labels[part], part, for_seed))
+                if keep:
+                    keep(begun)
+            left_by.append(self._judged(index, torch.cat(begun.made)))
+            begun.made = []
         left = int(self.stands.sum())
         by_one = torch.stack(left_by).logical_not().sum(0) == 1
         self.outcomes.append(Outcome(planned, before - left, int(by_one.sum())))

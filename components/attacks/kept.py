@@ -1,13 +1,14 @@
-"""A campaign's progress as a file, written after each attack: one of hours goes on where it was interrupted."""
+"""A campaign's progress as a file, written after each attack and within long ones: an interrupted one goes on."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -20,18 +21,52 @@ _TENSORS = ("worst", "margins", "stands")
 _ROWS = TypeAdapter(tuple[AttackResult, ...])
 
 
+@dataclass
+class Begun:
+    """An attack that is being made.
+
+    Attributes:
+        index: int64 (n,), places of the images that stood when it began.
+        left_by: for each seed that is done, bool (n,), which of them it left right.
+        made: candidates of the seed under way, for the first of them, a tensor (m, C, H, W) for each part.
+    """
+
+    index: Tensor
+    left_by: list[Tensor] = field(default_factory=list)
+    made: list[Tensor] = field(default_factory=list)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As a file has it."""
+        parts = {"index": self.index}
+        if self.left_by:
+            parts["left_by"] = torch.stack(self.left_by)
+        return parts | ({"made": torch.cat(self.made)} if self.made else {})
+
+    def to(self, device: torch.device) -> Begun:
+        """The same on a device."""
+        left_by, made = ([tensor.to(device) for tensor in tensors] for tensors in (self.left_by, self.made))
+        return Begun(self.index.to(device), left_by, made)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Begun:
+        """Reads what `tensors` gave. Raises LookupError where there is no `index`."""
+        made = [tensors["made"]] if "made" in tensors else []
+        return cls(tensors["index"], list(tensors.get("left_by", ())), made)
+
+
 @dataclass(frozen=True)
 class Progress:
     """The attacks that were made so far, and all that they have found.
 
     Attributes:
-        made: names of all attacks that were made, in order.
+        made: names of all attacks that were made whole, in order.
         rows: of the report.
         outcomes: (place among `made`, images broken, of these by one seed alone).
         worst: (N, C, H, W), the most harmful candidate of each image.
         margins: (N,), theirs.
         stands: bool (N,), right after every attack.
         seconds: that all this took.
+        begun: the attack after these, where some of it is made.
     """
 
     made: tuple[str, ...]
@@ -41,6 +76,7 @@ class Progress:
     margins: Tensor
     stands: Tensor
     seconds: float
+    begun: Begun | None = None
 
 
 class Kept:
@@ -59,12 +95,15 @@ class Kept:
         try:
             with safe_open(plain(self.path), "pt") as file:
                 noted = json.loads((file.metadata() or {})["progress"])
-                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
             if noted["asked"] != self._asked:
                 return None
             rows = _ROWS.validate_python(noted["rows"])
             outcomes = tuple((place, broken, by_one) for place, broken, by_one in noted["outcomes"])
-            return Progress(tuple(noted["made"]), rows, outcomes, **tensors, seconds=float(noted["seconds"]))
+            tensors, begun = {name: found.pop(name) for name in _TENSORS}, Begun.of(found) if found else None
+            return Progress(
+                tuple(noted["made"]), rows, outcomes, **tensors, seconds=float(noted["seconds"]), begun=begun
+            )
         except (OSError, SafetensorError, LookupError, TypeError, ValueError):
             return None
 
@@ -73,8 +112,13 @@ class Kept:
         rows = _ROWS.dump_python(progress.rows, mode="json")
         noted = {"asked": self._asked, "made": progress.made, "rows": rows, "outcomes": progress.outcomes}
         noted["seconds"] = progress.seconds
-        tensors = {name: getattr(progress, name).detach().cpu().contiguous() for name in _TENSORS}
-        write_atomic(self.path, save(tensors, {"progress": json.dumps(noted)}))
+        tensors = {name: getattr(progress, name) for name in _TENSORS}
+        tensors |= progress.begun.tensors() if progress.begun else {}
+        content = save(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            {"progress": json.dumps(noted)},
+        )
+        write_atomic(self.path, content)
 
     def end(self) -> None:
         """Removes the file."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from components.attacks import campaign
 from components.attacks.adaptive import evaluate_defense
 from components.attacks.campaign import Campaign, Planned
-from components.attacks.kept import Kept
+from components.attacks.kept import Kept, Progress
 from components.attacks.presets import PRESETS
 from tests.tiny_networks import defense_of
 
@@ -37,10 +39,10 @@ def made_until(monkeypatch: pytest.MonkeyPatch, most: int) -> list[str]:
     made: list[str] = []
     make = Campaign.make
 
-    def counted(campaign: Campaign, planned: Planned) -> None:
+    def counted(campaign: Campaign, planned: Planned, keep: Any) -> None:
         if len(made) == most:
             raise KeyboardInterrupt
-        make(campaign, planned)
+        make(campaign, planned, keep)
         made.append(planned.title)
 
     monkeypatch.setattr(Campaign, "make", counted)
@@ -63,6 +65,38 @@ def test_wherever_it_was_interrupted_it_finds_what_an_undisturbed_one_finds(tmp_
             break
     assert found == expected
     assert len(order) == len(set(order)) > 5
+
+
+def test_within_an_attack_too_only_the_part_under_way_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = attacked(None)
+    monkeypatch.setattr(campaign, "images_at_once", lambda images, device: 4)
+    monkeypatch.setattr(campaign, "_SAVED_EVERY", 0)
+    written: list[int] = []
+    write = Kept.write
+
+    def noted(kept: Kept, progress: Progress) -> None:
+        write(kept, progress)
+        written.append(len(progress.made))
+
+    monkeypatch.setattr(Kept, "write", noted)
+    assert attacked(Kept(tmp_path / "undisturbed", {})) == expected
+    undisturbed = written.copy()
+    written.clear()
+
+    def interrupted(kept: Kept, progress: Progress) -> None:
+        noted(kept, progress)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Kept, "write", interrupted)
+    found = None
+    while found is None:
+        with suppress(KeyboardInterrupt):
+            found = attacked(Kept(tmp_path / "kept", {}))
+    assert found == expected
+    assert written == undisturbed
+    assert len(written) > 2 * len(set(written))
 
 
 @pytest.mark.parametrize("kind", ["of something else", "torn", "text", "absent", "a folder"])

@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from components.attacks.campaign import Campaign, Planned
+from components.attacks.kept import Begun
 from components.attacks.presets import PRESETS
 from components.classifiers.catalogue import network_of
 from components.defense import Defense
@@ -176,8 +178,8 @@ def test_after_an_interruption_the_same_command_goes_on(
     assert entry.main([*words, str(tmp_path / "undisturbed.json")]) == 0
     make = Campaign.make
 
-    def interrupted(campaign: Campaign, planned: Planned) -> None:
-        make(campaign, planned)
+    def interrupted(campaign: Campaign, planned: Planned, keep: Callable[[Begun], None] | None) -> None:
+        make(campaign, planned, keep)
         if planned.name == "APGD cross-entropy" and len(campaign.rows) == 4:
             raise KeyboardInterrupt
 
