@@ -22,6 +22,7 @@ from components.attacks.target import Stage
 from components.classifiers.base import ClassifierError
 from components.classifiers.training import trainable
 from components.datasets.dataset import Dataset, DataSplit, load_dataset
+from components.datasets.idx import DataError
 from components.defense import Defense
 from components.files import write_json
 from components.hardware import keep_memory
@@ -71,14 +72,13 @@ def evaluate_saved(
     with plugged(plugin):
         defense = load_defense(folder)
     settings = _settings_of(folder)
-    data = settings["data.name"] if data is None else data
     epsilon = settings["attack.epsilon"] if epsilon is None else epsilon
     if reference:
         _check_reference(defense)
     if device:
         defense = _on(defense, device)
-    whole_data = load_dataset(data, data_dir)
-    for note in unread_data_dir(data, data_dir):
+    whole_data = load_dataset(settings["data.name"], data_dir) if data is None else _loaded(data, data_dir)
+    for note in unread_data_dir(data or settings["data.name"], data_dir):
         print(f"note: {note}", file=sys.stderr)
     test = _images(defense, whole_data, images or IMAGES[attacks])
     titles = {str(stage): title.format(purifier=defense.projector.config.title) for stage, title in BESIDE.items()}
@@ -176,6 +176,14 @@ def _settings_of(folder: str) -> dict[str, Any]:
     space, choice = reader.space(), reader.model("best/choice.json", Choice)
     found = {**DEFAULTS, **space, **(choice.params if choice else {})} if space else DEFAULTS
     return {key: default if isinstance(found[key], Mapping) else found[key] for key, default in DEFAULTS.items()}
+
+
+def _loaded(data: str, data_dir: str | None) -> Dataset:
+    """The data set of `--data`, which errors are blamed on in place of a space's field."""
+    try:
+        return load_dataset(data, data_dir)
+    except DataError as error:
+        raise DataError(str(error).replace("data.name: ", "--data: ", 1)) from error
 
 
 def _on(defense: Defense, device: str) -> Defense:

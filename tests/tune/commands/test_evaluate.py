@@ -201,6 +201,11 @@ def test_images_of_another_shape_are_refused(
     assert "--data: expected images of shape (1, 28, 28), found (1, 8, 8)" in capsys.readouterr().err
 
 
+def test_data_that_are_not_there_are_blamed_on_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["evaluate", "mnist", "--data", "mnst"]) == 2
+    assert capsys.readouterr().err.startswith("error: --data: expected ")
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
 def test_a_device_that_is_not_there_is_refused(device: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["evaluate", "mnist", "--device", device]) == 2
