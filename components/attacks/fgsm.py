@@ -45,12 +45,15 @@ def fgsm(classifier: nn.Module, images: Tensor, labels: Tensor, epsilon: float) 
         The attacked images, (N, C, H, W) in [0, 1], each pixel within ε of the original.
 
     Raises:
-        ValueError: ε outside [0, 1]: a negative one would help the classifier.
+        ValueError: ε outside [0, 1], as a negative one would help the classifier; or images that are, by more than
+            rounding.
     """
     if not 0 <= epsilon <= 1:
         raise ValueError(f"epsilon: expected a number in 0 … 1, found {epsilon}")
     from components.attacks.losses import input_gradient, log_odds, uphill
+    from components.defense import check_range
 
+    check_range(images)
     images = images.detach()
     gradient = input_gradient(classifier, images, labels, log_odds)[0]
     return (images + epsilon * uphill(gradient)).clamp(0, 1)

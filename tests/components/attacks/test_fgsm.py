@@ -97,6 +97,11 @@ def test_settings_out_of_bounds_are_refused(wrong: dict[str, object]) -> None:
         AttackConfig.model_validate(wrong)
 
 
+def test_images_of_256_levels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"images: expected values in \[0, 1\], found 0 … 255"):
+        fgsm(nn.Identity(), torch.tensor([[0.0, 255.0]]), torch.zeros(1, dtype=torch.int64), 0.3)
+
+
 @pytest.mark.parametrize("epsilon", [-0.1, 1.5, float("nan")])
 def test_a_radius_that_is_none_is_refused(epsilon: float) -> None:
     with pytest.raises(ValueError, match=r"epsilon: expected a number in 0 … 1, found"):
