@@ -23,8 +23,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.robust_pairs import add_asked, common_groups, in_order, label, wanted
-from components.datasets.dataset import load_dataset
+from benchmarks.robust_pairs import add_asked, attacked_images, common_groups, label, wanted
 from components.defense import Defense
 from components.squeezing import squeezed
 from tune.commands.purify import load_defense
@@ -52,7 +51,7 @@ def main() -> None:
     if not places:
         raise SystemExit(f"--out: expected groups finished by benchmarks.robust_pairs, found none in {options.out}")
     index = torch.cat([torch.arange(*place) for place in places])
-    test = in_order(load_dataset(options.data, options.data_dir).test).subset(index)
+    test = attacked_images(options).subset(index)
     defenses = {name: load_defense(name) for name in options.defenses}
     found = {name: left_of(groups, options.out / label(name), test.images) for name, groups in common.items()}
     print_overlap(found)

@@ -43,22 +43,25 @@ def main() -> None:
     options = read_options()
     if options.images:
         keep_memory()
-        test = in_order(load_dataset(options.data, options.data_dir).test)
+        test = attacked_images(options)
         for first in range(options.first, min(options.images, len(test)), options.group):
             for name in options.defenses:
                 attacked(name, test, first, options)
     print_pairs(options.out, options.defenses, wanted(options))
 
 
-def in_order(test: DataSplit) -> DataSplit:
+def attacked_images(options: argparse.Namespace) -> DataSplit:
     """The images in a random order, so that however many are attacked, they stand for all."""
-    return test.subset(torch.from_numpy(np.random.default_rng(ORDER).permutation(len(test))))
+    data = load_dataset(options.data, options.data_dir)
+    split = data.train if options.training else data.test
+    return split.subset(torch.from_numpy(np.random.default_rng(ORDER).permutation(len(split))))
 
 
 def wanted(options: argparse.Namespace) -> dict[str, Any]:
     """By what groups are one measurement: data and their order, seed, and the list of attacks as it is now."""
     attacks = PRESETS[options.preset].model_dump_json() + str(QUICK_LIST)
-    listed = {"order": ORDER, "list": hashlib.sha256(attacks.encode()).hexdigest()[:12]}
+    order = f"{ORDER} of the training images" if options.training else ORDER
+    listed = {"order": order, "list": hashlib.sha256(attacks.encode()).hexdigest()[:12]}
     return {**listed, **{name: getattr(options, name) for name in ASKED}}
 
 
@@ -176,6 +179,7 @@ def add_asked(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", default="mnist", help="data set by name or folder")
     parser.add_argument("--data-dir")
+    parser.add_argument("--training", action="store_true", help="the training images in place of the test images")
     parser.add_argument("--preset", choices=list(PRESETS), default="standard")
     parser.add_argument("--seed", type=int, default=0)
 

@@ -98,7 +98,8 @@ def test_what_was_attacked_otherwise_is_attacked_again(
     def run(**changes: Any) -> int:
         """How many images were attacked."""
         made.clear()
-        attacked(names[0], test, 0, Namespace(**{"out": tmp_path, "group": 4, "images": 8, **ASKED, **changes}))
+        asked = {"out": tmp_path, "group": 4, "images": 8, "training": False, **ASKED}
+        attacked(names[0], test, 0, Namespace(**{**asked, **changes}))
         return sum(made)
 
     assert run(images=3) == 3
@@ -109,6 +110,8 @@ def test_what_was_attacked_otherwise_is_attacked_again(
     assert run(group=2) == 2
     assert run(group=2, seed=1) == 2
     assert run(group=2, preset="quick") == 2
+    assert run(group=2, preset="quick", data="mnist_mini") == 2
+    assert run(group=2, preset="quick", data="mnist_mini", training=True) == 2
     assert run(group=2, preset="quick", data="mnist_mini") == 2
     kept = json.loads((tmp_path / label(names[0]) / "00000.json").read_text())
     assert [kept[name] for name in ("first", "last", "preset", "seed")] == [0, 2, "quick", 0]
