@@ -1,12 +1,14 @@
 """Asks of the images that attacks broke what holds a defense back: whether others lose them, and what they look like.
 
-    python -m benchmarks.robust_lost --out results/pairs --data-dir DIR --figure lost.png seed-0 seed-1 seed-2
+    python -m benchmarks.robust_lost --out results/pairs --data-dir DIR --figure lost.png seed-0 seed-1 seed-2 \
+        --read-by mnist_robust
 
 It reads what `benchmarks.robust_pairs` has left of the same defenses, and attacks nothing. An image that is broken
 behind every one of them is hard for all that are trained so; one that is broken behind one alone is a matter of that
 training. A candidate that was made against one and misleads the others as well shows a pattern that all take for
-another digit, rather than a fault of one network. The figure has images that all of them lose, with what broke the
-first: the original, the attacked image, its grey levels, what the purifier makes of them, and the U-Net of that.
+another digit, rather than a fault of one network; `--read-by` asks defenses that were not attacked, too. The figure has
+images that all lose, with what broke the first: the original, the attacked image, its grey levels, what the purifier
+makes of them, and the U-Net of that.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def main() -> None:
         raise SystemExit(f"--out: expected groups finished by benchmarks.robust_pairs, found none in {options.out}")
     index = torch.cat([torch.arange(*place) for place in places])
     test = attacked_images(options).subset(index)
-    defenses = {name: load_defense(name) for name in options.defenses}
+    defenses = {name: load_defense(name) for name in (*options.defenses, *options.read_by)}
     found = {name: left_of(groups, options.out / label(name), test.images) for name, groups in common.items()}
     print_overlap(found)
     print_transfer(found, defenses, test.labels)
@@ -119,6 +121,7 @@ def draw(defense: Defense, images: Tensor, candidates: Tensor, labels: Tensor, p
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_asked(parser)
+    parser.add_argument("--read-by", nargs="*", default=[], help="saved defenses that only read what broke the others")
     parser.add_argument("--figure", type=Path, help="file for the figure, such as lost.png")
     parser.add_argument("--shown", type=int, default=12, help="most images in it")
     return parser.parse_args()
