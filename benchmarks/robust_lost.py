@@ -3,12 +3,13 @@
     python -m benchmarks.robust_lost --out results/pairs --data-dir DIR --figure lost.png seed-0 seed-1 seed-2 \
         --read-by mnist_robust
 
-It reads what `benchmarks.robust_pairs` has left of the same defenses, and attacks nothing. An image that is broken
+It reads what `benchmarks.robust_pairs` has left of the same defenses. An image that is broken
 behind every one of them is hard for all that are trained so; one that is broken behind one alone is a matter of that
 training. A candidate that was made against one and misleads the others as well shows a pattern that all take for
 another digit, rather than a fault of one network; `--read-by` asks defenses that were not attacked, too. The figure has
 images that all lose, with what broke the first: the original, the attacked image, its grey levels, what the purifier
-makes of them, and the U-Net of that.
+makes of them, and the U-Net of that. `--again full` attacks by that list what each defense keeps and another loses:
+if more effort breaks more images, then these before others.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.robust_pairs import add_asked, attacked_images, common_groups, label, wanted
+from components.attacks.adaptive import evaluate_defense
+from components.attacks.presets import PRESETS
+from components.datasets.dataset import DataSplit
 from components.defense import Defense
+from components.hardware import keep_memory
 from components.squeezing import squeezed
 from tune.commands.purify import load_defense
 
@@ -48,6 +53,7 @@ class Left:
 
 def main() -> None:
     options = read_options()
+    keep_memory()
     common = common_groups(options.out, options.defenses, wanted(options))
     places = [(group["first"], group["last"]) for group in common[options.defenses[0]]]
     if not places:
@@ -58,6 +64,10 @@ def main() -> None:
     found = {name: left_of(groups, options.out / label(name), test.images) for name, groups in common.items()}
     print_overlap(found)
     print_transfer(found, defenses, test.labels)
+    if options.again:
+        for name in options.defenses:
+            kept = ~found[name].broken & torch.stack([one.broken for one in found.values()]).any(0)
+            print_again(name, defenses[name], test.subset(kept.nonzero().squeeze(1)), options)
     shown = everywhere(found).nonzero().squeeze(1)[: options.shown]
     if options.figure and len(shown):
         name = options.defenses[0]
@@ -99,6 +109,16 @@ def print_transfer(found: Mapping[str, Left], defenses: Mapping[str, Defense], l
         print(f"made against {name}: " + ", ".join(f"{count} break {other}" for other, count in misled.items()))
 
 
+def print_again(name: str, defense: Defense, kept: DataSplit, options: argparse.Namespace) -> None:
+    """Attacks the images that a defense keeps and another loses by the list `--again`, and prints what is left."""
+    if not len(kept):
+        print(f"{name} keeps none that another loses")
+        return
+    found = evaluate_defense(defense, kept.images, kept.labels, preset=options.again, seed=options.seed, curves=False)
+    right, stand = round(found.clean * len(kept)), int(found.stands.sum())
+    print(f"{name} keeps {right} that another loses; by {options.again} it keeps {stand} of these", flush=True)
+
+
 @torch.no_grad()
 def draw(defense: Defense, images: Tensor, candidates: Tensor, labels: Tensor, path: Path) -> None:
     """Draws each image on its way through the defense, a column each, and writes what it is read as."""
@@ -122,6 +142,7 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_asked(parser)
     parser.add_argument("--read-by", nargs="*", default=[], help="saved defenses that only read what broke the others")
+    parser.add_argument("--again", choices=list(PRESETS), help="list by which doubtful images are attacked once more")
     parser.add_argument("--figure", type=Path, help="file for the figure, such as lost.png")
     parser.add_argument("--shown", type=int, default=12, help="most images in it")
     return parser.parse_args()

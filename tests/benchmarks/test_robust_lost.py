@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from benchmarks import robust_lost, robust_pairs
-from benchmarks.robust_lost import Left, everywhere, left_of, print_overlap
+from benchmarks.robust_lost import Left, everywhere, left_of, print_again, print_overlap
+from components.attacks.adaptive import evaluate_defense
 from components.datasets.dataset import DataSplit
 from tests.tiny_networks import defense_of
 
@@ -75,3 +76,14 @@ def test_it_reads_what_attacks_left_and_draws(
     for name in names:
         assert f"made against {name}: {count} break {names[0]}, {count} break {names[1]}" in said
     assert figure.stat().st_size > 1000
+    assert f"{names[0]} keeps none that another loses" in run(robust_lost, "--again", "quick")
+
+
+def test_what_is_kept_is_attacked_once_more(capsys: pytest.CaptureFixture[str]) -> None:
+    images, defense = torch.rand(4, 1, 8, 8), defense_of()
+    labels = defense(images).argmax(1)
+    labels[0] = (labels[0] + 1) % 4  # wrong without an attack: not kept
+    options = Namespace(again="quick", seed=0)
+    print_again("one", defense, DataSplit(images, labels), options)
+    left = evaluate_defense(defense, images, labels, preset="quick", curves=False).stands.sum()
+    assert f"one keeps 3 that another loses; by quick it keeps {left} of these" in capsys.readouterr().out
