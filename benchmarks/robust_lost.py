@@ -9,7 +9,8 @@ training. A candidate that was made against one and misleads the others as well 
 another digit, rather than a fault of one network; `--read-by` asks defenses that were not attacked, too. The figure has
 images that all lose, with what broke the first: the original, the attacked image, its grey levels, what the purifier
 makes of them, and the U-Net of that. `--again full` attacks by that list what each defense keeps and another loses:
-if more effort breaks more images, then these before others.
+if more effort breaks more images, then these before others. `--targeted 40` attacks all that each keeps by the one kind
+of attack that the list `standard` leaves to `full`: towards each other class, in so many steps.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ from torch import Tensor
 
 from benchmarks.robust_pairs import add_asked, attacked_images, common_groups, label, wanted
 from components.attacks.adaptive import evaluate_defense
+from components.attacks.apgd import APGD
+from components.attacks.losses import misread
 from components.attacks.presets import PRESETS
+from components.attacks.target import target_of
 from components.datasets.dataset import DataSplit
 from components.defense import Defense
-from components.hardware import keep_memory
+from components.hardware import CPU_IMAGES, keep_memory
 from components.squeezing import squeezed
 from tune.commands.purify import load_defense
 
@@ -43,10 +47,12 @@ class Left:
     """What attacks left of some images behind one defense.
 
     Attributes:
+        stands: bool (n,), right without an attack and after every one.
         broken: bool (n,), right without an attack and not after all of them.
         candidates: (n, C, H, W), what broke them; elsewhere the image.
     """
 
+    stands: Tensor
     broken: Tensor
     candidates: Tensor
 
@@ -64,6 +70,9 @@ def main() -> None:
     found = {name: left_of(groups, options.out / label(name), test.images) for name, groups in common.items()}
     print_overlap(found)
     print_transfer(found, defenses, test.labels)
+    if options.targeted:
+        for name in options.defenses:
+            print_targeted(name, defenses[name], test.subset(found[name].stands.nonzero().squeeze(1)), options)
     if options.again:
         for name in options.defenses:
             kept = ~found[name].broken & torch.stack([one.broken for one in found.values()]).any(0)
@@ -81,7 +90,7 @@ def left_of(groups: list[dict[str, Any]], folder: Path, images: Tensor) -> Left:
     lost = [load_file(folder / f"{group['first']:05d}.safetensors")["lost"] for group in groups]
     candidates = images.clone()
     candidates[~stands] = torch.cat(lost).to(images)
-    return Left(clean & ~stands, candidates)
+    return Left(stands, clean & ~stands, candidates)
 
 
 def everywhere(found: Mapping[str, Left]) -> Tensor:
@@ -107,6 +116,18 @@ def print_transfer(found: Mapping[str, Left], defenses: Mapping[str, Defense], l
             for other, defense in defenses.items()
         }
         print(f"made against {name}: " + ", ".join(f"{count} break {other}" for other, count in misled.items()))
+
+
+def print_targeted(name: str, defense: Defense, kept: DataSplit, options: argparse.Namespace) -> None:
+    """Attacks the images that a defense keeps by targeted APGD through it, and prints what is left."""
+    target, broken = target_of(defense), 0
+    view = next(iter(target.views.values()))
+    for images, labels in zip(kept.images.split(CPU_IMAGES), kept.labels.split(CPU_IMAGES), strict=True):
+        attack = APGD(loss="targeted", steps=options.targeted, restarts=defense.classifier.classes - 1)
+        made = attack.perturb(view, images, labels, options.seed)
+        broken += int(misread(target.judge(made), labels).sum())
+        print(f"{name}: targeted APGD breaks {broken} more", flush=True)
+    print(f"{name} keeps {len(kept)}, and {len(kept) - broken} of these after targeted APGD", flush=True)
 
 
 def print_again(name: str, defense: Defense, kept: DataSplit, options: argparse.Namespace) -> None:
@@ -143,6 +164,7 @@ def read_options() -> argparse.Namespace:
     add_asked(parser)
     parser.add_argument("--read-by", nargs="*", default=[], help="saved defenses that only read what broke the others")
     parser.add_argument("--again", choices=list(PRESETS), help="list by which doubtful images are attacked once more")
+    parser.add_argument("--targeted", type=int, default=0, help="steps of targeted APGD on what each keeps; 0 = none")
     parser.add_argument("--figure", type=Path, help="file for the figure, such as lost.png")
     parser.add_argument("--shown", type=int, default=12, help="most images in it")
     return parser.parse_args()
