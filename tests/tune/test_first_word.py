@@ -200,6 +200,7 @@ class Finder:
         if name == "{imported}":
             os.kill(os.getpid(), signal.{signal})
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests themselves run under nohup
 sys.meta_path.insert(0, Finder())
 runpy.run_module("{module}", run_name="__main__", alter_sys=True)
 """
