@@ -3,10 +3,10 @@
     python -m benchmarks.robust_lost --out results/pairs --data-dir DIR --figure lost.png seed-0 seed-1 seed-2 \
         --read-by mnist_robust
 
-It reads what `benchmarks.robust_pairs` has left of the same defenses. An image that is broken
-behind every one of them is hard for all that are trained so; one that is broken behind one alone is a matter of that
-training. A candidate that was made against one and misleads the others as well shows a pattern that all take for
-another digit, rather than a fault of one network; `--read-by` asks defenses that were not attacked, too. The figure has
+It reads what `benchmarks.robust_pairs` has left of the same defenses. An image that is broken behind every one of them
+is hard for all that are trained so; one that is broken behind one alone is a matter of that training. A candidate that
+was made against one and misleads the others as well shows a pattern that all take for another digit, rather than a
+fault of one network; `--read-by` asks defenses that were not attacked, too. The figure has
 images that all lose, with what broke the first: the original, the attacked image, its grey levels, what the purifier
 makes of them, and the U-Net of that. `--again full` attacks by that list what each defense keeps and another loses:
 if more effort breaks more images, then these before others. `--targeted 40` attacks all that each keeps by the one kind
@@ -28,14 +28,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.robust_pairs import add_asked, attacked_images, common_groups, label, wanted
-from components.attacks.adaptive import evaluate_defense
+from components.attacks.adaptive import evaluate_defense, gradient_attack
 from components.attacks.apgd import APGD
-from components.attacks.losses import misread
+from components.attacks.campaign import Campaign
 from components.attacks.presets import PRESETS
 from components.attacks.target import target_of
 from components.datasets.dataset import DataSplit
 from components.defense import Defense
-from components.hardware import CPU_IMAGES, keep_memory
+from components.hardware import keep_memory
 from components.squeezing import squeezed
 from tune.commands.purify import load_defense
 
@@ -75,7 +75,7 @@ def main() -> None:
             print_targeted(name, defenses[name], test.subset(found[name].stands.nonzero().squeeze(1)), options)
     if options.again:
         for name in options.defenses:
-            kept = ~found[name].broken & torch.stack([one.broken for one in found.values()]).any(0)
+            kept = found[name].stands & torch.stack([one.broken for one in found.values()]).any(0)
             print_again(name, defenses[name], test.subset(kept.nonzero().squeeze(1)), options)
     shown = everywhere(found).nonzero().squeeze(1)[: options.shown]
     if options.figure and len(shown):
@@ -120,14 +120,14 @@ def print_transfer(found: Mapping[str, Left], defenses: Mapping[str, Defense], l
 
 def print_targeted(name: str, defense: Defense, kept: DataSplit, options: argparse.Namespace) -> None:
     """Attacks the images that a defense keeps by targeted APGD through it, and prints what is left."""
-    target, broken = target_of(defense), 0
-    view = next(iter(target.views.values()))
-    for images, labels in zip(kept.images.split(CPU_IMAGES), kept.labels.split(CPU_IMAGES), strict=True):
-        attack = APGD(loss="targeted", steps=options.targeted, restarts=defense.classifier.classes - 1)
-        made = attack.perturb(view, images, labels, options.seed)
-        broken += int(misread(target.judge(made), labels).sum())
-        print(f"{name}: targeted APGD breaks {broken} more", flush=True)
-    print(f"{name} keeps {len(kept)}, and {len(kept) - broken} of these after targeted APGD", flush=True)
+    target, classes, device = target_of(defense), defense.classifier.classes, defense.projector.device
+    (surrogate, view), *_ = target.views.items()
+    images, labels = kept.images.to(device), kept.labels.to(device)
+    epsilon, title = APGD().epsilon, "APGD targeted DLR"
+    planned = gradient_attack(title, surrogate, view, epsilon, "targeted", options.targeted, 1, classes - 1)
+    campaign = Campaign(target, images, labels, epsilon, options.seed, print)
+    campaign.make(planned)
+    print(f"{name} keeps {len(kept)}, and {int(campaign.stands.sum())} of these after targeted APGD", flush=True)
 
 
 def print_again(name: str, defense: Defense, kept: DataSplit, options: argparse.Namespace) -> None:

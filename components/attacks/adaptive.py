@@ -106,22 +106,22 @@ def plan(campaign: Campaign, preset: Preset) -> Iterator[Planned]:
     for origin, source in target.sources.items():
         yield _transferred(origin, source, views[0][1], epsilon, preset.transfer_steps)
     for name, view in views:
-        yield _gradient("APGD cross-entropy", name, view, epsilon, "ce", preset.steps, preset.seeds)
+        yield gradient_attack("APGD cross-entropy", name, view, epsilon, "ce", preset.steps, preset.seeds)
     (name, view), *_ = views
     if preset.dlr:
-        yield _gradient("APGD DLR", name, view, epsilon, "dlr", preset.steps, preset.seeds)
+        yield gradient_attack("APGD DLR", name, view, epsilon, "dlr", preset.steps, preset.seeds)
     if target.levels is not None:
         yield from _bits(campaign, preset, name, view)
     if preset.targets:
         loss, starts = "targeted", preset.targets
-        yield _gradient("APGD targeted DLR", name, view, epsilon, loss, preset.steps, 1, starts)
+        yield gradient_attack("APGD targeted DLR", name, view, epsilon, loss, preset.steps, 1, starts)
     if preset.square:
         square = Square(epsilon=epsilon, queries=preset.square)
         made = _perturbing(square, target.remembering())
         yield Planned("Square", "logits", "none", preset.square, preset.seeds, made, preset.square, gradient=False)
 
 
-def _gradient(
+def gradient_attack(
     name: str,
     surrogate: str,
     view: nn.Module,
@@ -131,6 +131,7 @@ def _gradient(
     seeds: int,
     starts: int = 1,
 ) -> Planned:
+    """APGD with `steps` and `seeds` through a view, whose name is `surrogate`; `starts` as its restarts, see `APGD`."""
     config = APGD.model_validate({"epsilon": epsilon, "loss": loss, "steps": steps, "restarts": starts})
     made, passes = _perturbing(config, view), 3 * steps * starts
     return Planned(name, "everything", surrogate, steps * starts, seeds, made, passes, draws=draws_of(view))
@@ -208,7 +209,7 @@ def _curves(campaign: Campaign, preset: Preset) -> tuple[Curve, Curve]:
             return campaign.clean[: len(images)]
         small = Campaign(campaign.target, images, labels, epsilon, campaign.seed, lambda _: None)
         (name, view), *_ = campaign.target.views.items()
-        small.make(_gradient("", name, view, epsilon, "ce", steps, 1))
+        small.make(gradient_attack("", name, view, epsilon, "ce", steps, 1))
         if greedy and campaign.target.levels is not None:
             only = preset.model_copy(update={"greedy": greedy, "climb": 0, "blocks": 0, "origins": ("best so far",)})
             for planned in _bits(small, only, name, view):

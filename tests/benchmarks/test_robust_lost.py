@@ -86,7 +86,7 @@ def test_targeted_attacks_on_what_is_kept_are_counted(capsys: pytest.CaptureFixt
     kept = DataSplit(images, defense(images).argmax(1))
     print_targeted("one", defense, kept, Namespace(targeted=3, seed=0))
     said = capsys.readouterr().out
-    broken = int(re.findall(r"breaks (\d+) more", said)[-1])
+    broken = int(re.findall(r"(\d+) of 6 broken", said)[-1])
     assert broken > 0
     assert f"one keeps 6, and {6 - broken} of these after targeted APGD" in said
 
