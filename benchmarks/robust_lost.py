@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.robust_pairs import add_asked, attacked_images, common_groups, label, wanted
-from components.attacks.adaptive import evaluate_defense, gradient_attack
+from components.attacks.adaptive import evaluate_defense, through
 from components.attacks.apgd import APGD
 from components.attacks.campaign import Campaign
 from components.attacks.presets import PRESETS
@@ -123,10 +123,9 @@ def print_targeted(name: str, defense: Defense, kept: DataSplit, options: argpar
     target, classes, device = target_of(defense), defense.classifier.classes, defense.projector.device
     (surrogate, view), *_ = target.views.items()
     images, labels = kept.images.to(device), kept.labels.to(device)
-    epsilon, title = APGD().epsilon, "APGD targeted DLR"
-    planned = gradient_attack(title, surrogate, view, epsilon, "targeted", options.targeted, 1, classes - 1)
-    campaign = Campaign(target, images, labels, epsilon, options.seed, print)
-    campaign.make(planned)
+    config = APGD(loss="targeted", steps=options.targeted, restarts=classes - 1)
+    campaign = Campaign(target, images, labels, config.epsilon, options.seed, print)
+    campaign.make(through("APGD targeted DLR", surrogate, view, config))
     print(f"{name} keeps {len(kept)}, and {int(campaign.stands.sum())} of these after targeted APGD", flush=True)
 
 

@@ -52,8 +52,8 @@ def evaluate_defense(
         kept: where the progress is kept after each attack, and gone on with.
 
     Raises:
-        ValueError: ε outside [0, 1], images by more than rounding, no images, labels that are no whole numbers, or a
-            preset or a stage that there is not.
+        ValueError: ε outside [0, 1], images by more than rounding, no images, labels that are no whole numbers or no
+            class of the model, or a preset or a stage that there is not.
     """
     _check(images, labels, epsilon, preset, stage)
     device, images = next(model.parameters(), images).device, _as_weights(model, images)
@@ -105,36 +105,28 @@ def plan(campaign: Campaign, preset: Preset) -> Iterator[Planned]:
     views = list(target.views.items())[: preset.views]
     for origin, source in target.sources.items():
         yield _transferred(origin, source, views[0][1], epsilon, preset.transfer_steps)
+    by_gradient = APGD(epsilon=epsilon, steps=preset.steps)
     for name, view in views:
-        yield gradient_attack("APGD cross-entropy", name, view, epsilon, "ce", preset.steps, preset.seeds)
+        yield through("APGD cross-entropy", name, view, by_gradient, preset.seeds)
     (name, view), *_ = views
     if preset.dlr:
-        yield gradient_attack("APGD DLR", name, view, epsilon, "dlr", preset.steps, preset.seeds)
+        yield through("APGD DLR", name, view, by_gradient.model_copy(update={"loss": "dlr"}), preset.seeds)
     if target.levels is not None:
         yield from _bits(campaign, preset, name, view)
     if preset.targets:
-        loss, starts = "targeted", preset.targets
-        yield gradient_attack("APGD targeted DLR", name, view, epsilon, loss, preset.steps, 1, starts)
+        towards = by_gradient.model_copy(update={"loss": "targeted", "restarts": preset.targets})
+        yield through("APGD targeted DLR", name, view, towards)
     if preset.square:
         square = Square(epsilon=epsilon, queries=preset.square)
         made = _perturbing(square, target.remembering())
         yield Planned("Square", "logits", "none", preset.square, preset.seeds, made, preset.square, gradient=False)
 
 
-def gradient_attack(
-    name: str,
-    surrogate: str,
-    view: nn.Module,
-    epsilon: float,
-    loss: str,
-    steps: int,
-    seeds: int,
-    starts: int = 1,
-) -> Planned:
-    """APGD with `steps` and `seeds` through a view, whose name is `surrogate`; `starts` as its restarts, see `APGD`."""
-    config = APGD.model_validate({"epsilon": epsilon, "loss": loss, "steps": steps, "restarts": starts})
-    made, passes = _perturbing(config, view), 3 * steps * starts
-    return Planned(name, "everything", surrogate, steps * starts, seeds, made, passes, draws=draws_of(view))
+def through(name: str, surrogate: str, view: nn.Module, config: APGD, seeds: int = 1) -> Planned:
+    """APGD through a view of the model, whose name is `surrogate`, begun with each of `seeds`."""
+    steps = config.steps * config.restarts
+    made, draws = _perturbing(config, view), draws_of(view)
+    return Planned(name, "everything", surrogate, steps, seeds, made, 3 * steps, draws=draws)
 
 
 def _transferred(origin: str, source: nn.Module, view: nn.Module, epsilon: float, steps: int) -> Planned:
@@ -209,7 +201,7 @@ def _curves(campaign: Campaign, preset: Preset) -> tuple[Curve, Curve]:
             return campaign.clean[: len(images)]
         small = Campaign(campaign.target, images, labels, epsilon, campaign.seed, lambda _: None)
         (name, view), *_ = campaign.target.views.items()
-        small.make(gradient_attack("", name, view, epsilon, "ce", steps, 1))
+        small.make(through("", name, view, APGD(epsilon=epsilon, steps=steps)))
         if greedy and campaign.target.levels is not None:
             only = preset.model_copy(update={"greedy": greedy, "climb": 0, "blocks": 0, "origins": ("best so far",)})
             for planned in _bits(small, only, name, view):

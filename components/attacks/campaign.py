@@ -83,6 +83,9 @@ class Campaign:
     Args:
         target: what is attacked.
         images, labels, epsilon, seed, tell: as `evaluate_defense`.
+
+    Raises:
+        ValueError: a label that is no class of the target.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Campaign:
         self.target, self.images, self.labels = target, images, labels
         self.epsilon, self.seed, self.tell = epsilon, seed, tell
         self.logits = target.judge(images)
+        _check_labels(labels, self.logits.shape[1])
         self.margins = margin(self.logits, labels)
         self.worst = images.clone()
         self.clean = ~misread(self.logits, labels)  # those already wrong are counted and not attacked
@@ -262,6 +266,12 @@ class Campaign:
         grey = self.target.judge(torch.full_like(self.images[:1], 0.5)).argmax(1)
         within_reach = self.labels[: len(left[0])] != grey
         return int((left[0] & within_reach).sum()), int(within_reach.sum())
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels: expected 0 … {classes - 1}, as the model has {classes} logits, found {low} … {high}")
 
 
 def _poor_gradients(campaign: Campaign) -> tuple[Count, Count]:

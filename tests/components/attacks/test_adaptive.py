@@ -379,6 +379,8 @@ def test_what_cannot_be_attacked_is_refused(changed: dict[str, float], message: 
         ({"images": IMAGES * 255}, r"images: expected values in \[0, 1\], found .* … 25"),
         ({"images": IMAGES * float("nan")}, "found nan … nan"),
         ({"labels": torch.zeros(8)}, "labels: expected int64, found torch.float32"),
+        ({"labels": torch.arange(8)}, "labels: expected 0 … 3, as the model has 4 logits, found 0 … 7"),
+        ({"labels": -torch.arange(8)}, "found -7 … 0"),
         ({"preset": "fancy"}, "preset: expected one of quick, standard, full, found 'fancy'"),
         ({"stage": "unet"}, "stage: expected one of classifier, threshold, gan, defense, found 'unet'"),
     ],
