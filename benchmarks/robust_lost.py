@@ -9,8 +9,7 @@ was made against one and misleads the others as well shows a pattern that all ta
 fault of one network; `--read-by` asks defenses that were not attacked, too. The figure has
 images that all lose, with what broke the first: the original, the attacked image, its grey levels, what the purifier
 makes of them, and the U-Net of that. `--again full` attacks by that list what each defense keeps and another loses:
-if more effort breaks more images, then these before others. `--targeted 40` attacks all that each keeps by the one kind
-of attack that the list `standard` leaves to `full`: towards each other class, in so many steps.
+if more effort breaks more images, then these before others.
 """
 
 from __future__ import annotations
@@ -28,11 +27,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.robust_pairs import add_asked, attacked_images, common_groups, label, wanted
-from components.attacks.adaptive import evaluate_defense, through
-from components.attacks.apgd import APGD
-from components.attacks.campaign import Campaign
+from components.attacks.adaptive import evaluate_defense
 from components.attacks.presets import PRESETS
-from components.attacks.target import target_of
 from components.datasets.dataset import DataSplit
 from components.defense import Defense
 from components.hardware import keep_memory
@@ -70,9 +66,6 @@ def main() -> None:
     found = {name: left_of(groups, options.out / label(name), test.images) for name, groups in common.items()}
     print_overlap(found)
     print_transfer(found, defenses, test.labels)
-    if options.targeted:
-        for name in options.defenses:
-            print_targeted(name, defenses[name], test.subset(found[name].stands.nonzero().squeeze(1)), options)
     if options.again:
         for name in options.defenses:
             kept = found[name].stands & torch.stack([one.broken for one in found.values()]).any(0)
@@ -118,17 +111,6 @@ def print_transfer(found: Mapping[str, Left], defenses: Mapping[str, Defense], l
         print(f"made against {name}: " + ", ".join(f"{count} break {other}" for other, count in misled.items()))
 
 
-def print_targeted(name: str, defense: Defense, kept: DataSplit, options: argparse.Namespace) -> None:
-    """Attacks the images that a defense keeps by targeted APGD through it, and prints what is left."""
-    target, classes, device = target_of(defense), defense.classifier.classes, defense.projector.device
-    (surrogate, view), *_ = target.views.items()
-    images, labels = kept.images.to(device), kept.labels.to(device)
-    config = APGD(loss="targeted", steps=options.targeted, restarts=classes - 1)
-    campaign = Campaign(target, images, labels, config.epsilon, options.seed, print)
-    campaign.make(through("APGD targeted DLR", surrogate, view, config))
-    print(f"{name} keeps {len(kept)}, and {int(campaign.stands.sum())} of these after targeted APGD", flush=True)
-
-
 def print_again(name: str, defense: Defense, kept: DataSplit, options: argparse.Namespace) -> None:
     """Attacks the images that a defense keeps and another loses by the list `--again`, and prints what is left."""
     if not len(kept):
@@ -163,7 +145,6 @@ def read_options() -> argparse.Namespace:
     add_asked(parser)
     parser.add_argument("--read-by", nargs="*", default=[], help="saved defenses that only read what broke the others")
     parser.add_argument("--again", choices=list(PRESETS), help="list by which doubtful images are attacked once more")
-    parser.add_argument("--targeted", type=int, default=0, help="steps of targeted APGD on what each keeps; 0 = none")
     parser.add_argument("--figure", type=Path, help="file for the figure, such as lost.png")
     parser.add_argument("--shown", type=int, default=12, help="most images in it")
     return parser.parse_args()

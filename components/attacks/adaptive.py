@@ -107,22 +107,22 @@ def plan(campaign: Campaign, preset: Preset) -> Iterator[Planned]:
         yield _transferred(origin, source, views[0][1], epsilon, preset.transfer_steps)
     by_gradient = APGD(epsilon=epsilon, steps=preset.steps)
     for name, view in views:
-        yield through("APGD cross-entropy", name, view, by_gradient, preset.seeds)
+        yield _through("APGD cross-entropy", name, view, by_gradient, preset.seeds)
     (name, view), *_ = views
     if preset.dlr:
-        yield through("APGD DLR", name, view, by_gradient.model_copy(update={"loss": "dlr"}), preset.seeds)
+        yield _through("APGD DLR", name, view, by_gradient.model_copy(update={"loss": "dlr"}), preset.seeds)
     if target.levels is not None:
         yield from _bits(campaign, preset, name, view)
     if preset.targets:
         towards = by_gradient.model_copy(update={"loss": "targeted", "restarts": preset.targets})
-        yield through("APGD targeted DLR", name, view, towards)
+        yield _through("APGD targeted DLR", name, view, towards)
     if preset.square:
         square = Square(epsilon=epsilon, queries=preset.square)
         made = _perturbing(square, target.remembering())
         yield Planned("Square", "logits", "none", preset.square, preset.seeds, made, preset.square, gradient=False)
 
 
-def through(name: str, surrogate: str, view: nn.Module, config: APGD, seeds: int = 1) -> Planned:
+def _through(name: str, surrogate: str, view: nn.Module, config: APGD, seeds: int = 1) -> Planned:
     """APGD through a view of the model, whose name is `surrogate`, begun with each of `seeds`."""
     steps = config.steps * config.restarts
     made, draws = _perturbing(config, view), draws_of(view)
@@ -201,7 +201,7 @@ def _curves(campaign: Campaign, preset: Preset) -> tuple[Curve, Curve]:
             return campaign.clean[: len(images)]
         small = Campaign(campaign.target, images, labels, epsilon, campaign.seed, lambda _: None)
         (name, view), *_ = campaign.target.views.items()
-        small.make(through("", name, view, APGD(epsilon=epsilon, steps=steps)))
+        small.make(_through("", name, view, APGD(epsilon=epsilon, steps=steps)))
         if greedy and campaign.target.levels is not None:
             only = preset.model_copy(update={"greedy": greedy, "climb": 0, "blocks": 0, "origins": ("best so far",)})
             for planned in _bits(small, only, name, view):

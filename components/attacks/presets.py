@@ -40,7 +40,7 @@ PRESETS: dict[str, Preset] = {
         epsilons=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5), step_counts=(1, 2, 4, 8),
     ),
     "standard": Preset(
-        transfer_steps=20, steps=40, seeds=2, views=2, dlr=True, targets=0, greedy=40, screened=False, climb=600,
+        transfer_steps=20, steps=40, seeds=2, views=2, dlr=True, targets=3, greedy=40, screened=False, climb=600,
         width=100, blocks=150, square=100, draws=10, origins=("best so far", "image", "random"), curve_images=300,
         curve_steps=15, epsilons=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5), step_counts=(5, 10, 20, 40, 80),
     ),

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from benchmarks import robust_lost, robust_pairs
-from benchmarks.robust_lost import Left, everywhere, left_of, print_again, print_overlap, print_targeted
+from benchmarks.robust_lost import Left, everywhere, left_of, print_again, print_overlap
 from components.attacks.adaptive import evaluate_defense
 from components.datasets.dataset import DataSplit
 from tests.tiny_networks import defense_of
@@ -77,18 +77,6 @@ def test_it_reads_what_attacks_left_and_draws(
         assert f"made against {name}: {count} break {names[0]}, {count} break {names[1]}" in said
     assert figure.stat().st_size > 1000
     assert f"{names[0]} keeps none that another loses" in run(robust_lost, "--again", "quick")
-
-
-def test_targeted_attacks_on_what_is_kept_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    images, defense = torch.rand(6, 1, 8, 8), defense_of()
-    *_, last = (layer for layer in defense.classifier.modules() if isinstance(layer, nn.Linear))
-    last.bias.data -= defense(images).mean(0)
-    kept = DataSplit(images, defense(images).argmax(1))
-    print_targeted("one", defense, kept, Namespace(targeted=3, seed=0))
-    said = capsys.readouterr().out
-    broken = int(re.findall(r"(\d+) of 6 broken", said)[-1])
-    assert broken > 0
-    assert f"one keeps 6, and {6 - broken} of these after targeted APGD" in said
 
 
 def test_what_is_kept_is_attacked_once_more(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from components.attacks import PGD
 from components.attacks.adaptive import evaluate_defense
+from components.attacks.presets import PresetName
 from components.datasets.dataset import load_dataset
 from components.defense import Defense
 from components.pretrained import shipped_defense
@@ -70,8 +71,11 @@ def trained_by_pgd() -> nn.Module:
     return net.eval()
 
 
+@pytest.mark.parametrize("preset", ["standard", "full"])
 @pytest.mark.parametrize("epsilon", [0.33, 0.34, 0.35])  # where some images break and some do not
-def test_the_full_list_leaves_no_more_than_autoattack_does(trained_by_pgd: nn.Module, epsilon: float) -> None:
+def test_the_lists_leave_no_more_than_autoattack_does(
+    trained_by_pgd: nn.Module, epsilon: float, preset: PresetName
+) -> None:
     library = pytest.importorskip("pyautoattack")
     images, labels = digits(200, seed=1)
     kinds = ["apgd-ce", "apgd-t", "fab-t", "square"]
@@ -80,6 +84,6 @@ def test_the_full_list_leaves_no_more_than_autoattack_does(trained_by_pgd: nn.Mo
     attack.square.n_queries = 1000
     attacked, _ = attack.run_standard_evaluation(images, labels, batch_size=200)
     theirs = float((trained_by_pgd(attacked).argmax(1) == labels).double().mean())
-    ours = evaluate_defense(trained_by_pgd, images, labels, epsilon=epsilon, preset="full", curves=False).worst
+    ours = evaluate_defense(trained_by_pgd, images, labels, epsilon=epsilon, preset=preset, curves=False).worst
     assert 0 < theirs < 1
     assert ours <= theirs + 0.01
