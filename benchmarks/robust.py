@@ -39,6 +39,7 @@ from components.hardware import keep_memory
 from components.intervals import t_interval
 from components.pretrained import shipped_defense
 from components.projector.projector import Projector
+from components.saves import TrainingFile
 from components.training import drawn_from
 from components.unet.network import UNet
 from tune.commands.purify import load_defense
@@ -99,10 +100,13 @@ def one(options: argparse.Namespace) -> None:
     if options.images:
         train = train.subset(options.images)
     training = training_of(options, shipped, train, device)
-    resume(training, options.out / "state.pt")
+    asked = {"config": training.config.model_dump(mode="json"), "start": options.start, "seed": options.seed}
+    file = TrainingFile(options.out / "state.pt", {**asked, "images": [data.fingerprint, len(train)]})
+    if file.go_on(training):
+        print(f"goes on after epoch {training.epoch}", flush=True)
     began = time.perf_counter()
     for metrics in training:
-        save(training, options.out / "state.pt")
+        file.write(training)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"epoch {training.epoch}/{training.epochs}: {shown}, {time.perf_counter() - began:.0f} s", flush=True)
         if training.epoch % options.every == 0 and training.epoch < training.epochs:
@@ -187,20 +191,6 @@ def report(defense: Defense, test: DataSplit, options: argparse.Namespace) -> No
 
 def tell(sentence: str) -> None:
     print(" ", sentence, flush=True)
-
-
-def save(training: AdversarialTraining, path: Path) -> None:
-    """Writes the state whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")
-    torch.save(training.state_dict(), draft)
-    draft.replace(path)
-
-
-def resume(training: AdversarialTraining, path: Path) -> None:
-    if path.is_file():
-        training.load_state_dict(torch.load(path, map_location=training.device, weights_only=True))
-        print(f"goes on after epoch {training.epoch}", flush=True)
 
 
 def read_options() -> argparse.Namespace:

@@ -18,6 +18,7 @@ from components.classifiers.base import ImageClassifier
 from components.classifiers.training import trainable
 from components.datasets.dataset import DataSplit
 from components.defense import Defense
+from components.saves import TrainingFile
 from components.squeezing import squeezed_with_gradient
 
 
@@ -40,7 +41,12 @@ class StaticTraining(AttackedTraining):
 
 
 def static_reference(
-    defense: Defense, train: DataSplit, config: AdversarialConfig, seed: int, tell: Callable[[str], None]
+    defense: Defense,
+    train: DataSplit,
+    config: AdversarialConfig,
+    seed: int,
+    tell: Callable[[str], None],
+    file: TrainingFile | None = None,
 ) -> Defense:
     """Trains the reference of a defense.
 
@@ -50,6 +56,7 @@ def static_reference(
         config: attacks and training; where it has no grey levels, two are taken.
         seed: of order and attacks.
         tell: told of each epoch.
+        file: where the training is kept after each epoch, and gone on with.
 
     Returns:
         The same defense around the new classifier, to be attacked at the stage `threshold`, which is all it is for.
@@ -60,9 +67,20 @@ def static_reference(
     config = config.model_copy(update={"levels": config.levels or 2})
     device = defense.projector.device
     training = StaticTraining(config, defense.classifier, train.images, train.labels, seed, device)
+    if file and file.go_on(training):
+        tell(f"going on after epoch {training.epoch} of {training.epochs}, kept in {file.path}")
     for metrics in training:
+        if file:
+            _keep(training, file, tell)
         right = f"{100 * metrics['attacked_right']:.1f} % right of the attacked training images"
         tell(f"epoch {training.epoch} of {training.epochs}: {right}")
     classifier = training.averaged
     assert isinstance(classifier, ImageClassifier)
     return Defense(defense.projector, defense.unet, classifier, defense.discriminator)
+
+
+def _keep(training: StaticTraining, file: TrainingFile, tell: Callable[[str], None]) -> None:
+    try:
+        file.write(training)
+    except OSError as error:  # such as a full disk, which ends nothing
+        tell(f"the epochs so far could not be kept: {file.path}: {error.strerror}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from abc import ABC, abstractmethod
@@ -108,8 +109,16 @@ class Training(ABC):
         """Continues from `state`.
 
         Raises:
-            KeyError, RuntimeError: it belongs to another architecture.
+            KeyError, RuntimeError: it belongs to another architecture; nothing has changed.
         """
+        before = copy.deepcopy(self.state_dict())
+        try:
+            self._load(state)
+        except BaseException:
+            self._load(before)
+            raise
+
+    def _load(self, state: Mapping[str, Any]) -> None:
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
         self.epoch = int(state["epoch"])

@@ -124,8 +124,8 @@ def evaluate(
         curves: leave out how accuracy falls over ε and over steps, and the flags that are read off these.
         seed: of all random starts.
         device: where to compute; a GPU where there is one.
-        out: where to write the rows, as JSON; the attacks made so far are kept beside it, so that the same command goes
-            on after Ctrl-C.
+        out: where to write the rows, as JSON; the attacks made so far, and the epochs of the reference, are kept beside
+            it, so that the same command goes on after Ctrl-C.
         plugin: the Python file with the classifier that the defense was made for, where it has one; it is run.
 
     Examples:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from components.classifiers.training import trainable
 from components.datasets.dataset import Dataset, DataSplit, load_dataset
 from components.datasets.idx import DataError
 from components.defense import Defense
-from components.files import write_json
 from components.hardware import keep_memory
 from components.plugins import plugged
 from components.registry import raised
@@ -32,6 +32,7 @@ from components.robustness import Robustness
 from components.static_reference import static_reference
 from tune.commands.output import drop_output, reader_is_gone
 from tune.commands.purify import load_defense, saved_at
+from tune.commands.rows_file import RowsFile
 from tune.commands.units import pulse
 from tune.errors import DONE, FAILED, INTERRUPTED
 from tune.evaluation.adaptive import DRAW
@@ -81,72 +82,52 @@ def evaluate_saved(
     for note in unread_data_dir(data or settings["data.name"], data_dir):
         print(f"note: {note}", file=sys.stderr)
     test = _images(defense, whole_data, images or IMAGES[attacks])
-    titles = {str(stage): title.format(purifier=defense.projector.config.title) for stage, title in BESIDE.items()}
-    titles["static"] = REFERENCE
-    found: dict[str, Robustness] = {}
-    kept = _kept(target, folder, whole_data, len(test), attacks, epsilon, seed)
-    try:
-        print(f"{len(test):,} test images of {whole_data.name}, ε = {epsilon:g}", flush=True)
-        keep_memory()
-        for stage in BESIDE:
-            whole = stage == "defense"
-            given = (attacks if whole else "quick", epsilon, seed, titles[stage], curves and whole)
-            with _to_go_on(kept):
-                found[stage] = _attacked(defense, test, stage, *given, kept if whole else None)
-    except OSError:
-        if target is None or not reader_is_gone():
-            raise
-        return _end_unread(target)
-    try:
-        status = _write(target, found, kept)  # before what may take as long again
-        if reference:
-            trained = _reference(defense, whole_data.train, epsilon, reference, seed)
-            found["static"] = _attacked(trained, test, "threshold", attacks, epsilon, seed, REFERENCE, False)
-            status = _write(target, found, kept)
-    finally:  # also where the reference was interrupted
-        _show(found, titles)
-    return status
-
-
-def _write(out: Path | None, found: Mapping[str, Robustness], kept: Kept | None) -> int:
-    """Writes the rows; the exit status. What was found is shown all the same where they cannot be written."""
-    beside = {stage: {"clean": one.clean, "worst": one.worst} for stage, one in found.items()}
-    if out is None or kept is None:
-        return DONE
-    try:
-        write_json(out, {"adaptive": found["defense"].model_copy(update={"beside": beside}).to_json()})
-    except OSError as error:  # such as a disk that has become full
-        print(f"error: --out: expected a file that can be written, found {out}: {error.strerror}", file=sys.stderr)
-        return FAILED
-    kept.end()
-    return DONE
-
-
-def _kept(
-    out: Path | None, folder: str, data: Dataset, images: int, attacks: PresetName, epsilon: float, seed: int
-) -> Kept | None:
-    """The file beside `out` in which the attacks on the whole defense are kept until its rows are written."""
-    if out is None:
-        return None
+    attacker, training = Attacker(test, epsilon, seed), _reference_config(defense, epsilon, reference)
     asked = {
         "defense": hashlib.sha256(saved_at(folder).read("manifest.json")).hexdigest(),
-        "images": [data.test_fingerprint, images],
+        "images": [whole_data.test_fingerprint, len(test)],
         "attacks": [PRESETS[attacks].model_dump(mode="json"), QUICK_LIST],
         "epsilon": epsilon,
         "seed": seed,
     }
-    return Kept(out.with_name(f"{out.name}.unfinished"), asked)
+    asked_beside = {"training": training and training.model_dump(mode="json"), "images": whole_data.fingerprint}
+    rows = RowsFile(target, asked, asked_beside)
+    with rows.kept():
+        try:
+            print(f"{len(test):,} test images of {whole_data.name}, ε = {epsilon:g}", flush=True)
+            keep_memory()
+            found = _by_stage(attacker, defense, attacks, curves, rows.attacks)
+        except OSError:
+            if target is None or not reader_is_gone():
+                raise
+            return _end_unread(target)
+        try:
+            written = rows.write(found)  # before what may take as long again
+            if training:
+                found["static"] = _reference(attacker, defense, whole_data.train, training, attacks, rows)
+                written = rows.write(found)
+            if written:
+                rows.end()
+        finally:  # also where the reference was interrupted
+            _show(found, _titles(defense))
+    return DONE if written else FAILED
 
 
-@contextmanager
-def _to_go_on(kept: Kept | None) -> Iterator[None]:
-    """Within the block, an interruption ends with a line on what is not lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if kept and kept.path.exists():
-            print(f"the same command goes on after the attacks kept in {kept.path}", file=sys.stderr)
-        raise
+def _titles(defense: Defense) -> dict[str, str]:
+    """What stands in front of the classifier, by the row's name."""
+    titles = {str(stage): title.format(purifier=defense.projector.config.title) for stage, title in BESIDE.items()}
+    return {**titles, "static": REFERENCE}
+
+
+def _by_stage(
+    attacker: Attacker, defense: Defense, attacks: PresetName, curves: bool, kept: Kept | None
+) -> dict[str, Robustness]:
+    """The whole defense by the list, and before it its earlier stages by the quick one."""
+    titles, found = _titles(defense), dict[str, Robustness]()
+    for stage in BESIDE:
+        effort = (attacks, curves, kept) if stage == "defense" else ("quick",)
+        found[stage] = attacker.attacked(defense, stage, titles[stage], *effort)
+    return found
 
 
 def _end_unread(out: Path) -> int:
@@ -208,47 +189,72 @@ def _images(defense: Defense, data: Dataset, wanted: int) -> DataSplit:
     return test.sample(min(wanted, len(test)), seed=DRAW)  # a folder may be in the order of its classes
 
 
-def _attacked(
-    defense: Defense,
-    test: DataSplit,
-    stage: Stage,
-    attacks: PresetName,
-    epsilon: float,
-    seed: int,
-    title: str,
-    curves: bool,
-    kept: Kept | None = None,
-) -> Robustness:
-    """One stage by a list of attacks; with curves over ε and over steps where these are asked for."""
-    began, last = time.perf_counter(), "begun"
+@dataclass(frozen=True)
+class Attacker:
+    """Attacks stages of a defense on the same images, with the same ε and seed."""
 
-    def tell(what: str) -> None:
-        nonlocal last
-        last = what
-        _tell(began, f"{title}: {what}")
+    images: DataSplit
+    epsilon: float
+    seed: int
 
-    with pulse(lambda: _tell(began, f"{title}: still busy; last: {last}")):
-        return evaluate_defense(
-            defense,
-            test.images,
-            test.labels,
-            epsilon=epsilon,
-            preset=attacks,
-            stage=stage,
-            seed=seed,
-            curves=curves,
-            tell=tell,
-            kept=kept,
-        )
+    def attacked(
+        self,
+        defense: Defense,
+        stage: Stage,
+        title: str,
+        attacks: PresetName,
+        curves: bool = False,
+        kept: Kept | None = None,
+    ) -> Robustness:
+        """One stage by a list of attacks; with curves over ε and over steps where these are asked for."""
+        began, last = time.perf_counter(), "begun"
+
+        def tell(what: str) -> None:
+            nonlocal last
+            last = what
+            _tell(began, f"{title}: {what}")
+
+        with pulse(lambda: _tell(began, f"{title}: still busy; last: {last}")):
+            return evaluate_defense(
+                defense,
+                self.images.images,
+                self.images.labels,
+                epsilon=self.epsilon,
+                preset=attacks,
+                stage=stage,
+                seed=self.seed,
+                curves=curves,
+                tell=tell,
+                kept=kept,
+            )
 
 
-def _reference(defense: Defense, train: DataSplit, epsilon: float, epochs: int, seed: int) -> Defense:
-    """The classifier itself trained behind the defense's grey levels, by one to three steps of attack a batch."""
+def _reference_config(defense: Defense, epsilon: float, epochs: int) -> AdversarialConfig | None:
+    """The reference's training: behind the defense's grey levels, one to three steps of attack a batch."""
+    if not epochs:
+        return None
     levels = defense.projector.config
     threat = {"levels": levels.levels, "threshold": levels.threshold, "epsilon": epsilon}
     effort = {"epochs": epochs, "first_steps": 1, "steps": 3, "batch_size": 128, "learning_rate": 1e-3}
-    config, began = AdversarialConfig.model_validate({**threat, **effort}), time.perf_counter()
-    return static_reference(defense, train, config, seed, lambda what: _tell(began, f"{REFERENCE}: {what}"))
+    return AdversarialConfig.model_validate({**threat, **effort})
+
+
+def _reference(
+    attacker: Attacker,
+    defense: Defense,
+    train: DataSplit,
+    config: AdversarialConfig,
+    attacks: PresetName,
+    rows: RowsFile,
+) -> Robustness:
+    """The classifier itself trained behind the grey levels, under the attacks of the defense."""
+    began = time.perf_counter()
+
+    def tell(what: str) -> None:
+        _tell(began, f"{REFERENCE}: {what}")
+
+    trained = static_reference(defense, train, config, attacker.seed, tell, rows.training)
+    return attacker.attacked(trained, "threshold", REFERENCE, attacks, kept=rows.attacks_beside)
 
 
 def _tell(began: float, sentence: str) -> None:

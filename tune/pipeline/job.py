@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +12,7 @@ import torch
 
 from components.files import write_json
 from components.precision import resolved
+from components.saves import opened, saved
 from components.training import Training
 from components.weights import save_weights
 from tune.pipeline.recipe import Bounds, Development, Recipe
@@ -167,35 +165,18 @@ class Job(Inputs):
         self.report(Progress(self.stage, int(row["epoch"]), training.epochs, row, seconds=self.draft.seconds))
 
     def _save(self, file: str, training: Training, history: list[Row]) -> None:
-        buffer, seconds = io.BytesIO(), self.draft.seconds  # of the whole artifact: this may not be its first training
-        torch.save({"training": training.state_dict(), "history": history, "seconds": seconds}, buffer)
-        self.saves.write(file, sealed(buffer.getvalue()))
+        seconds = self.draft.seconds  # of the whole artifact: this may not be its first training
+        self.saves.write(file, saved(training, history=history, seconds=seconds))
 
     def _restore(self, training: Training, file: str) -> list[Row]:
-        before = copy.deepcopy(training.state_dict())
         try:
-            content = io.BytesIO(unsealed(self.saves.read(file)))
-            state = torch.load(content, map_location="cpu", weights_only=True)  # here may be no GPU, or another
-            training.load_state_dict(state["training"])
+            state = opened(self.saves.read(file))
             history, seconds = list(state["history"]), float(state["seconds"])
+            training.load_state_dict(state["training"])
         except FileNotFoundError:
             return []
-        except Exception as error:  # whatever a damaged file makes of torch.load
-            training.load_state_dict(before)  # of a save that does not fit, some parts may have been loaded
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:  # damaged, or of another architecture
             log.warning("%s/%s: expected a save of %s, %s; starting over", self.saves.uri, file, self.stage, error)
             return []
         self.draft.seconds_before = max(seconds, self.draft.seconds_before)  # the later training's save has all of it
         return history
-
-
-def sealed(content: bytes) -> bytes:
-    """`content` behind its own sha256, so that a flipped bit is noticed."""
-    return hashlib.sha256(content).digest() + content
-
-
-def unsealed(content: bytes) -> bytes:
-    """The content that was `sealed`. Raises ValueError where it has changed since."""
-    digest, content = content[:32], content[32:]
-    if hashlib.sha256(content).digest() != digest:
-        raise ValueError("found a damaged file")
-    return content

@@ -17,6 +17,7 @@ from components.attacks.presets import PRESETS
 from components.classifiers.catalogue import network_of
 from components.defense import Defense
 from components.plugins import plugged
+from components.static_reference import StaticTraining
 from tests.tiny_networks import defense_of
 from tune import __main__ as entry
 
@@ -186,9 +187,49 @@ def test_after_an_interruption_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Campaign, "make", interrupted)
         assert entry.main([*words, str(out)]) == 130
-    assert f"goes on after the attacks kept in {out}.unfinished" in capsys.readouterr().err
+    assert f"goes on after what is kept in {out}.unfinished" in capsys.readouterr().err
     assert entry.main([*words, str(out)]) == 0
     assert "going on after 3 of" in capsys.readouterr().err
+    one, other = (json.loads(path.read_text())["adaptive"] for path in (out, tmp_path / "undisturbed.json"))
+    assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert sorted(path.name for path in tmp_path.glob("*.json*")) == ["undisturbed.json", "x.json"]
+
+
+def test_a_reference_that_was_interrupted_goes_on_and_no_attack_is_made_again(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defense_of(init="encoder", levels=2, restarts=1).save(tmp_path / "saved")
+    out = tmp_path / "x.json"
+    words = ["evaluate", f"{tmp_path}/saved", "--data", str(tiny_folder), "--images", "8", "--no-curves"]
+    words += ["--reference", "3", "--out"]
+    assert entry.main([*words, str(tmp_path / "undisturbed.json")]) == 0
+    trained, made, make, run_epoch = list[int](), list[str](), Campaign.make, StaticTraining.run_epoch
+
+    def interrupted(training: StaticTraining) -> dict[str, float]:
+        trained.append(training.epoch)
+        metrics = run_epoch(training)
+        if trained == [0, 1]:
+            raise KeyboardInterrupt
+        return metrics
+
+    def interrupted_later(campaign: Campaign, planned: Planned, keep: Callable[[Begun], None] | None) -> None:
+        if len(trained) == 4:  # the reference is trained, and its attacks begin
+            made.append(planned.title)
+            if len(made) == 2:
+                raise KeyboardInterrupt
+        make(campaign, planned, keep)
+
+    monkeypatch.setattr(StaticTraining, "run_epoch", interrupted)
+    monkeypatch.setattr(Campaign, "make", interrupted_later)
+    for kept, status in (("training", 130), ("reference", 130), (None, 0)):
+        capsys.readouterr()
+        assert entry.main([*words, str(out)]) == status
+        shown = capsys.readouterr()
+        assert "whole defense" in shown.out
+        assert kept is None or re.search(rf"goes on after what is kept in .*{out}\.{kept}", shown.err)
+    assert trained == [0, 1, 1, 2]
+    assert "going on after 1 of" in shown.err
+    assert "going on after epoch 3 of 3" in shown.err
     one, other = (json.loads(path.read_text())["adaptive"] for path in (out, tmp_path / "undisturbed.json"))
     assert {**one, "seconds": 0} == {**other, "seconds": 0}
     assert sorted(path.name for path in tmp_path.glob("*.json*")) == ["undisturbed.json", "x.json"]

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+from components.saves import unsealed
 from tests.tiny import T10K_LABELS
 from tests.tune.tiny_search import (
     PATIENCE,
@@ -39,7 +40,6 @@ from tests.tune.tiny_search import (
     words,
     write_space,
 )
-from tune.pipeline.job import unsealed
 from tune.storage.folder import Storage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400 * PATIENCE)]

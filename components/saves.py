@@ -1,0 +1,80 @@
+"""Saves of unfinished trainings: their state behind its own sha256, so that a flipped bit is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from components.files import plain, write_atomic
+from components.training import Training
+
+
+def saved(training: Training, **noted: Any) -> bytes:
+    """A training's state after its last finished epoch, with what is noted beside it: numbers, texts, and lists."""
+    buffer = io.BytesIO()
+    torch.save({"training": training.state_dict(), **noted}, buffer)
+    return sealed(buffer.getvalue())
+
+
+def opened(content: bytes) -> dict[str, Any]:
+    """What `saved` was given, the state of the training as "training".
+
+    Raises:
+        ValueError: the content is damaged, or has more than numbers and texts in it.
+    """
+    file = io.BytesIO(unsealed(content))
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)  # here may be no GPU
+    except Exception as error:  # whatever such a file makes of torch.load
+        raise ValueError(str(error)) from error
+    return state
+
+
+def sealed(content: bytes) -> bytes:
+    """`content` behind its own sha256."""
+    return hashlib.sha256(content).digest() + content
+
+
+def unsealed(content: bytes) -> bytes:
+    """The content that was `sealed`. Raises ValueError where it has changed since."""
+    digest, content = content[:32], content[32:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError("found a damaged file")
+    return content
+
+
+class TrainingFile:
+    """The file of an unfinished training, written after each epoch.
+
+    Args:
+        path: the file.
+        asked: all that the training follows from, as JSON has it; the file of another is not gone on with.
+    """
+
+    def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
+        self.path, self._asked = path, json.dumps(asked, sort_keys=True)
+
+    def go_on(self, training: Training) -> bool:
+        """Takes over the epochs that are kept; False where there is no such file, or it is damaged or of another."""
+        try:
+            state = opened(plain(self.path).read_bytes())
+            if state["asked"] != self._asked:
+                return False
+            training.load_state_dict(state["training"])
+        except (OSError, LookupError, RuntimeError, ValueError):
+            return False
+        return True
+
+    def write(self, training: Training) -> None:
+        """Writes the file anew, whole or not at all. Raises OSError where that cannot be."""
+        write_atomic(self.path, saved(training, asked=self._asked))
+
+    def end(self) -> None:
+        """Removes the file."""
+        self.path.unlink(missing_ok=True)
