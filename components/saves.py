@@ -1,4 +1,4 @@
-"""Saves of unfinished trainings: their state behind its own sha256, so that a flipped bit is noticed."""
+"""Saves of unfinished work: its state behind its own sha256, so that a flipped bit is noticed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,22 @@ from components.training import Training
 
 
 def saved(training: Training, **noted: Any) -> bytes:
-    """A training's state after its last finished epoch, with what is noted beside it: numbers, texts, and lists."""
+    """A training's state after its last finished epoch, as "training", with what is noted beside it, as `packed`."""
+    return packed({"training": training.state_dict(), **noted})
+
+
+def packed(state: Mapping[str, Any]) -> bytes:
+    """A state of tensors, numbers and texts, and of lists and dictionaries of these."""
     buffer = io.BytesIO()
-    torch.save({"training": training.state_dict(), **noted}, buffer)
+    torch.save(dict(state), buffer)
     return sealed(buffer.getvalue())
 
 
 def opened(content: bytes) -> dict[str, Any]:
-    """What `saved` was given, the state of the training as "training".
+    """The state that was `packed`.
 
     Raises:
-        ValueError: the content is damaged, or has more than numbers and texts in it.
+        ValueError: the content is damaged, or has other objects in it.
     """
     file = io.BytesIO(unsealed(content))
     try:
@@ -76,5 +82,6 @@ class TrainingFile:
         write_atomic(self.path, saved(training, asked=self._asked))
 
     def end(self) -> None:
-        """Removes the file."""
-        self.path.unlink(missing_ok=True)
+        """Removes the file, if it can be."""
+        with suppress(OSError):
+            self.path.unlink()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from components.files import plain, write_atomic
 from components.robustness import AttackResult
+from components.saves import opened, packed
 
 _TENSORS = ("worst", "margins", "stands")
 _ROWS = TypeAdapter(tuple[AttackResult, ...])
@@ -88,38 +88,42 @@ class Kept:
     """
 
     def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
-        self.path, self._asked = path, json.loads(json.dumps(asked))
+        self.path, self._asked = path, json.dumps(asked, sort_keys=True)
 
     def read(self) -> Progress | None:
         """The progress; None where there is no such file, or it is damaged or that of something else."""
         try:
-            with safe_open(plain(self.path), "pt") as file:
-                noted = json.loads((file.metadata() or {})["progress"])
-                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+            noted = opened(plain(self.path).read_bytes())
             if noted["asked"] != self._asked:
                 return None
-            rows = _ROWS.validate_python(noted["rows"])
+            rows = _ROWS.validate_json(noted["rows"])
             outcomes = tuple((place, broken, by_one) for place, broken, by_one in noted["outcomes"])
-            tensors, begun = {name: found.pop(name) for name in _TENSORS}, Begun.of(found) if found else None
-            return Progress(
-                tuple(noted["made"]), rows, outcomes, **tensors, seconds=float(noted["seconds"]), begun=begun
-            )
-        except (OSError, SafetensorError, LookupError, TypeError, ValueError):
+            tensors, begun = {name: noted[name] for name in _TENSORS}, noted["begun"]
+            begun = Begun.of(begun) if begun else None
+            return Progress(tuple(noted["made"]), rows, outcomes, **tensors, seconds=noted["seconds"], begun=begun)
+        except (OSError, LookupError, TypeError, ValueError):
             return None
 
     def write(self, progress: Progress) -> None:
         """Writes the file anew, whole or not at all. Raises OSError where that cannot be."""
-        rows = _ROWS.dump_python(progress.rows, mode="json")
-        noted = {"asked": self._asked, "made": progress.made, "rows": rows, "outcomes": progress.outcomes}
-        noted["seconds"] = progress.seconds
-        tensors = {name: getattr(progress, name) for name in _TENSORS}
-        tensors |= progress.begun.tensors() if progress.begun else {}
-        content = save(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            {"progress": json.dumps(noted)},
-        )
-        write_atomic(self.path, content)
+        begun = progress.begun.tensors() if progress.begun else {}
+        noted = {
+            "asked": self._asked,
+            "made": list(progress.made),
+            "rows": _ROWS.dump_json(progress.rows).decode(),
+            "outcomes": [list(outcome) for outcome in progress.outcomes],
+            "seconds": progress.seconds,
+            **{name: _stored(getattr(progress, name)) for name in _TENSORS},
+            "begun": {name: _stored(tensor) for name, tensor in begun.items()},
+        }
+        write_atomic(self.path, packed(noted))
 
     def end(self) -> None:
-        """Removes the file."""
-        self.path.unlink(missing_ok=True)
+        """Removes the file, if it can be."""
+        with suppress(OSError):
+            self.path.unlink()
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """Without the rest of what it may be a part of."""
+    return tensor.detach().cpu().clone()

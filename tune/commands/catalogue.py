@@ -125,7 +125,7 @@ def evaluate(
         seed: of all random starts.
         device: where to compute; a GPU where there is one.
         out: where to write the rows, as JSON; the attacks made so far, and the epochs of the reference, are kept beside
-            it, so that the same command goes on after Ctrl-C.
+            it, as FILE.json.*, until all is measured, so that the same command goes on after Ctrl-C.
         plugin: the Python file with the classifier that the defense was made for, where it has one; it is run.
 
     Examples:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+from pydantic import ValidationError
 from rich.table import Table
 
 from components.adversarial_training import AdversarialConfig
@@ -22,6 +22,7 @@ from components.attacks.presets import PRESETS, PresetName
 from components.attacks.target import Stage
 from components.classifiers.base import ClassifierError
 from components.classifiers.training import trainable
+from components.config import explain
 from components.datasets.dataset import Dataset, DataSplit, load_dataset
 from components.datasets.idx import DataError
 from components.defense import Defense
@@ -30,6 +31,7 @@ from components.plugins import plugged
 from components.registry import raised
 from components.robustness import Robustness
 from components.static_reference import static_reference
+from tune.commands.console import Output
 from tune.commands.output import drop_output, reader_is_gone
 from tune.commands.purify import load_defense, saved_at
 from tune.commands.rows_file import RowsFile
@@ -70,21 +72,21 @@ def evaluate_saved(
 ) -> int:
     """Does what `catalogue.evaluate` says, with its arguments, status and errors."""
     target = None if out is None else file_to_write(out, "--out")
-    with plugged(plugin):
+    with plugged(plugin) as plug_in:
         defense = load_defense(folder)
     settings = _settings_of(folder)
-    epsilon = settings["attack.epsilon"] if epsilon is None else epsilon
-    if reference:
-        _check_reference(defense)
+    epsilon = _strength(folder, settings["attack.epsilon"]) if epsilon is None else epsilon
+    training = _reference_config(defense, epsilon, reference)
     if device:
         defense = _on(defense, device)
     whole_data = load_dataset(settings["data.name"], data_dir) if data is None else _loaded(data, data_dir)
     for note in unread_data_dir(data or settings["data.name"], data_dir):
         print(f"note: {note}", file=sys.stderr)
     test = _images(defense, whole_data, images or IMAGES[attacks])
-    attacker, training = Attacker(test, epsilon, seed), _reference_config(defense, epsilon, reference)
+    attacker, found, written = Attacker(test, epsilon, seed), dict[str, Robustness](), False
     asked = {
         "defense": hashlib.sha256(saved_at(folder).read("manifest.json")).hexdigest(),
+        "plugin": plug_in and plug_in.sha256,
         "images": [whole_data.test_fingerprint, len(test)],
         "attacks": [PRESETS[attacks].model_dump(mode="json"), QUICK_LIST],
         "epsilon": epsilon,
@@ -97,24 +99,25 @@ def evaluate_saved(
             print(f"{len(test):,} test images of {whole_data.name}, ε = {epsilon:g}", flush=True)
             keep_memory()
             found = _by_stage(attacker, defense, attacks, curves, rows.attacks)
-        except OSError:
-            if target is None or not reader_is_gone():
-                raise
-            return _end_unread(target)
-        try:
             written = rows.write(found)  # before what may take as long again
             if training:
                 found["static"] = _reference(attacker, defense, whole_data.train, training, attacks, rows)
                 written = rows.write(found)
             if written:
                 rows.end()
+        except OSError:
+            if target is None or not reader_is_gone():
+                raise
+            found = {}  # nobody would read it
+            return _end_unread(target, written)
         finally:  # also where the reference was interrupted
-            _show(found, _titles(defense))
+            if found:
+                _show(found, _titles(defense))
     return DONE if written else FAILED
 
 
 def _titles(defense: Defense) -> dict[str, str]:
-    """What stands in front of the classifier, by the row's name."""
+    """Names of what stands in front of the classifier, by row."""
     titles = {str(stage): title.format(purifier=defense.projector.config.title) for stage, title in BESIDE.items()}
     return {**titles, "static": REFERENCE}
 
@@ -130,19 +133,13 @@ def _by_stage(
     return found
 
 
-def _end_unread(out: Path) -> int:
-    """Ends where nobody reads the output any more, as after `2>&1 | head`; the status tells that a file is missing."""
+def _end_unread(out: Path, written: bool) -> int:
+    """Ends where nobody reads the output any more, as after `2>&1 | head`; the status says that a part is missing."""
     drop_output()
     with suppress(OSError):
-        print(f"interrupted, as its output was closed; {out} was not written", file=sys.stderr)
+        missing = f"{out} has no reference" if written else f"{out} was not written"
+        print(f"interrupted, as its output was closed; {missing}", file=sys.stderr)
     return INTERRUPTED
-
-
-def _check_reference(defense: Defense) -> None:
-    try:
-        trainable(defense.classifier)
-    except ClassifierError as error:
-        raise ValueError(f"--reference: expected a classifier that can be trained further: {error}") from error
 
 
 def _settings_of(folder: str) -> dict[str, Any]:
@@ -159,6 +156,14 @@ def _settings_of(folder: str) -> dict[str, Any]:
     return {key: default if isinstance(found[key], Mapping) else found[key] for key, default in DEFAULTS.items()}
 
 
+def _strength(folder: str, epsilon: Any) -> float:
+    """The ε of an experiment's attack, whose file anybody may have changed."""
+    if type(epsilon) not in (int, float) or not 0 <= epsilon <= 1:  # True is an integer to Python
+        expected = "attack.epsilon: expected a number in 0 … 1"
+        raise ValueError(f"{folder}: {expected}, found {epsilon!r}; --epsilon gives another")
+    return float(epsilon)
+
+
 def _loaded(data: str, data_dir: str | None) -> Dataset:
     """The data set of `--data`, which errors are blamed on in place of a space's field."""
     try:
@@ -173,7 +178,7 @@ def _on(defense: Defense, device: str) -> Defense:
         moved = defense.to(device)
         moved.classifier.predict(torch.zeros(1, *moved.classifier.image_shape)).tolist()
         return moved
-    except (RuntimeError, AssertionError) as error:  # which one depends on the device, and on how torch was built
+    except (RuntimeError, AssertionError, ImportError) as error:  # which one depends on device and torch's build
         reason = (str(error).splitlines() or [raised(error)])[0].split(". ")[0]
         expected = "expected one that torch can use here, such as cpu"
         raise ValueError(f"--device: {expected}, found {device!r}: {reason}") from error
@@ -233,10 +238,17 @@ def _reference_config(defense: Defense, epsilon: float, epochs: int) -> Adversar
     """The reference's training: behind the defense's grey levels, one to three steps of attack a batch."""
     if not epochs:
         return None
+    try:
+        trainable(defense.classifier)
+    except ClassifierError as error:
+        raise ValueError(f"--reference: expected a classifier that can be trained further: {error}") from error
     levels = defense.projector.config
     threat = {"levels": levels.levels, "threshold": levels.threshold, "epsilon": epsilon}
     effort = {"epochs": epochs, "first_steps": 1, "steps": 3, "batch_size": 128, "learning_rate": 1e-3}
-    return AdversarialConfig.model_validate({**threat, **effort})
+    try:
+        return AdversarialConfig.model_validate({**threat, **effort})
+    except ValidationError as error:
+        raise ValueError(f"--reference: {explain(error, AdversarialConfig)}") from error
 
 
 def _reference(
@@ -262,7 +274,7 @@ def _tell(began: float, sentence: str) -> None:
 
 
 def _show(found: Mapping[str, Robustness], titles: Mapping[str, str]) -> None:
-    console = Console(highlight=False)
+    console = Output(highlight=False)
     console.print(found["defense"].table(), soft_wrap=True)
     table = Table("in front of the classifier", "clean %", "worst %", "attacks", box=None, header_style="dim")
     for stage, one in found.items():

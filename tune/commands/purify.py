@@ -26,6 +26,7 @@ from components.files import expanded, write_atomic
 from components.hardware import keep_memory
 from components.plugins import plugged
 from components.pretrained import shipped_defense, shipped_defenses
+from tune.commands.console import Output
 from tune.commands.image_files import Picture, Reading, batch_of, find_pictures, png_of
 from tune.commands.unfinished import check_finished
 from tune.commands.units import Ticker
@@ -231,7 +232,7 @@ def _show(rows: Sequence[Row], target: Path, class_names: Sequence[str]) -> None
         )
         words = (_tail(printable(row.file)), before, generated, after, f"{row.realism:.2f}", f"{row.error:.4f}")
         table.add_row(*map(Text, words))  # as text: brackets are no markup
-    console = Console(highlight=False, markup=False)
+    console = Output(highlight=False, markup=False)
     console.print(table)
     if len(rows) > SHOWN:
         console.print(f"… {len(rows) - SHOWN} more in {LABELS}")

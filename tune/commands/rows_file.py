@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import components
 from components.attacks.kept import Kept
 from components.files import write_json
 from components.robustness import Robustness
@@ -17,9 +20,12 @@ from components.saves import TrainingFile
 class RowsFile:
     """The rows of an evaluation, and what it has done so far.
 
+    What is kept beside the rows has a name of its own for each command, so that another one, with the same `path`,
+    neither goes on with it nor writes over it.
+
     Args:
         path: where the rows go; None: nowhere, and nothing is kept.
-        asked: all that the attacks on the defense follow from, as JSON has it.
+        asked: all that the attacks on the defense follow from, beside the code, as JSON has it.
         asked_beside: all that the reference follows from beside these.
 
     Attributes:
@@ -32,10 +38,11 @@ class RowsFile:
         self.attacks = self.training = self.attacks_beside = None
         self._path = path
         if path:
-            beside = {**asked, "reference": asked_beside}
-            self.attacks = Kept(path.with_name(f"{path.name}.unfinished"), asked)
-            self.training = TrainingFile(path.with_name(f"{path.name}.training"), beside)
-            self.attacks_beside = Kept(path.with_name(f"{path.name}.reference"), beside)
+            whole = {**asked, "code": _code()}
+            beside = {**whole, "reference": asked_beside}
+            self.attacks = Kept(_place(path, whole, "unfinished"), whole)
+            self.training = TrainingFile(_place(path, beside, "training"), beside)
+            self.attacks_beside = Kept(_place(path, beside, "reference"), beside)
 
     def write(self, found: Mapping[str, Robustness]) -> bool:
         """Writes the rows of the whole defense, with every stage beside them; False, with an error, if that fails."""
@@ -61,10 +68,24 @@ class RowsFile:
             raise
 
     def end(self) -> None:
-        """Removes what was kept beside the rows."""
-        for one in self._beside:
+        """Removes what was kept beside the rows; the attacks on the defense last, as the others follow from them."""
+        for one in reversed(self._beside):
             one.end()
 
     @property
     def _beside(self) -> list[Kept | TrainingFile]:
         return [one for one in (self.attacks, self.training, self.attacks_beside) if one]
+
+
+def _place(path: Path, asked: Mapping[str, Any], kind: str) -> Path:
+    short = path.name.encode()[:150].decode(errors="ignore")  # a name may be 255 bytes
+    digest = hashlib.sha256(json.dumps([path.name, asked], sort_keys=True).encode()).hexdigest()
+    return path.with_name(f"{short}.{digest[:8]}.{kind}")
+
+
+def _code() -> str:
+    """The hash of the attacks and of all that they attack with: an upgrade in between begins anew."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(components.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

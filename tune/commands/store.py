@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from rich.console import Console
 from rich.table import Table
 
+from tune.commands.console import Output
 from tune.commands.units import time_text
 from tune.storage.care.exclusion import searches_kept_out
 from tune.storage.care.pruning import removable, remove
@@ -101,7 +101,7 @@ def _print_table(entries: Sequence[StoreEntry]) -> None:
         numbers = (str(len(row.folders)), size_text(row.size), age, "–" if row.goes_by_age else time_text(row.seconds))
         name = row.stage.removeprefix(".")
         table.add_row(name, row.signature[:SIGNATURE], *numbers, ", ".join(row.users) or "–")
-    Console().print(table)
+    Output().print(table)
 
 
 def _sum(entries: Sequence[StoreEntry]) -> str:

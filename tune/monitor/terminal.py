@@ -11,8 +11,6 @@ remembers those that the page may still show.
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +21,7 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 
+from tune.commands.console import Output
 from tune.monitor.terminal_page import Snapshot, alive, describe, duration, one_line
 from tune.monitor.terminal_rows import ENDED, State, TrialView, shown
 from tune.storage.ledger import in_words
@@ -65,7 +64,7 @@ class LiveView:
         kind: str = "trial",
         console: Console | None = None,
     ) -> None:
-        self.console = console or _Output()
+        self.console = console or Output()
         self._quiet, self._verbose = quiet, verbose
         self._began = time.time()
         self._view = Snapshot(title, total, objectives, hint=hint, max_cost=max_cost, budget=budget, kind=kind)
@@ -191,13 +190,6 @@ class LiveView:
         encoding = self.console.encoding
         line = f"{stamp}{text}".encode(encoding, "replace").decode(encoding)
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-class _Output(Console):
-    """Standard output; that it was closed is an error for the search to end by, and not rich's own exit."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def _can_redraw(console: Console) -> bool:

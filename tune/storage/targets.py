@@ -12,6 +12,8 @@ from tune.storage.address import is_address
 from tune.storage.folder import Storage
 from tune.storage.mounts import existing
 
+_DEVICES = (Path("/dev"), Path("/dev/fd"))
+
 
 def file_to_write(text: str, label: str) -> Path:
     """The path of a file that a command is to write, or to replace.
@@ -25,6 +27,10 @@ def file_to_write(text: str, label: str) -> Path:
     """
     path = _path(text, label, "file")
     try:
+        if path.name == ".." or path.absolute().parent in _DEVICES:
+            raise Refused(f"{label}: expected a file, found {path}")
+        if path.is_symlink():
+            path = path.resolve()  # or the link would be replaced, and what it leads to stay as it was
         if path.exists() and not path.is_file():
             kind = "the folder" if path.is_dir() else "no plain file"
             raise Refused(f"{label}: expected a file, found {kind} {path}")

@@ -99,12 +99,16 @@ def test_within_an_attack_too_only_the_part_under_way_is_lost(
     assert len(written) > 2 * len(set(written))
 
 
-@pytest.mark.parametrize("kind", ["of something else", "torn", "text", "absent", "a folder"])
+@pytest.mark.parametrize("kind", ["of something else", "torn", "flipped", "text", "absent", "a folder"])
 def test_what_cannot_be_gone_on_with_is_begun_anew(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "kept"
     expected = attacked(Kept(path, {"seed": 1 if kind == "of something else" else 0}))
     if kind == "torn":
         path.write_bytes(path.read_bytes()[:100])
+    elif kind == "flipped":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
     elif kind == "text":
         path.write_text("no tensors")
     elif kind in ("absent", "a folder"):

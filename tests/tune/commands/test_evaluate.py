@@ -106,6 +106,42 @@ def saved_with(folder: Path, in_training: str) -> list[str]:
     return ["evaluate", str(folder / "saved"), "--plugin", str(plugin), "--images", "4", "--reference", "1"]
 
 
+def test_a_plug_in_that_was_changed_in_between_is_attacked_anew(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*saved_with(tmp_path, "logits")[:-2], "--data", str(tiny_folder), "--no-curves", "--out"]
+    make = Campaign.make
+
+    def interrupted(campaign: Campaign, planned: Planned, keep: Callable[[Begun], None] | None) -> None:
+        make(campaign, planned, keep)
+        if planned.name == "Square" and list(tmp_path.glob("x.json.*")):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Campaign, "make", interrupted)
+        assert entry.main([*words, str(tmp_path / "x.json")]) == 130
+    plugin = tmp_path / "own.py"
+    plugin.write_text(plugin.read_text().replace("else logits", "else -logits"))
+    capsys.readouterr()
+    assert entry.main([*words, str(tmp_path / "x.json")]) == 0
+    assert "going on" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("epsilon", ["null", "[0.1]", "abc", "true", "1.5", ".nan"])
+def test_an_experiments_epsilon_that_is_none_is_refused(
+    tmp_path: Path, epsilon: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    defense_of(init="encoder", levels=2, restarts=1).save(tmp_path / "best")
+    (tmp_path / "space.yaml").write_text(f"attack.epsilon: {epsilon}\n")
+    assert entry.main(["evaluate", str(tmp_path)]) == 2
+    assert f"{tmp_path}: attack.epsilon: expected a number in 0 … 1, found " in capsys.readouterr().err
+
+
+def test_a_reference_of_too_many_epochs_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["evaluate", "mnist", "--reference", "1000000"]) == 2
+    assert "--reference: epochs: expected an integer" in capsys.readouterr().err
+
+
 def test_a_reference_of_a_classifier_that_cannot_be_trained_is_refused_before_an_attack(
     tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +206,14 @@ def test_output_that_is_closed_is_no_success_where_a_file_was_to_be_written(
     assert not out.exists()
 
 
+def test_a_table_that_is_not_read_to_its_end_is_no_failure(tmp_path: Path, tiny_folder: Path) -> None:
+    defense_of(init="encoder", levels=2, restarts=1).save(tmp_path / "saved")
+    words = f"-m tune evaluate {tmp_path}/saved --data {tiny_folder} --images 2 --no-curves --out {tmp_path}/x.json"
+    line = f"{sys.executable} {words} 2>/dev/null | head -1; exit ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", line], check=False, stdout=subprocess.DEVNULL).returncode == 0
+    assert (tmp_path / "x.json").exists()
+
+
 def test_after_an_interruption_the_same_command_goes_on(
     tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,12 +231,17 @@ def test_after_an_interruption_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Campaign, "make", interrupted)
         assert entry.main([*words, str(out)]) == 130
-    assert f"goes on after what is kept in {out}.unfinished" in capsys.readouterr().err
+    (kept,) = tmp_path.glob("x.json.*")
+    assert f"goes on after what is kept in {kept}" in capsys.readouterr().err
+    (tmp_path / "x.json.unfinished").write_text("a user's own")
+    assert entry.main([*words, str(out), "--seed", "1"]) == 0  # which neither goes on with it nor removes it
+    assert "going on" not in capsys.readouterr().err
     assert entry.main([*words, str(out)]) == 0
     assert "going on after 3 of" in capsys.readouterr().err
     one, other = (json.loads(path.read_text())["adaptive"] for path in (out, tmp_path / "undisturbed.json"))
     assert {**one, "seconds": 0} == {**other, "seconds": 0}
-    assert sorted(path.name for path in tmp_path.glob("*.json*")) == ["undisturbed.json", "x.json"]
+    left = ["undisturbed.json", "x.json", "x.json.unfinished"]
+    assert sorted(path.name for path in tmp_path.glob("*.json*")) == left
 
 
 def test_a_reference_that_was_interrupted_goes_on_and_no_attack_is_made_again(
@@ -226,7 +275,7 @@ def test_a_reference_that_was_interrupted_goes_on_and_no_attack_is_made_again(
         assert entry.main([*words, str(out)]) == status
         shown = capsys.readouterr()
         assert "whole defense" in shown.out
-        assert kept is None or re.search(rf"goes on after what is kept in .*{out}\.{kept}", shown.err)
+        assert kept is None or re.search(rf"goes on after what is kept in .*{out}\.\w{{8}}\.{kept}\n", shown.err)
     assert trained == [0, 1, 1, 2]
     assert "going on after 1 of" in shown.err
     assert "going on after epoch 3 of 3" in shown.err

@@ -52,3 +52,16 @@ def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path: Path) -> None:
 def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"--out: expected a file that can be written, found .*: File name too long"):
         file_to_write(str(tmp_path / ("x" * 300)), "--out")
+
+
+def test_where_a_link_leads_is_written(tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text("before")
+    (tmp_path / "link.json").symlink_to("real.json")
+    assert file_to_write(f"{tmp_path}/link.json", "--out") == tmp_path / "real.json"
+
+
+@pytest.mark.parametrize("text", ["/dev/stdout", "/dev/fd/1", "/dev/x.json", "{here}/new/.."])
+def test_a_device_and_a_folder_by_its_parent_are_no_file(tmp_path: Path, text: str) -> None:
+    with pytest.raises(Refused, match="--out: expected a file, found "):
+        file_to_write(text.format(here=tmp_path), "--out")
+    assert list(tmp_path.iterdir()) == []
