@@ -31,13 +31,13 @@ from components.plugins import plugged
 from components.registry import raised
 from components.robustness import Robustness
 from components.static_reference import static_reference
-from tune.commands.console import Output
 from tune.commands.output import drop_output, reader_is_gone
 from tune.commands.purify import load_defense, saved_at
 from tune.commands.rows_file import RowsFile
 from tune.commands.units import pulse
 from tune.errors import DONE, FAILED, INTERRUPTED
 from tune.evaluation.adaptive import DRAW
+from tune.monitor.console import Output
 from tune.pipeline.unet import QUICK_LIST
 from tune.report.reading import Choice, Reader
 from tune.space.unread import unread_data_dir

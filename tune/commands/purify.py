@@ -26,11 +26,11 @@ from components.files import expanded, write_atomic
 from components.hardware import keep_memory
 from components.plugins import plugged
 from components.pretrained import shipped_defense, shipped_defenses
-from tune.commands.console import Output
 from tune.commands.image_files import Picture, Reading, batch_of, find_pictures, png_of
 from tune.commands.unfinished import check_finished
 from tune.commands.units import Ticker
 from tune.errors import DONE, REFUSED
+from tune.monitor.console import Output
 from tune.storage.folder import Storage
 from tune.storage.scratch import scratch
 from tune.storage.targets import folder_to_write

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 from rich.table import Table
 
-from tune.commands.console import Output
 from tune.commands.units import time_text
+from tune.monitor.console import Output
 from tune.storage.care.exclusion import searches_kept_out
 from tune.storage.care.pruning import removable, remove
 from tune.storage.care.usage import PIN_OF, StoreEntry, store_entries, usage_of

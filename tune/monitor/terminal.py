@@ -21,7 +21,7 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 
-from tune.commands.console import Output
+from tune.monitor.console import Output
 from tune.monitor.terminal_page import Snapshot, alive, describe, duration, one_line
 from tune.monitor.terminal_rows import ENDED, State, TrialView, shown
 from tune.storage.ledger import in_words
