@@ -17,11 +17,11 @@ from components.training import Training
 
 
 def saved(training: Training, **noted: Any) -> bytes:
-    """A training's state after its last finished epoch, as "training", with what is noted beside it, as `packed`."""
-    return packed({"training": training.state_dict(), **noted})
+    """A training's state after its last finished epoch, as "training", with what is noted beside it, sealed."""
+    return sealed_state({"training": training.state_dict(), **noted})
 
 
-def packed(state: Mapping[str, Any]) -> bytes:
+def sealed_state(state: Mapping[str, Any]) -> bytes:
     """A state of tensors, numbers and texts, and of lists and dictionaries of these."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
@@ -29,7 +29,7 @@ def packed(state: Mapping[str, Any]) -> bytes:
 
 
 def opened(content: bytes) -> dict[str, Any]:
-    """The state that was `packed`.
+    """The state that was sealed by `sealed_state`.
 
     Raises:
         ValueError: the content is damaged, or has other objects in it.
@@ -55,33 +55,49 @@ def unsealed(content: bytes) -> bytes:
     return content
 
 
-class TrainingFile:
-    """The file of an unfinished training, written after each epoch.
+class StateFile:
+    """A file with the state of unfinished work, which is gone on with where the same is asked for again.
 
     Args:
         path: the file.
-        asked: all that the training follows from, as JSON has it; the file of another is not gone on with.
+        asked: all that the work follows from, as JSON has it; the file of another is not gone on with.
     """
 
     def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
         self.path, self._asked = path, json.dumps(asked, sort_keys=True)
 
-    def go_on(self, training: Training) -> bool:
-        """Takes over the epochs that are kept; False where there is no such file, or it is damaged or of another."""
+    def read_state(self) -> dict[str, Any] | None:
+        """The state; None where there is no such file, or it is damaged or that of something else."""
         try:
             state = opened(plain(self.path).read_bytes())
-            if state["asked"] != self._asked:
-                return False
-            training.load_state_dict(state["training"])
-        except (OSError, LookupError, RuntimeError, ValueError):
-            return False
-        return True
+        except (OSError, ValueError):
+            return None
+        return state if state.get("asked") == self._asked else None
 
-    def write(self, training: Training) -> None:
+    def write_state(self, state: Mapping[str, Any]) -> None:
         """Writes the file anew, whole or not at all. Raises OSError where that cannot be."""
-        write_atomic(self.path, saved(training, asked=self._asked))
+        write_atomic(self.path, sealed_state({**state, "asked": self._asked}))
 
     def end(self) -> None:
         """Removes the file, if it can be."""
         with suppress(OSError):
             self.path.unlink()
+
+
+class TrainingFile(StateFile):
+    """The file of an unfinished training, written after each epoch."""
+
+    def go_on(self, training: Training) -> bool:
+        """Takes over the epochs that are kept; False where there are none, or those of another training."""
+        state = self.read_state()
+        if state is None:
+            return False
+        try:
+            training.load_state_dict(state["training"])
+        except (LookupError, RuntimeError, ValueError):  # of another architecture
+            return False
+        return True
+
+    def write(self, training: Training) -> None:
+        """Writes the file anew, as `write_state`."""
+        self.write_state({"training": training.state_dict()})

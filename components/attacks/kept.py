@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from components.files import plain, write_atomic
 from components.robustness import AttackResult
-from components.saves import opened, packed
+from components.saves import StateFile
 
 _TENSORS = ("worst", "margins", "stands")
 _ROWS = TypeAdapter(tuple[AttackResult, ...])
@@ -79,36 +74,27 @@ class Progress:
     begun: Begun | None = None
 
 
-class Kept:
-    """A file with the progress of one campaign.
-
-    Args:
-        path: the file.
-        asked: all that the result follows from; progress of something else is not gone on with.
-    """
-
-    def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
-        self.path, self._asked = path, json.dumps(asked, sort_keys=True)
+class Kept(StateFile):
+    """A file with the progress of one campaign."""
 
     def read(self) -> Progress | None:
-        """The progress; None where there is no such file, or it is damaged or that of something else."""
+        """The progress, as `read_state`."""
+        noted = self.read_state()
+        if noted is None:
+            return None
         try:
-            noted = opened(plain(self.path).read_bytes())
-            if noted["asked"] != self._asked:
-                return None
             rows = _ROWS.validate_json(noted["rows"])
             outcomes = tuple((place, broken, by_one) for place, broken, by_one in noted["outcomes"])
             tensors, begun = {name: noted[name] for name in _TENSORS}, noted["begun"]
             begun = Begun.of(begun) if begun else None
             return Progress(tuple(noted["made"]), rows, outcomes, **tensors, seconds=noted["seconds"], begun=begun)
-        except (OSError, LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError):
             return None
 
     def write(self, progress: Progress) -> None:
-        """Writes the file anew, whole or not at all. Raises OSError where that cannot be."""
+        """Writes the file anew, as `write_state`."""
         begun = progress.begun.tensors() if progress.begun else {}
         noted = {
-            "asked": self._asked,
             "made": list(progress.made),
             "rows": _ROWS.dump_json(progress.rows).decode(),
             "outcomes": [list(outcome) for outcome in progress.outcomes],
@@ -116,12 +102,7 @@ class Kept:
             **{name: _stored(getattr(progress, name)) for name in _TENSORS},
             "begun": {name: _stored(tensor) for name, tensor in begun.items()},
         }
-        write_atomic(self.path, packed(noted))
-
-    def end(self) -> None:
-        """Removes the file, if it can be."""
-        with suppress(OSError):
-            self.path.unlink()
+        self.write_state(noted)
 
 
 def _stored(tensor: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,8 @@ import components
 from components.attacks.kept import Kept
 from components.files import write_json
 from components.robustness import Robustness
-from components.saves import TrainingFile
+from components.saves import StateFile, TrainingFile
+from tune.storage.signature import signature_of
 
 
 class RowsFile:
@@ -73,14 +73,13 @@ class RowsFile:
             one.end()
 
     @property
-    def _beside(self) -> list[Kept | TrainingFile]:
+    def _beside(self) -> list[StateFile]:
         return [one for one in (self.attacks, self.training, self.attacks_beside) if one]
 
 
 def _place(path: Path, asked: Mapping[str, Any], kind: str) -> Path:
     short = path.name.encode()[:150].decode(errors="ignore")  # a name may be 255 bytes
-    digest = hashlib.sha256(json.dumps([path.name, asked], sort_keys=True).encode()).hexdigest()
-    return path.with_name(f"{short}.{digest[:8]}.{kind}")
+    return path.with_name(f"{short}.{signature_of({'name': path.name, **asked})[:8]}.{kind}")
 
 
 def _code() -> str:
