@@ -43,12 +43,10 @@ class Left:
     """What attacks left of some images behind one defense.
 
     Attributes:
-        stands: bool (n,), right without an attack and after every one.
         broken: bool (n,), right without an attack and not after all of them.
         candidates: (n, C, H, W), what broke them; elsewhere the image.
     """
 
-    stands: Tensor
     broken: Tensor
     candidates: Tensor
 
@@ -68,7 +66,7 @@ def main() -> None:
     print_transfer(found, defenses, test.labels)
     if options.again:
         for name in options.defenses:
-            kept = found[name].stands & torch.stack([one.broken for one in found.values()]).any(0)
+            kept = ~found[name].broken & torch.stack([one.broken for one in found.values()]).any(0)
             print_again(name, defenses[name], test.subset(kept.nonzero().squeeze(1)), options)
     shown = everywhere(found).nonzero().squeeze(1)[: options.shown]
     if options.figure and len(shown):
@@ -83,7 +81,7 @@ def left_of(groups: list[dict[str, Any]], folder: Path, images: Tensor) -> Left:
     lost = [load_file(folder / f"{group['first']:05d}.safetensors")["lost"] for group in groups]
     candidates = images.clone()
     candidates[~stands] = torch.cat(lost).to(images)
-    return Left(stands, clean & ~stands, candidates)
+    return Left(clean & ~stands, candidates)
 
 
 def everywhere(found: Mapping[str, Left]) -> Tensor:

@@ -35,10 +35,10 @@ def test_candidates_stand_at_the_places_of_lost_images(tmp_path: Path) -> None:
 
 
 def test_chance_is_that_of_independent_losses(capsys: pytest.CaptureFixture[str]) -> None:
-    images, none = torch.zeros(8, 1, 2, 2), torch.zeros(8, dtype=torch.bool)
+    images = torch.zeros(8, 1, 2, 2)
     found = {
-        "one": Left(none, torch.tensor([True, True, False, False, False, False, False, False]), images),
-        "other": Left(none, torch.tensor([True, False, True, True, False, False, False, False]), images),
+        "one": Left(torch.tensor([True, True, False, False, False, False, False, False]), images),
+        "other": Left(torch.tensor([True, False, True, True, False, False, False, False]), images),
     }
     assert everywhere(found).tolist() == [True] + 7 * [False]
     print_overlap(found)
